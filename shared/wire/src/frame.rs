@@ -1,0 +1,81 @@
+//! Per-frame metadata, Linux's `struct page`: one [`FrameMeta`] for each 4 KiB of physical address space.
+//!
+//! The array needs no initialisation: all zero means *free, never used, content zero*.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// State of a frame. One frame has exactly one (rule `frame-has-one-state`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// In the allocator. Referenced by nothing.
+    Free = 0,
+    /// A page-table page at any level; `refs` counts the entries and CR3 roots that point to it.
+    Table = 1,
+    /// Private memory of processes: anonymous pages and private copies of file pages.
+    Anon = 2,
+    /// In an object's page cache (or just removed from it and still mapped).
+    Cache = 3,
+    /// Part of a hugetlb page; the head frame carries the counts.
+    Hugetlb = 4,
+    /// Kernel memory: heap, stacks, per-CPU areas, pipe buffers. `refs` is unused and 0.
+    Kernel = 5,
+    /// The shared zero page (one frame).
+    Zero = 6,
+}
+
+impl FrameKind {
+    /// From the low byte of [`FrameMeta::state`].
+    #[inline]
+    pub const fn from_u8(n: u8) -> Option<FrameKind> {
+        Some(match n {
+            0 => FrameKind::Free,
+            1 => FrameKind::Table,
+            2 => FrameKind::Anon,
+            3 => FrameKind::Cache,
+            4 => FrameKind::Hugetlb,
+            5 => FrameKind::Kernel,
+            6 => FrameKind::Zero,
+            _ => return None,
+        })
+    }
+}
+
+/// Metadata of one frame: 32 bytes.
+///
+/// **The count rule.** A table's `refs` is the number of entries and CR3 roots that point to it, nothing else. A data
+/// frame's `refs` is the number of leaf entries that map it, counted once a *table* (not once a process), plus 1 while
+/// it is in a page cache ([`FLAG_IN_CACHE`]), plus `holds`.
+#[repr(C)]
+#[derive(Default, Debug)]
+pub struct FrameMeta {
+    /// The reference count; see the count rule.
+    pub refs: AtomicU32,
+    /// Bits 7:0 [`FrameKind`]; 15:8 level of a table, or order of a free block's head; 31:16 `FLAG_*`.
+    pub state: AtomicU32,
+    /// `pte_page_lock` of a table (0 free, 1 held).
+    pub lock: AtomicU32,
+    /// Data frames: transient kernel holds that `refs` includes. Tables: number of non-zero entries.
+    pub aux: AtomicU32,
+    /// Free block head: PFN of the next head on its list (0 ends it). Cache: object id. Table: `mm_chain` head (later).
+    pub a: AtomicU64,
+    /// Free block head: PFN of the previous head (0: first). Cache: index in the object, in pages.
+    pub b: AtomicU64,
+}
+
+/// Bytes of one [`FrameMeta`].
+pub const FRAME_META_BYTES: u64 = 32;
+const _: () = assert!(core::mem::size_of::<FrameMeta>() as u64 == FRAME_META_BYTES);
+
+/// `state` flag of a free frame: first frame of a free block, on a free list.
+pub const FLAG_HEAD: u32 = 1 << 16;
+/// `state` flag of a free block's head: every byte of the block is known to be zero.
+pub const FLAG_ZEROED: u32 = 1 << 17;
+/// `state` flag of a [`FrameKind::Cache`] frame: the page cache holds one reference.
+pub const FLAG_IN_CACHE: u32 = 1 << 18;
+
+/// Packs a `state` word.
+#[inline]
+pub const fn state(kind: FrameKind, level_or_order: u8, flags: u32) -> u32 {
+    kind as u32 | (level_or_order as u32) << 8 | flags
+}

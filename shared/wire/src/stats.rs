@@ -1,0 +1,90 @@
+//! Counters that the guest keeps and the host reports, and the grammar of `/dev/ptshare`.
+//!
+//! A program talks to the judge by writing lines to `/dev/ptshare` (absent on Linux, so programs ignore a failure to
+//! open it):
+//!
+//! ```text
+//! checkpoint LABEL        verify now
+//! scenario NAME           what follows belongs to this scenario (written by init)
+//! metric NAME VALUE       a number for the JSON report of the current scenario
+//! result NAME STATUS      the scenario ended with this wait status (written by init)
+//! ```
+//!
+//! Reading the device gives one `name value` line for each counter below.
+
+use core::sync::atomic::AtomicU64;
+
+/// Unknown system calls remembered by number.
+pub const UNKNOWN_MAX: usize = 32;
+
+macro_rules! stats {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Counters since boot, unless a field says otherwise.
+        #[repr(C)]
+        #[derive(Default, Debug)]
+        pub struct Stats {
+            $($(#[$doc])+ pub $name: AtomicU64,)+
+            /// Numbers of unknown system calls, in the order met; 0 ends them (0 itself, `read`, is known).
+            pub unknown: [AtomicU64; UNKNOWN_MAX],
+        }
+
+        impl Stats {
+            /// Names of the counters, in memory order: field `i` is the `u64` at byte `8 * i`.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// The counters with their names, in memory order.
+            pub fn each(&self, mut f: impl FnMut(&'static str, &AtomicU64)) {
+                $(f(stringify!($name), &self.$name);)+
+            }
+        }
+    };
+}
+
+stats! {
+    /// Page faults taken from user mode or on behalf of a system call, spurious ones included.
+    page_faults,
+    /// Successful fork, vfork and clone calls that made a process.
+    forks,
+    /// Table pages allocated now, all levels, each counted once.
+    tables_now,
+    /// Most table pages allocated at one time.
+    tables_peak,
+    /// Tables with a count above one, now.
+    tables_shared_now,
+    /// Most tables with a count above one at one time.
+    tables_shared_peak,
+    /// Write faults or calls that gave an mm a table of its own by copying a shared one.
+    unshares,
+    /// Times an mm found itself the last user of a shared table and took it back without a copy.
+    reclaims,
+    /// Shared tables dropped from an mm by their count alone (exit, exec, munmap of a whole span).
+    detaches,
+    /// PTE pages copied by fork (sharing off, or small processes).
+    fork_tables_copied,
+    /// PTE pages shared by fork.
+    fork_tables_shared,
+    /// Pages copied on a write fault.
+    cow_copies,
+    /// Pages taken over in place on a write fault (last reference).
+    cow_reuses,
+    /// Fresh zeroed pages given out by faults.
+    anon_fills,
+    /// Read faults answered with the zero page.
+    zero_page_fills,
+    /// Entries filled from page caches.
+    file_fills,
+    /// TLB flush operations, one for each batch.
+    tlb_flushes,
+    /// System calls.
+    syscalls,
+    /// Context switches between tasks.
+    switches,
+    /// Nanoseconds spent inside fork, clone and vfork in the caller.
+    fork_ns,
+    /// Nanoseconds of the last fork.
+    last_fork_ns,
+    /// Processes killed because memory ran out.
+    oom_kills,
+}
+
+const _: () = assert!(core::mem::size_of::<Stats>() == 8 * (Stats::NAMES.len() + UNKNOWN_MAX));
