@@ -16,6 +16,8 @@ pub enum Entry {
     Absent,
     /// Not present, but software keeps something in the other 63 bits (a swap entry, a marker).
     Marker(Pte),
+    /// Holds a frame, and counts as mapping it, but lets nobody in: a page under PROT_NONE ([`Pte::PROT_NONE`]).
+    NoAccess(Pfn),
     /// Points to a table one level below.
     Table(Pfn),
     /// Maps memory: a page of [`Level::entry_bytes`] at this level, starting at the frame.
@@ -41,6 +43,9 @@ impl Pte {
     pub const HUGE: u64 = 1 << 7;
     /// G: survives a CR3 load (kernel leaves only).
     pub const GLOBAL: u64 = 1 << 8;
+    /// In an entry that is not present: [`Entry::NoAccess`]. The bit that Linux uses for the same purpose
+    /// (`_PAGE_PROTNONE`, arch/x86/include/asm/pgtable_types.h).
+    pub const PROT_NONE: u64 = Pte::GLOBAL;
     /// XD: no instruction fetch.
     pub const NO_EXEC: u64 = 1 << 63;
     /// Bits 51:12, the physical address.
@@ -124,7 +129,11 @@ impl Pte {
         if self.0 == 0 {
             Entry::Absent
         } else if !self.present() {
-            Entry::Marker(self)
+            if self.has(Pte::PROT_NONE) && (self.has(Pte::HUGE) || matches!(level, Level::Pte)) {
+                Entry::NoAccess(self.pfn())
+            } else {
+                Entry::Marker(self)
+            }
         } else if self.is_leaf(level) {
             // PAT of a huge leaf is bit 12; ptshare never sets it, and the judge reports it as a reserved bit.
             Entry::Leaf(self.pfn())
@@ -173,6 +182,9 @@ mod tests {
         assert_eq!(word.without(Pte::HUGE).decode(Level::Pte), Entry::Leaf(Pfn(0x200)));
         assert_eq!(word.without(Pte::PRESENT).decode(Level::Pte), Entry::Marker(word.without(Pte::PRESENT)));
         assert_eq!(Pte::ABSENT.decode(Level::Pte), Entry::Absent);
+        let closed = word.without(Pte::PRESENT | Pte::HUGE).with(Pte::PROT_NONE);
+        assert_eq!(closed.decode(Level::Pte), Entry::NoAccess(Pfn(0x200)));
+        assert_eq!(closed.decode(Level::Pmd), Entry::Marker(closed));
     }
 
     #[test]

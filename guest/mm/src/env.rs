@@ -1,0 +1,81 @@
+//! What the core needs of the machine below it: the one trait that the guest and the host-side arena implement.
+//!
+//! The guest's implementation is a zero-sized type over the linear map; the arena's is an `Arc` around vectors of
+//! atomics. Everything above this trait is free of pointers and of `unsafe`.
+
+use crate::frame::Buddy;
+use ptshare_paging::{Pfn, Pte, Slot};
+use ptshare_sync::Lock;
+use ptshare_wire::{FrameMeta, MmRec, Stats};
+
+/// Which translations a flush must remove.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlushRange {
+    /// Leaves and paging-structure caches of `[start, end)`.
+    Pages {
+        /// First address, page-aligned.
+        start: u64,
+        /// First address after the range, page-aligned.
+        end: u64,
+    },
+    /// Everything of the mm.
+    All,
+}
+
+/// The machine: table words, page contents, frame metadata, the allocator, TLBs, census records.
+pub trait Env: Clone + Send + Sync + 'static {
+    /// Reads an entry. The processor may set A and D bits in it at any time.
+    fn load(&self, table: Pfn, slot: Slot) -> Pte;
+    /// Writes an entry that the processor is not changing: absent before, or in a table that no CPU walks.
+    fn store(&self, table: Pfn, slot: Slot, new: Pte);
+    /// Exchanges an entry, so that no A or D bit set meanwhile is lost.
+    fn swap(&self, table: Pfn, slot: Slot, new: Pte) -> Pte;
+    /// Clears bits of an entry atomically; gives the entry before.
+    fn clear_bits(&self, table: Pfn, slot: Slot, bits: u64) -> Pte;
+    /// The first entry at or after `from` that is not all zero. One string instruction in the guest: far cheaper than
+    /// a loop of [`Env::load`] where the kernel is interpreted.
+    fn next_nonzero(&self, table: Pfn, from: Slot) -> Option<(Slot, Pte)>;
+
+    /// Sets `pages` consecutive frames to zero.
+    fn zero_pages(&self, first: Pfn, pages: u64);
+    /// Copies one frame's 4096 bytes.
+    fn copy_page(&self, dst: Pfn, src: Pfn);
+    /// Copies `out.len()` bytes from physical address `pa`; the range may cross frames.
+    fn read_phys(&self, pa: u64, out: &mut [u8]);
+    /// Copies `data` to physical address `pa`; the range may cross frames.
+    fn write_phys(&self, pa: u64, data: &[u8]);
+    /// Copies `len_bytes` between physical ranges that do not overlap (in bulk by the host where that pays).
+    fn copy_phys(&self, dst_pa: u64, src_pa: u64, len_bytes: u64);
+
+    /// A frame's metadata.
+    fn meta(&self, pfn: Pfn) -> &FrameMeta;
+    /// The frame allocator.
+    fn allocator(&self) -> &Lock<Buddy>;
+
+    /// Removes translations from every CPU in `mm.cpumask` before it returns.
+    fn flush(&self, mm: &MmRec, range: FlushRange);
+
+    /// Takes a slot of the mm table and fills nothing in; `None` when all are taken.
+    fn take_mm_slot(&self) -> Option<u32>;
+    /// Gives a slot back; its record's `root` must be 0.
+    fn return_mm_slot(&self, slot: u32);
+    /// The record of a slot, as the census shows it.
+    fn mm_rec(&self, slot: u32) -> &MmRec;
+    /// Fills the kernel half of a fresh root (entries 256..512) from the kernel's own.
+    fn fill_kernel_half(&self, root: Pfn);
+
+    /// Enters a critical section on this CPU: until the matching [`Env::critical_exit`] the books may not add up.
+    fn critical_enter(&self);
+    /// Leaves it.
+    fn critical_exit(&self);
+
+    /// The counters.
+    fn stats(&self) -> &Stats;
+    /// The shared zero page.
+    fn zero_page(&self) -> Pfn;
+    /// The address at which the kernel reaches `value`, as the census gives it: for VMA chunks. The guest answers with
+    /// the address itself; the arena gives something that its own view can translate.
+    fn census_va<T>(&self, value: &T) -> u64;
+    /// A random number for address-space layout.
+    fn random(&self) -> u64;
+}

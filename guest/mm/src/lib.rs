@@ -1,0 +1,24 @@
+//! The memory-management core of ptshare: page tables as shared, counted nodes.
+//!
+//! ```text
+//!   kernel (system calls, faults)
+//!      |  Mm::mmap, munmap, mprotect, fork, fault ...           space/
+//!      v
+//!   VMAs (vma/)   objects (object/)   tables and sharing (table/, share/)
+//!      |                 |                  |
+//!      +-----------------+---- Env (env.rs): words, frames, TLBs, census ----+
+//!                                           |
+//!                     guest/machine (linear map)   testing::Arena (vectors)
+//! ```
+//!
+//! Lock order, outermost first: `mmap_lock`, `i_mmap`, `page_table_lock`, `pte_page_lock`, page cache, frame allocator
+//! (see `ptshare_sync::Rank`).
+#![cfg_attr(not(any(test, feature = "testing")), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod env;
+pub mod frame;
+
+pub use env::{Env, FlushRange};
