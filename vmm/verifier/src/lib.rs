@@ -1,0 +1,1 @@
+//! The judge: walks guest page tables and checks the sharing invariants.
