@@ -6,7 +6,7 @@
 use crate::frame::Buddy;
 use ptshare_paging::{Pfn, Pte, Slot};
 use ptshare_sync::Lock;
-use ptshare_wire::{FrameMeta, MmRec, Stats};
+use ptshare_wire::{CensusHeader, FrameMeta, MmRec, Stats};
 
 /// Which translations a flush must remove.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +54,9 @@ pub trait Env: Clone + Send + Sync + 'static {
 
     /// Removes translations from every CPU in `mm.cpumask` before it returns.
     fn flush(&self, mm: &MmRec, range: FlushRange);
+    /// Removes every user translation from every CPU before it returns: for changes to an object that any number of
+    /// mms map.
+    fn flush_everyone(&self);
 
     /// Takes a slot of the mm table and fills nothing in; `None` when all are taken.
     fn take_mm_slot(&self) -> Option<u32>;
@@ -69,8 +72,13 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// Leaves it.
     fn critical_exit(&self);
 
+    /// The head of the census: RAM ranges, free and kernel frame counts, and the counters.
+    fn census(&self) -> &CensusHeader;
     /// The counters.
-    fn stats(&self) -> &Stats;
+    #[inline]
+    fn stats(&self) -> &Stats {
+        &self.census().stats
+    }
     /// The shared zero page.
     fn zero_page(&self) -> Pfn;
     /// The address at which the kernel reaches `value`, as the census gives it: for VMA chunks. The guest answers with

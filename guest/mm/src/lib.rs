@@ -19,6 +19,19 @@
 extern crate alloc;
 
 pub mod env;
+pub mod flush;
 pub mod frame;
+pub mod object;
+mod share;
+pub mod space;
+mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod vma;
 
 pub use env::{Env, FlushRange};
+pub use flush::FlushBatch;
+pub use frame::{Buddy, NoMemory, Priority};
+pub use object::{Object, ObjectError};
+pub use space::{Access, FaultOutcome, Mm, Sharing};
+pub use vma::{Vma, VmaSet};
