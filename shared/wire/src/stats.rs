@@ -32,6 +32,11 @@ macro_rules! stats {
             /// Names of the counters, in memory order: field `i` is the `u64` at byte `8 * i`.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
 
+            /// All zero.
+            pub const fn new() -> Stats {
+                Stats { $($name: AtomicU64::new(0),)+ unknown: [const { AtomicU64::new(0) }; UNKNOWN_MAX] }
+            }
+
             /// The counters with their names, in memory order.
             pub fn each(&self, mut f: impl FnMut(&'static str, &AtomicU64)) {
                 $(f(stringify!($name), &self.$name);)+

@@ -1,0 +1,347 @@
+//! From the PVH entry to a machine that the kernel can run on.
+//!
+//! Nothing here costs time by the size of memory: the linear map is 1 GiB leaves where the CPU has them, the frame
+//! array is not touched (zero means free), and RAM is carved when it is first needed.
+
+use crate::env::Machine;
+use crate::{cpu, hyper, memory, phys, random, time, trap};
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use ptshare_mm::{Env, Priority, frame};
+use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte};
+use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION, CPUS_MAX, MM_SLOTS, RAM_RANGES_MAX};
+use ptshare_wire::frame::{FRAME_META_BYTES, FrameKind};
+use ptshare_wire::layout::{KERNEL_HALF_SLOT, KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
+use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats};
+use spin::Once;
+
+global_asm!(include_str!("boot.s"));
+
+/// What the loader handed over.
+pub struct BootInfo {
+    /// The kernel command line.
+    pub cmdline: &'static str,
+    /// The initramfs.
+    pub initramfs: &'static [u8],
+    /// Its guest-physical address.
+    pub initramfs_pa: u64,
+}
+
+const CMDLINE_MAX: usize = 4096;
+const START_MAGIC: u32 = 0x336e_c578;
+const E820_RAM: u32 = 1;
+/// Frames kept back for the kernel's heap when user allocations have taken the rest: 4 MiB.
+const KERNEL_RESERVE_FRAMES: u64 = 1024;
+
+/// Xen, public/arch-x86/hvm/start_info.h.
+#[repr(C)]
+struct StartInfo {
+    magic: u32,
+    version: u32,
+    flags: u32,
+    modules: u32,
+    modules_pa: u64,
+    cmdline_pa: u64,
+    rsdp_pa: u64,
+    memmap_pa: u64,
+    memmap_entries: u32,
+    _reserved: u32,
+}
+
+#[repr(C)]
+struct Module {
+    pa: u64,
+    bytes: u64,
+    cmdline_pa: u64,
+    _reserved: u64,
+}
+
+#[repr(C)]
+struct MemmapEntry {
+    addr: u64,
+    bytes: u64,
+    kind: u32,
+    _reserved: u32,
+}
+
+unsafe extern "C" {
+    static boot_pgd: [AtomicU64; ENTRIES];
+    static boot_pud_linear: [AtomicU64; ENTRIES];
+    static ptshare_image_end: u8;
+}
+
+unsafe extern "Rust" {
+    safe fn ptshare_hook_main() -> !;
+}
+
+static CENSUS: CensusHeader = CensusHeader {
+    magic: AtomicU64::new(0),
+    version: AtomicU32::new(0),
+    header_bytes: AtomicU32::new(0),
+    ram: [const {
+        RamRange { start: AtomicU64::new(0), end: AtomicU64::new(0), virgin: AtomicU64::new(0) }
+    }; RAM_RANGES_MAX],
+    reserved: [const { ReservedRange { start: AtomicU64::new(0), end: AtomicU64::new(0) } };
+        ptshare_wire::census::RESERVED_MAX],
+    frame_array: AtomicU64::new(0),
+    frames: AtomicU64::new(0),
+    free_frames: AtomicU64::new(0),
+    kernel_frames: AtomicU64::new(0),
+    mm_table: AtomicU64::new(0),
+    mm_high: AtomicU64::new(0),
+    cpu_table: AtomicU64::new(0),
+    cpus: AtomicU64::new(0),
+    kernel_root: AtomicU64::new(0),
+    zero_page: AtomicU64::new(0),
+    sharing: AtomicU64::new(0),
+    object_table: AtomicU64::new(0),
+    object_high: AtomicU64::new(0),
+    stats: Stats::new(),
+};
+
+static CPUS: [CpuRec; CPUS_MAX] = [const {
+    CpuRec {
+        online: AtomicU32::new(0),
+        critical: AtomicU32::new(0),
+        mm_slot: AtomicU64::new(0),
+        pid: AtomicU64::new(0),
+    }
+}; CPUS_MAX];
+
+static MMS: [MmRec; MM_SLOTS] = [const {
+    MmRec {
+        root: AtomicU64::new(0),
+        pid: AtomicU64::new(0),
+        cpumask: AtomicU64::new(0),
+        vma_index: AtomicU64::new(0),
+        vma_chunks: AtomicU64::new(0),
+        vma_count: AtomicU64::new(0),
+        vma_stride: AtomicU64::new(0),
+        table_pages: AtomicU64::new(0),
+    }
+}; MM_SLOTS];
+
+/// Kernel-virtual address of the frame array.
+static FRAMES: AtomicU64 = AtomicU64::new(0);
+static INFO: Once<BootInfo> = Once::new();
+static CMDLINE: Once<[u8; CMDLINE_MAX]> = Once::new();
+
+/// A frame's metadata.
+#[inline]
+pub(crate) fn frame_meta(pfn: Pfn) -> &'static FrameMeta {
+    // SAFETY: the frame array covers every frame up to the end of RAM, lives for the whole run, holds atomics only,
+    // and frame numbers come from our own allocator and tables.
+    unsafe { &*((FRAMES.load(Relaxed) + pfn.0 * FRAME_META_BYTES) as *const FrameMeta) }
+}
+
+/// The census.
+#[inline]
+pub fn census() -> &'static CensusHeader {
+    &CENSUS
+}
+
+#[inline]
+pub(crate) fn cpu_rec(cpu: usize) -> &'static CpuRec {
+    &CPUS[cpu & (CPUS_MAX - 1)]
+}
+
+#[inline]
+pub(crate) fn mm_rec(slot: u32) -> &'static MmRec {
+    &MMS[slot as usize & (MM_SLOTS - 1)]
+}
+
+#[inline]
+pub(crate) fn zero_page() -> Pfn {
+    Pfn(CENSUS.zero_page.load(Relaxed))
+}
+
+/// The kernel's own root.
+#[inline]
+pub(crate) fn kernel_root() -> Pfn {
+    Pfn(CENSUS.kernel_root.load(Relaxed))
+}
+
+pub(crate) fn fill_kernel_half(root: Pfn) {
+    let words = phys::table(root);
+    // The kernel half has two entries; both are fixed at boot.
+    for slot in [(LINEAR_BASE >> 39) as usize & 511, 511] {
+        debug_assert!(slot >= KERNEL_HALF_SLOT);
+        // SAFETY: a static table of atomics.
+        words[slot].store(unsafe { &boot_pgd }[slot].load(Relaxed), Relaxed);
+    }
+}
+
+/// What the loader handed over.
+pub fn info() -> &'static BootInfo {
+    INFO.get().expect("boot information is set before the kernel starts")
+}
+
+/// The value of `name=value` on the command line.
+pub fn option(name: &str) -> Option<&'static str> {
+    info().cmdline.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The value of `name=NUMBER` on the command line, 0 when absent or malformed.
+pub fn number(name: &str) -> u64 {
+    option(name).and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// A structure that the loader left in physical memory.
+fn loaded<T>(pa: u64, index: u64) -> &'static T {
+    // SAFETY: the PVH boot protocol puts these structures in RAM, below 1 GiB, which the boot tables map.
+    unsafe { &*((phys::virt(pa) as *const T).add(index as usize)) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
+    cpu::init();
+    trap::init();
+    hyper::init();
+    let start: &StartInfo = loaded(start_info_pa, 0);
+    assert!(start.magic == START_MAGIC, "the loader left no PVH start_info");
+    take_cmdline(start.cmdline_pa);
+    let memmap: &[MemmapEntry] =
+        // SAFETY: as for `loaded`; the loader says how many entries there are.
+        unsafe { core::slice::from_raw_parts(loaded(start.memmap_pa, 0), start.memmap_entries as usize) };
+    let ram_end =
+        memmap.iter().filter(|e| e.kind == E820_RAM).map(|e| e.addr + e.bytes).max().unwrap_or(0);
+    let (initramfs_pa, initramfs_bytes) = if start.modules > 0 {
+        let module: &Module = loaded(start.modules_pa, 0);
+        (module.pa, module.bytes)
+    } else {
+        (0, 0)
+    };
+    set_up_memory(memmap, ram_end.min(LINEAR_MAX_BYTES), initramfs_pa, initramfs_bytes);
+    INFO.call_once(|| BootInfo {
+        // SAFETY: the bytes were checked for UTF-8 when they were taken, and live in a static.
+        cmdline: CMDLINE.get().map_or("", |bytes| {
+            core::str::from_utf8(bytes.split(|&b| b == 0).next().unwrap_or(&[])).unwrap_or("")
+        }),
+        // SAFETY: the module lies in RAM that is reserved for it below.
+        initramfs: unsafe {
+            core::slice::from_raw_parts(phys::virt(initramfs_pa) as *const u8, initramfs_bytes as usize)
+        },
+        initramfs_pa,
+    });
+    random::init();
+    time::init(number("tsc_khz"), number("realtime_ns"));
+    publish();
+    ptshare_hook_main()
+}
+
+/// Copies the command line before anything can overwrite it.
+fn take_cmdline(pa: u64) {
+    let mut bytes = [0; CMDLINE_MAX];
+    if pa != 0 {
+        let mut n = 0;
+        while n < CMDLINE_MAX - 1 {
+            let byte: &u8 = loaded(pa, n as u64);
+            if *byte == 0 {
+                break;
+            }
+            bytes[n] = *byte;
+            n += 1;
+        }
+    }
+    CMDLINE.call_once(|| bytes);
+}
+
+/// Maps all RAM, reserves what is in use, places the frame array, and gives the rest to the allocator.
+fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initramfs_bytes: u64) {
+    let image_end = (core::ptr::addr_of!(ptshare_image_end) as u64) - KERNEL_VIRT_BASE;
+    // Free pieces of RAM: everything above the image, without the initramfs.
+    let initramfs = (initramfs_pa & !(PAGE_BYTES - 1), (initramfs_pa + initramfs_bytes).next_multiple_of(PAGE_BYTES));
+    let mut pieces = [(0_u64, 0_u64); RAM_RANGES_MAX];
+    let mut count = 0;
+    let mut add = |start: u64, end: u64| {
+        if end > start && count < RAM_RANGES_MAX {
+            pieces[count] = (start, end);
+            count += 1;
+        }
+    };
+    for entry in memmap.iter().filter(|e| e.kind == E820_RAM) {
+        let start = entry.addr.max(image_end).next_multiple_of(PAGE_BYTES);
+        let end = (entry.addr + entry.bytes).min(ram_end) & !(PAGE_BYTES - 1);
+        if initramfs_bytes != 0 && initramfs.0 < end && initramfs.1 > start {
+            add(start, initramfs.0);
+            add(initramfs.1, end);
+        } else {
+            add(start, end);
+        }
+    }
+    let largest = (0..count).max_by_key(|&i| pieces[i].1 - pieces[i].0).expect("the machine has RAM above the kernel");
+    map_linear(memmap, ram_end, &mut pieces[largest].0);
+    let frames = ram_end / PAGE_BYTES;
+    let array = pieces[largest].0;
+    let array_end = (array + frames * FRAME_META_BYTES).next_multiple_of(PAGE_BYTES);
+    assert!(array_end < pieces[largest].1, "too little RAM for the frame array");
+    pieces[largest].0 = array_end;
+    FRAMES.store(phys::virt(array), Relaxed);
+
+    let reserved = [(0, image_end), initramfs, (array, array_end)];
+    for (slot, (start, end)) in CENSUS.reserved.iter().zip(reserved) {
+        slot.start.store(start, Relaxed);
+        slot.end.store(end, Relaxed);
+    }
+    let mut ram_frames = 0;
+    for (slot, (start, end)) in CENSUS.ram.iter().zip(pieces) {
+        slot.start.store(start / PAGE_BYTES, Relaxed);
+        slot.virgin.store(start / PAGE_BYTES, Relaxed);
+        slot.end.store(end / PAGE_BYTES, Relaxed);
+        ram_frames += (end - start) / PAGE_BYTES;
+    }
+    CENSUS.frame_array.store(array, Relaxed);
+    CENSUS.frames.store(frames, Relaxed);
+    Machine.allocator().lock().attach(&CENSUS, KERNEL_RESERVE_FRAMES.min(ram_frames / 16));
+}
+
+/// Extends the linear map over all RAM: one entry a GiB, or a table of 2 MiB leaves taken from `*free`.
+fn map_linear(memmap: &[MemmapEntry], ram_end: u64, free: &mut u64) {
+    const GIB: u64 = 1 << 30;
+    let flags = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | Pte::HUGE | Pte::GLOBAL | Pte::NO_EXEC;
+    // CPUID 0x80000001 EDX bit 26: 1 GiB pages (SDM 2A, CPUID).
+    let huge = cpu::cpuid(0x8000_0001).3 & (1 << 26) != 0;
+    for gib in 1..ram_end.div_ceil(GIB) {
+        let base = gib * GIB;
+        if !memmap.iter().any(|e| e.kind == E820_RAM && e.addr < base + GIB && e.addr + e.bytes > base) {
+            continue;
+        }
+        let entry = if huge {
+            Pte::new(Pfn(base / PAGE_BYTES), flags)
+        } else {
+            let table = Pfn(*free / PAGE_BYTES);
+            *free += PAGE_BYTES;
+            for (i, word) in phys::table(table).iter().enumerate() {
+                word.store(Pte::new(Pfn(base / PAGE_BYTES + 512 * i as u64), flags).0, Relaxed);
+            }
+            Pte::new(table, Pte::PRESENT | Pte::WRITE | Pte::ACCESSED)
+        };
+        // SAFETY: a static table of atomics.
+        unsafe { &boot_pud_linear }[gib as usize].store(entry.0, Relaxed);
+    }
+    // SAFETY: a static table of atomics. The kernel runs high: the identity entry goes, the linear map loses X.
+    unsafe {
+        boot_pgd[0].store(0, Relaxed);
+        boot_pud_linear[0].fetch_or(Pte::NO_EXEC, Relaxed);
+    }
+    cpu::flush_all();
+}
+
+/// Completes the census and hands it over.
+fn publish() {
+    CPUS[0].online.store(1, Relaxed);
+    // SAFETY: a static; only its address is taken.
+    CENSUS.kernel_root.store(phys::phys_of(unsafe { &boot_pgd }) >> 12, Relaxed);
+    let zero = frame::alloc_data(&Machine, FrameKind::Zero, true, Priority::Kernel).expect("RAM for the zero page");
+    // One permanent hold: the zero page outlives every mapping.
+    frame_meta(zero).aux.store(1, Relaxed);
+    CENSUS.zero_page.store(zero.0, Relaxed);
+    memory::measure(zero.pa().0);
+    CENSUS.mm_table.store(phys::phys_of(&MMS), Relaxed);
+    CENSUS.cpu_table.store(phys::phys_of(&CPUS), Relaxed);
+    CENSUS.cpus.store(1, Relaxed);
+    CENSUS.header_bytes.store(size_of::<CensusHeader>() as u32, Relaxed);
+    CENSUS.version.store(CENSUS_VERSION, Relaxed);
+    CENSUS.magic.store(CENSUS_MAGIC, Relaxed);
+    hyper::announce_census(phys::phys_of(&CENSUS));
+}

@@ -1,0 +1,180 @@
+//! [`Machine`]: the memory-management core's view of the real machine.
+
+use crate::{boot, cpu, memory, phys, random};
+use core::arch::asm;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use ptshare_mm::frame::Buddy;
+use ptshare_mm::{Env, FlushRange};
+use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte, Slot};
+use ptshare_sync::{Lock, Rank};
+use ptshare_wire::census::MM_SLOTS;
+use ptshare_wire::{CensusHeader, FrameMeta, MmRec};
+
+/// The machine below the kernel. Zero-sized: everything it stands for is static.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine;
+
+static BUDDY: Lock<Buddy> = Lock::new(Rank::Frames, Buddy::new());
+
+/// Free slots of the mm table: a chain through `MmRec::pid`, by slot number plus one.
+static FREE_MM_SLOTS: Lock<u64> = Lock::new(Rank::Registry, 0);
+
+/// Above this many pages dropping everything is cheaper than one INVLPG a page.
+const FLUSH_PAGES_MAX: u64 = 16;
+
+impl Env for Machine {
+    #[inline]
+    fn load(&self, table: Pfn, slot: Slot) -> Pte {
+        Pte(phys::table(table)[slot.index()].load(Acquire))
+    }
+
+    #[inline]
+    fn store(&self, table: Pfn, slot: Slot, new: Pte) {
+        phys::table(table)[slot.index()].store(new.0, Release);
+    }
+
+    #[inline]
+    fn swap(&self, table: Pfn, slot: Slot, new: Pte) -> Pte {
+        Pte(phys::table(table)[slot.index()].swap(new.0, AcqRel))
+    }
+
+    #[inline]
+    fn clear_bits(&self, table: Pfn, slot: Slot, bits: u64) -> Pte {
+        Pte(phys::table(table)[slot.index()].fetch_and(!bits, AcqRel))
+    }
+
+    #[inline]
+    fn next_nonzero(&self, table: Pfn, from: Slot) -> Option<(Slot, Pte)> {
+        let words = phys::table(table);
+        let start = from.index();
+        let mut left = (ENTRIES - start) as u64;
+        let base = words[start].as_ptr();
+        // SAFETY: SCASQ reads at most the `left` words from `start` to the end of the table. RAX is 0; it stops after
+        // the first word that is not 0, or leaves RCX 0 with ZF set.
+        unsafe {
+            asm!("xor eax, eax", "repe scasq", "setne al",
+                 inout("rcx") left, inout("rdi") base => _, out("rax") _, options(nostack, readonly));
+        }
+        // RCX counts the word that stopped the scan, so the last word examined is the one before.
+        let last = ENTRIES - left as usize - 1;
+        let word = Pte(words[last].load(Acquire));
+        if word.0 == 0 { None } else { Some((Slot::new(last), word)) }
+    }
+
+    #[inline]
+    fn zero_pages(&self, first: Pfn, pages: u64) {
+        memory::clear(first.pa().0, pages * PAGE_BYTES);
+    }
+
+    #[inline]
+    fn copy_page(&self, dst: Pfn, src: Pfn) {
+        memory::copy(dst.pa().0, src.pa().0, PAGE_BYTES);
+    }
+
+    fn read_phys(&self, pa: u64, out: &mut [u8]) {
+        phys::read(pa, out);
+    }
+
+    fn write_phys(&self, pa: u64, data: &[u8]) {
+        phys::write(pa, data);
+    }
+
+    fn copy_phys(&self, dst_pa: u64, src_pa: u64, len_bytes: u64) {
+        memory::copy(dst_pa, src_pa, len_bytes);
+    }
+
+    #[inline]
+    fn meta(&self, pfn: Pfn) -> &FrameMeta {
+        boot::frame_meta(pfn)
+    }
+
+    #[inline]
+    fn allocator(&self) -> &Lock<Buddy> {
+        &BUDDY
+    }
+
+    fn flush(&self, mm: &MmRec, range: FlushRange) {
+        self.stats().tlb_flushes.fetch_add(1, Relaxed);
+        if mm.cpumask.load(Acquire) & 1 << cpu::id() == 0 {
+            return;
+        }
+        match range {
+            FlushRange::Pages { start, end } if (end - start) / PAGE_BYTES <= FLUSH_PAGES_MAX => {
+                let mut va = start;
+                while va < end {
+                    cpu::flush_page(va);
+                    va += PAGE_BYTES;
+                }
+            }
+            _ => cpu::flush_all(),
+        }
+    }
+
+    fn flush_everyone(&self) {
+        self.stats().tlb_flushes.fetch_add(1, Relaxed);
+        cpu::flush_all();
+    }
+
+    fn take_mm_slot(&self) -> Option<u32> {
+        let mut free = FREE_MM_SLOTS.lock();
+        if *free != 0 {
+            let slot = (*free - 1) as u32;
+            *free = self.mm_rec(slot).pid.swap(0, Relaxed);
+            return Some(slot);
+        }
+        let high = &self.census().mm_high;
+        let slot = high.load(Relaxed);
+        if slot >= MM_SLOTS as u64 {
+            return None;
+        }
+        high.store(slot + 1, Release);
+        Some(slot as u32)
+    }
+
+    fn return_mm_slot(&self, slot: u32) {
+        let mut free = FREE_MM_SLOTS.lock();
+        self.mm_rec(slot).pid.store(*free, Relaxed);
+        *free = u64::from(slot) + 1;
+    }
+
+    #[inline]
+    fn mm_rec(&self, slot: u32) -> &MmRec {
+        boot::mm_rec(slot)
+    }
+
+    fn fill_kernel_half(&self, root: Pfn) {
+        boot::fill_kernel_half(root);
+    }
+
+    #[inline]
+    fn critical_enter(&self) {
+        let critical = &boot::cpu_rec(cpu::id()).critical;
+        // Only this CPU writes its own counter: a plain store is enough, and what follows stays behind it on x86.
+        critical.store(critical.load(Relaxed) + 1, Release);
+    }
+
+    #[inline]
+    fn critical_exit(&self) {
+        let critical = &boot::cpu_rec(cpu::id()).critical;
+        critical.store(critical.load(Relaxed) - 1, Release);
+    }
+
+    #[inline]
+    fn census(&self) -> &CensusHeader {
+        boot::census()
+    }
+
+    #[inline]
+    fn zero_page(&self) -> Pfn {
+        boot::zero_page()
+    }
+
+    #[inline]
+    fn census_va<T>(&self, value: &T) -> u64 {
+        core::ptr::from_ref(value) as u64
+    }
+
+    fn random(&self) -> u64 {
+        random::u64()
+    }
+}

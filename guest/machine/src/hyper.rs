@@ -1,0 +1,198 @@
+//! The hypercall device of our own VMM (`ptshare_wire::hypercall`), and what stands in for it elsewhere: the serial
+//! port and QEMU's debug-exit device.
+
+use crate::{cpu, phys};
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, compiler_fence};
+use ptshare_wire::Epitaph;
+use ptshare_wire::hypercall::{
+    Block, CONSOLE_EOF, CheckpointReason, DEVICE_MAGIC, MARK_FIRST_USER, Op, PORT_BLOCK, PORT_CALL, PORT_ID,
+};
+use ptshare_wire::layout::{DEBUG_EXIT_PORT, SERIAL_PORT};
+
+static PRESENT: AtomicBool = AtomicBool::new(false);
+
+/// The boot CPU's block. Page-aligned, so that one frame number tells where it is.
+#[repr(C, align(4096))]
+struct BootBlock(Block);
+
+static BLOCK: BootBlock =
+    BootBlock(Block { args: [const { AtomicU64::new(0) }; 4], result: AtomicU64::new(0) });
+
+pub(crate) fn outl(port: u16, value: u32) {
+    // SAFETY: the ports used are this device's, the serial port and debug-exit: none touches memory of ours except
+    // through the block, which is made of atomics.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags)) }
+}
+
+fn inl(port: u16) -> u32 {
+    let value;
+    // SAFETY: reading these ports has no effect on memory.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nostack, preserves_flags)) }
+    value
+}
+
+pub(crate) fn outb(port: u16, value: u8) {
+    // SAFETY: as for `outl`.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags)) }
+}
+
+pub(crate) fn inb(port: u16) -> u8 {
+    let value;
+    // SAFETY: as for `inl`.
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nostack, preserves_flags)) }
+    value
+}
+
+/// Looks for the device and registers the boot CPU's block.
+pub(crate) fn init() {
+    if inl(PORT_ID) == DEVICE_MAGIC {
+        outl(PORT_BLOCK, (phys::phys_of(&BLOCK) >> 12) as u32);
+        PRESENT.store(true, Relaxed);
+    }
+}
+
+/// Is our VMM below?
+#[inline]
+pub fn present() -> bool {
+    PRESENT.load(Relaxed)
+}
+
+fn call(op: Op, args: [u64; 3]) -> u64 {
+    for (cell, arg) in BLOCK.0.args.iter().zip(args) {
+        cell.store(arg, Relaxed);
+    }
+    compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    // SAFETY: the host may read and write memory that `args` names, which callers own; the clobber of memory is
+    // implied, since the block is not marked `nomem`.
+    unsafe { asm!("out dx, eax", in("dx") PORT_CALL, in("eax") op as u32, options(nostack, preserves_flags)) }
+    compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    BLOCK.0.result.load(Relaxed)
+}
+
+/// Writes to the host's stdout (stream 1) or stderr (2).
+pub fn console_write(stream: u64, bytes: &[u8]) {
+    if bytes.is_empty() {
+    } else if present() {
+        call(Op::ConsoleWrite, [phys::phys_of(bytes), bytes.len() as u64, stream]);
+    } else {
+        serial_write(bytes);
+    }
+}
+
+/// Writes `len` bytes of physical memory to a host stream.
+pub fn console_write_phys(stream: u64, pa: u64, len: u64) {
+    if present() {
+        call(Op::ConsoleWrite, [pa, len, stream]);
+    } else {
+        // SAFETY: RAM is in the linear map, and bytes are valid whatever they hold.
+        serial_write(unsafe { core::slice::from_raw_parts(phys::virt(pa) as *const u8, len as usize) });
+    }
+}
+
+fn serial_write(bytes: &[u8]) {
+    for &b in bytes {
+        outb(SERIAL_PORT, b);
+    }
+}
+
+/// Console input.
+pub enum Input {
+    /// This many bytes were stored.
+    Bytes(usize),
+    /// Nothing waits.
+    None,
+    /// The input has ended.
+    Eof,
+}
+
+/// Takes waiting console input.
+pub fn console_read(out: &mut [u8]) -> Input {
+    if present() {
+        match call(Op::ConsoleRead, [phys::phys_of(out), out.len() as u64, 0]) {
+            0 => Input::None,
+            CONSOLE_EOF => Input::Eof,
+            n => Input::Bytes(n as usize),
+        }
+    } else {
+        let mut n = 0;
+        // Bit 0 of the line status register: data ready.
+        while n < out.len() && inb(SERIAL_PORT + 5) & 1 != 0 {
+            out[n] = inb(SERIAL_PORT);
+            n += 1;
+        }
+        if n == 0 { Input::None } else { Input::Bytes(n) }
+    }
+}
+
+/// Asks the host to verify now. Does not return after a violation.
+pub fn checkpoint(reason: CheckpointReason, label: &[u8]) {
+    if present() {
+        call(Op::Checkpoint, [reason as u64, phys::phys_of(label), label.len() as u64]);
+    }
+}
+
+/// Ends the run with an exit status.
+pub fn exit(status: u8) -> ! {
+    if present() {
+        call(Op::Exit, [u64::from(status), 0, 0]);
+    } else {
+        outl(DEBUG_EXIT_PORT, u32::from(status));
+    }
+    cpu::stop()
+}
+
+/// Passes on a line that a program wrote to `/dev/ptshare`.
+pub fn event(line: &[u8]) {
+    if present() {
+        call(Op::Event, [phys::phys_of(line), line.len() as u64, 0]);
+    }
+}
+
+/// Tells the host that the next instruction is the first in user mode.
+pub fn mark_first_user() {
+    if present() {
+        call(Op::Mark, [MARK_FIRST_USER, 0, 0]);
+    }
+}
+
+/// Hands over the census.
+pub(crate) fn announce_census(pa: u64) {
+    if present() {
+        call(Op::Census, [pa, 0, 0]);
+    }
+}
+
+/// Leaves the crash record with the host. Does not return.
+pub(crate) fn report_panic(epitaph: &Epitaph) -> ! {
+    if present() {
+        call(Op::Panic, [phys::phys_of(epitaph), 0, 0]);
+    } else {
+        serial_write(b"\nkernel panic: ");
+        serial_write(&epitaph.message[..epitaph.message_len as usize]);
+        serial_write(b"\n");
+        outl(DEBUG_EXIT_PORT, 0x7f);
+    }
+    cpu::stop()
+}
+
+/// A line for the host's log; `level` as in the `log` crate, 1 error .. 5 trace.
+pub fn log(level: u64, text: &str) {
+    if present() {
+        call(Op::Log, [level, phys::phys_of(text), text.len() as u64]);
+    } else if level <= 3 {
+        serial_write(b"ptshare: ");
+        serial_write(text.as_bytes());
+        serial_write(b"\n");
+    }
+}
+
+/// Has the host clear physical memory.
+pub(crate) fn clear(pa: u64, len: u64) {
+    call(Op::Clear, [pa, len, 0]);
+}
+
+/// Has the host copy physical memory.
+pub(crate) fn copy(dst: u64, src: u64, len: u64) {
+    call(Op::Copy, [dst, src, len]);
+}
