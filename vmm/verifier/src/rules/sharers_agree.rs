@@ -1,0 +1,69 @@
+//! `sharers-agree` (prior art I16, I17). Reads: for each table with more than one parent, its address in every mm that
+//! reaches it, and the VMAs over its span there, clipped to the span: bounds, flags, object, offset.
+//!
+//! Neighbouring VMAs that could be one count as one, and VM_LOCKED may differ (mlock is not inherited). A table over shared
+//! mappings only belongs to their object and may lie at different addresses.
+
+use ptshare_wire::vma::VM_SHARED;
+
+use crate::graph::{At, Table};
+use crate::report::{Finding, MmId, RuleInfo, Sink};
+use crate::spaces::{Clip, Shared};
+
+pub(crate) const RULE: RuleInfo = RuleInfo {
+    name: "sharers-agree",
+    statement: "all mms that share a table have it at one address, under equal VMAs",
+    why: "a VMA split, mprotect or mmap that forgets to unshare gives other sharers the new meaning; on-demand-fork had \
+          it at VMA split and merge (fixed June 2021), Linux's hugetlb in b30c14cd6102",
+};
+
+/// Compares an mm's VMAs over a shared table with those of the `first` sharer, which is called `with`.
+pub(crate) fn table(
+    at: At,
+    table: Option<&Table>,
+    clips: &[Clip],
+    first: &Shared,
+    with: Option<MmId>,
+    sink: &mut Sink,
+) {
+    let objects = !clips.is_empty() && clips.iter().all(|c| c.flags & VM_SHARED != 0 && c.object != 0);
+    let (expected, found) = if at.va != first.base && !objects {
+        (format!("the shared table at {:#x}", first.base), format!("at {:#x}", at.va))
+    } else if clips != first.clips {
+        let different = clips
+            .iter()
+            .zip(&first.clips)
+            .position(|(a, b)| a != b)
+            .unwrap_or(clips.len().min(first.clips.len()));
+        (
+            format!("VMA {different} of the span: {}", describe(first.clips.get(different), first.base)),
+            describe(clips.get(different), at.va),
+        )
+    } else {
+        return;
+    };
+    sink.report(&RULE, || {
+        let finding = Finding::new(&RULE, expected, found).mm(at.mm).va(at.va).level(at.level as u8);
+        let finding = match table {
+            Some(table) => finding.frame(table.pfn),
+            None => finding,
+        };
+        match with {
+            Some(other) => finding.detail(format!("expected as in {other}, which shares the table")),
+            None => finding,
+        }
+    });
+}
+
+fn describe(clip: Option<&Clip>, base: u64) -> String {
+    clip.map_or("none".to_string(), |c| {
+        format!(
+            "{:x}-{:x} flags {:#x} object {} page {:#x}",
+            base + c.start,
+            base + c.end,
+            c.flags,
+            c.object,
+            c.pgoff
+        )
+    })
+}

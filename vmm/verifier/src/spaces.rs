@@ -1,0 +1,321 @@
+//! The second walk: every address space path by path, with the rights that the path grants and the VMA that covers each
+//! leaf.
+//!
+//! A table with one parent is met once. A shared table is met once for each sharer; what its subtree showed under the
+//! same rights, at the same address, in front of the same VMAs holds for the next sharer too, so a subtree found clean is
+//! not walked again ([`Shared::clean`]). That keeps the cost of verifying n forked processes at one walk, not n.
+
+use std::collections::HashMap;
+
+use ptshare_paging::{ENTRIES, Entry, Level, Pte};
+use ptshare_wire::VmaRec;
+
+use crate::census::Mm;
+use crate::frames::Frames;
+use crate::graph::{At, Graph, each_nonzero, user_slots};
+use crate::report::Sink;
+use crate::rules::{
+    census_is_sound, cow_shared_entries_read_only, frame_fits_vma, mm_table_pages, no_entry_outside_vma,
+    object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma, sharers_agree,
+    table_level,
+};
+use crate::view::PhysView;
+
+/// What a path allows so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rights {
+    /// P set at every level.
+    pub(crate) access: bool,
+    /// R/W set at every level.
+    pub(crate) write: bool,
+    /// XD set at no level.
+    pub(crate) exec: bool,
+}
+
+impl Rights {
+    /// Before the root: whatever the entries leave.
+    const ALL: Rights = Rights { access: true, write: true, exec: true };
+    /// A page held without access.
+    const NONE: Rights = Rights { access: false, write: false, exec: false };
+
+    /// After one more entry. SDM 3A, "Determination of Access Rights".
+    fn through(self, pte: Pte) -> Rights {
+        Rights { write: self.write && pte.writable(), exec: self.exec && !pte.has(Pte::NO_EXEC), ..self }
+    }
+}
+
+/// A VMA, or the part of it that a table's span covers, relative to the span. Neighbours that one VMA could be are one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Clip {
+    /// First byte from the start of the span.
+    pub(crate) start: u64,
+    /// First byte after it.
+    pub(crate) end: u64,
+    pub(crate) flags: u64,
+    /// Page of the object at `start`.
+    pub(crate) pgoff: u64,
+    pub(crate) object: u64,
+}
+
+/// Flags in which sharers may differ: mlock is not inherited over fork (fork(2)), and concerns no entry.
+const PER_MM_FLAGS: u64 = ptshare_wire::vma::VM_LOCKED;
+
+/// The VMAs over `[base, base + span)`. `vmas` are in order.
+pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
+    let first = vmas.partition_point(|v| v.end <= base);
+    let mut clips: Vec<Clip> = Vec::new();
+    for vma in vmas.iter().skip(first).take_while(|v| v.start < base + span) {
+        let start = vma.start.max(base);
+        let next = Clip {
+            start: start - base,
+            end: vma.end.min(base + span) - base,
+            flags: vma.flags & !PER_MM_FLAGS,
+            pgoff: vma.pgoff.wrapping_add((start - vma.start) >> 12),
+            object: vma.object,
+        };
+        match clips.last_mut() {
+            Some(last)
+                if last.end == next.start
+                    && last.flags == next.flags
+                    && last.object == next.object
+                    && last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff =>
+            {
+                last.end = next.end;
+            }
+            _ => clips.push(next),
+        }
+    }
+    clips
+}
+
+/// What the first sharer of a table showed.
+pub(crate) struct Shared {
+    /// Index of that mm.
+    pub(crate) mm: u32,
+    /// Where the table lies in it.
+    pub(crate) base: u64,
+    /// Its VMAs over the span.
+    pub(crate) clips: Vec<Clip>,
+    /// Rights under which the subtree was found clean, with the number of tables in it.
+    clean: Vec<(Rights, u64)>,
+}
+
+/// The walk.
+pub(crate) struct Walker<'a> {
+    pub(crate) view: &'a dyn PhysView,
+    pub(crate) mms: &'a [Mm],
+    pub(crate) frames: &'a Frames,
+    pub(crate) graph: &'a Graph,
+    pub(crate) sink: &'a mut Sink,
+    pub(crate) phys_mask: u64,
+    pub(crate) budget: &'a mut u64,
+    pub(crate) entries_walked: u64,
+    shared: HashMap<u32, Shared>,
+    /// For each table, the mm (index + 1) that met it last.
+    met_by: Vec<u32>,
+}
+
+impl<'a> Walker<'a> {
+    /// A walk over everything in `graph`.
+    pub(crate) fn new(
+        view: &'a dyn PhysView,
+        mms: &'a [Mm],
+        frames: &'a Frames,
+        graph: &'a Graph,
+        sink: &'a mut Sink,
+        phys_mask: u64,
+        budget: &'a mut u64,
+    ) -> Walker<'a> {
+        Walker {
+            view,
+            mms,
+            frames,
+            graph,
+            sink,
+            phys_mask,
+            budget,
+            entries_walked: 0,
+            shared: HashMap::new(),
+            met_by: vec![0; graph.tables.len()],
+        }
+    }
+
+    /// Walks every mm; gives the number of entries looked at.
+    pub(crate) fn run(mut self) -> u64 {
+        for (i, mm) in self.mms.iter().enumerate() {
+            let Some(root) = self.graph.index_of(self.frames, mm.root) else { continue };
+            match self.table(i as u32, root, Level::Pgd, 0, Rights::ALL) {
+                Some(tables) => mm_table_pages::mm(mm, tables, self.sink),
+                None => return self.entries_walked,
+            }
+        }
+        self.entries_walked
+    }
+
+    /// Walks the table `index` of mm `m`, which translates from `base` on with `rights`, and gives the number of tables
+    /// in the subtree. `None` once the budget is spent. Depth at most 4.
+    fn table(&mut self, m: u32, index: u32, level: Level, base: u64, rights: Rights) -> Option<u64> {
+        let (Some(table), Some(mm)) = (self.graph.tables.get(index as usize), self.mms.get(m as usize))
+        else {
+            return Some(0);
+        };
+        // A table met at a level that is not its own was reported when the graph was made.
+        if table.level != level {
+            return Some(0);
+        }
+        if let Some(met) = self.met_by.get_mut(index as usize) {
+            let again = *met == m + 1;
+            *met = m + 1;
+            if again && !is_objects(&clip_of(mm, level, base)) {
+                table_level::twice_in_mm(At { mm: mm.id, va: base, level }, table, self.sink);
+                return Some(0);
+            }
+        }
+        if *self.budget < ENTRIES as u64 {
+            census_is_sound::budget(mm.id, self.sink);
+            return None;
+        }
+        *self.budget -= ENTRIES as u64;
+        let before = self.sink.total();
+        let shared = table.parents > 1 && mm.vmas_sound && level != Level::Pgd;
+        let agrees = shared && self.meet_sharers(m, index, level, base);
+        if agrees
+            && !self.graph.aliased
+            && let Some(seen) = self.shared.get(&index)
+            && let Some((_, tables)) = seen.clean.iter().find(|(r, _)| *r == rights)
+        {
+            return Some(*tables);
+        }
+        let tables = self.entries(m, index, level, base, rights)?;
+        if agrees
+            && self.sink.total() == before
+            && let Some(seen) = self.shared.get_mut(&index)
+        {
+            seen.clean.push((rights, tables));
+        }
+        Some(tables)
+    }
+
+    /// Compares this mm's view of a shared table with the first sharer's; true if there is nothing between them.
+    fn meet_sharers(&mut self, m: u32, index: u32, level: Level, base: u64) -> bool {
+        let Some(mm) = self.mms.get(m as usize) else { return false };
+        let clips = clip_of(mm, level, base);
+        match self.shared.get(&index) {
+            None => {
+                self.shared.insert(index, Shared { mm: m, base, clips, clean: Vec::new() });
+                true
+            }
+            Some(first) => {
+                let with = self.mms.get(first.mm as usize).map(|mm| mm.id);
+                let before = self.sink.total();
+                sharers_agree::table(
+                    At { mm: mm.id, va: base, level },
+                    self.graph.tables.get(index as usize),
+                    &clips,
+                    first,
+                    with,
+                    self.sink,
+                );
+                self.sink.total() == before && first.base == base
+            }
+        }
+    }
+
+    /// The entries of a table: leaves are judged, tables below are walked.
+    fn entries(&mut self, m: u32, index: u32, level: Level, base: u64, rights: Rights) -> Option<u64> {
+        let (Some(table), Some(mm)) = (self.graph.tables.get(index as usize), self.mms.get(m as usize))
+        else {
+            return Some(0);
+        };
+        let mut page = [0; ENTRIES];
+        if !table.walked || !self.view.read_page(table.pfn, &mut page) {
+            return Some(1);
+        }
+        let slots = user_slots(level);
+        self.entries_walked += slots as u64;
+        let mut cursor = mm.vmas.partition_point(|v| v.end <= base);
+        let mut tables = 1;
+        let mut spent = false;
+        each_nonzero(&page, slots, |slot, raw| {
+            let pte = Pte(raw & !(Pte::ADDR & !self.phys_mask));
+            let at = At { mm: mm.id, va: base + ((slot as u64) << level.shift()), level };
+            match pte.decode(level) {
+                Entry::Absent | Entry::Marker(_) => {}
+                Entry::Table(pfn) => {
+                    let below = level.below().zip(self.graph.index_of(self.frames, pfn.0));
+                    let Some((below, child)) = below.filter(|_| !spent) else { return };
+                    self.pointer(m, child, below, at, raw);
+                    match self.table(m, child, below, at.va, rights.through(pte)) {
+                        Some(n) => tables += n,
+                        None => spent = true,
+                    }
+                }
+                Entry::Leaf(pfn) | Entry::NoAccess(pfn) if mm.vmas_sound => {
+                    while mm.vmas.get(cursor).is_some_and(|v| v.end <= at.va) {
+                        cursor += 1;
+                    }
+                    let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
+                    self.leaf(&mm.vmas, cursor, at, raw, pfn.0, rights);
+                }
+                Entry::Leaf(_) | Entry::NoAccess(_) => {}
+            }
+        });
+        (!spent).then_some(tables)
+    }
+
+    /// A pointer to a table: what it may allow if the table is shared.
+    fn pointer(&mut self, m: u32, child: u32, below: Level, at: At, word: u64) {
+        let (Some(table), Some(mm)) = (self.graph.tables.get(child as usize), self.mms.get(m as usize))
+        else {
+            return;
+        };
+        if table.parents < 2 || table.level != below || !mm.vmas_sound || !Pte(word).writable() {
+            return;
+        }
+        if is_objects(&clip_of(mm, below, at.va)) {
+            object_shared_tables_uniform::pointer(
+                at,
+                word,
+                self.view,
+                self.frames,
+                self.graph,
+                table,
+                self.sink,
+            );
+        } else {
+            cow_shared_entries_read_only::pointer(at, word, table, self.sink);
+        }
+    }
+
+    /// A leaf and the VMAs over it, from `vmas[cursor]` on.
+    fn leaf(&mut self, vmas: &[VmaRec], cursor: usize, at: At, word: u64, pfn: u64, rights: Rights) {
+        let end = at.va + at.level.entry_bytes();
+        let mut covered = at.va;
+        for vma in vmas.iter().skip(cursor).take_while(|v| v.start < end) {
+            if vma.start > covered {
+                break;
+            }
+            rights_within_vma::leaf(at, word, rights, vma, self.sink);
+            if let Some(frame) = self.frames.get(pfn) {
+                private_page_shared_not_writable::leaf(at, word, pfn, frame, rights, vma, self.sink);
+                let index = (covered - at.va) >> 12;
+                frame_fits_vma::leaf(at, word, (pfn, index), frame, vma, self.view, self.frames, self.sink);
+            }
+            covered = vma.end;
+        }
+        if covered < end {
+            no_entry_outside_vma::leaf(at, word, covered, self.sink);
+        }
+    }
+}
+
+/// The VMAs of an mm over a table's span.
+fn clip_of(mm: &Mm, level: Level, base: u64) -> Vec<Clip> {
+    clip(&mm.vmas, base, level.span_bytes())
+}
+
+/// Do these VMAs, and there is one, all map objects shared? Then a table over them belongs to the objects, and stores
+/// through it are meant to be seen by all.
+fn is_objects(clips: &[Clip]) -> bool {
+    !clips.is_empty() && clips.iter().all(|c| c.flags & ptshare_wire::vma::VM_SHARED != 0 && c.object != 0)
+}

@@ -1,0 +1,183 @@
+//! [`verify`]: the order of one verification.
+
+use std::time::Instant;
+
+use ptshare_paging::{ENTRIES, Entry, Pte};
+
+use crate::census::{Census, Mm};
+use crate::frames::Frames;
+use crate::graph::{Builder, Graph, each_nonzero, user_slots};
+use crate::report::{Report, Sink};
+use crate::rules::{
+    census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_frames_unreferenced,
+    kernel_half_identical, leaf_refs_equal_maps, no_user_path_to_kernel, table_present_count,
+    table_refs_equal_parents,
+};
+use crate::spaces::Walker;
+use crate::view::PhysView;
+
+/// A vCPU as the VMM sees it while it is paused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vcpu {
+    /// Index in the census's CPU table.
+    pub index: u32,
+    /// CR3.
+    pub cr3: u64,
+    /// It was in user mode (CPL 3).
+    pub user: bool,
+}
+
+/// Limits of a verification.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Findings kept for each rule; the rest is only counted.
+    pub max_findings_per_rule: usize,
+    /// Entries that the walks may look at together before they give up (with a finding). The default is far beyond any
+    /// real guest.
+    pub entry_budget: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { max_findings_per_rule: 16, entry_budget: 1 << 34 }
+    }
+}
+
+/// Checks every rule on the memory behind `view`, starting from the census header at `census_pa`.
+///
+/// Call it while all vCPUs are paused; `vcpus` gives their state. Never panics and always ends, whatever the memory holds.
+/// If a CPU is inside a critical section nothing is checked and [`Report::in_critical`] is set.
+pub fn verify(view: &dyn PhysView, census_pa: u64, vcpus: &[Vcpu], options: &Options) -> Report {
+    let begin = Instant::now();
+    let mut sink = Sink::new(options.max_findings_per_rule);
+    let mut report = Report::default();
+    let _ = judge(view, census_pa, vcpus, options, &mut sink, &mut report);
+    (report.findings, report.suppressed) = sink.finish();
+    report.micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+    report
+}
+
+/// The verification proper; `None` if it ended before its end.
+fn judge(
+    view: &dyn PhysView,
+    census_pa: u64,
+    vcpus: &[Vcpu],
+    options: &Options,
+    sink: &mut Sink,
+    report: &mut Report,
+) -> Option<()> {
+    let census = Census::read(view, census_pa, sink)?;
+    let cpus = census.cpus(view, sink)?;
+    if cpus.iter().any(|cpu| cpu.critical != 0) {
+        report.in_critical = true;
+        return None;
+    }
+    let mms = census.mms(view, sink)?;
+    let mut frames = Frames::read(view, &census, sink)?;
+    report.mms = mms.len() as u64;
+    report.vmas = mms.iter().map(|mm| mm.vmas.len() as u64).sum();
+
+    let mut budget = options.entry_budget;
+    let phys_mask = census.phys_mask();
+    let graph = Builder {
+        view,
+        mms: &mms,
+        frames: &mut frames,
+        sink,
+        phys_mask,
+        budget: &mut budget,
+        graph: Graph::default(),
+        pending: Vec::new(),
+    }
+    .run();
+    report.tables = graph.tables.len() as u64;
+    report.tables_shared = graph.tables.iter().filter(|t| t.parents > 1).count() as u64;
+
+    let walker = Walker::new(view, &mms, &frames, &graph, sink, phys_mask, &mut budget);
+    report.entries_walked = graph.entries_walked + walker.run();
+
+    check_frames(&census, &frames, sink, report);
+    for table in &graph.tables {
+        table_refs_equal_parents::table(table, &graph, &frames, &mms, sink);
+        table_present_count::table(table, &frames, &mms, sink);
+    }
+    check_kernel_half(view, &census, &mms, sink);
+    cpu_runs_its_mm::check(&census, &cpus, &mms, vcpus, sink);
+    locate(view, &graph, &mms, sink);
+    Some(())
+}
+
+/// The rules about single frames and their sums.
+fn check_frames(census: &Census, frames: &Frames, sink: &mut Sink, report: &mut Report) {
+    let mut tally = frames_add_up::Tally::default();
+    for (pfn, frame) in frames.iter() {
+        frame_has_one_state::frame(pfn, frame, census.zero_page, sink);
+        free_frames_unreferenced::frame(pfn, frame, sink);
+        leaf_refs_equal_maps::frame(pfn, frame, sink);
+        tally.frame(pfn, frame, sink);
+        report.frames_checked += 1;
+    }
+    tally.finish(census, sink);
+    report.kinds = tally.kinds;
+    report.kinds.virgin = frames.virgin();
+}
+
+/// The rules about the upper half of the roots.
+fn check_kernel_half(view: &dyn PhysView, census: &Census, mms: &[Mm], sink: &mut Sink) {
+    let mut kernel = [0; ENTRIES];
+    if !view.read_page(census.kernel_root, &mut kernel) {
+        return census_is_sound::kernel_root_unreadable(census.kernel_root, sink);
+    }
+    no_user_path_to_kernel::kernel_root(census.kernel_root, &kernel, sink);
+    for mm in mms {
+        kernel_half_identical::mm(mm, &kernel, view, sink);
+    }
+}
+
+/// Mappings named in the note of a finding.
+const MAPPINGS_NAMED: usize = 4;
+
+/// Findings about a data frame know no address: searches the leaves that map it, and names some.
+fn locate(view: &dyn PhysView, graph: &Graph, mms: &[Mm], sink: &mut Sink) {
+    let homeless = |f: &crate::Finding| f.mm.is_none() && f.va.is_none() && f.frame.is_some();
+    if !sink.findings_mut().iter().any(homeless) {
+        return;
+    }
+    let mut page = [0; ENTRIES];
+    let mut names: Vec<(usize, Vec<String>)> = (0..)
+        .zip(sink.findings_mut().iter())
+        .filter(|(_, f)| homeless(f))
+        .map(|(i, _)| (i, vec![]))
+        .collect();
+    for table in graph.tables.iter().filter(|t| t.walked) {
+        let Some(mm) = mms.get(table.mm as usize) else { continue };
+        if !view.read_page(table.pfn, &mut page) {
+            continue;
+        }
+        each_nonzero(&page, user_slots(table.level), |slot, raw| {
+            let (Entry::Leaf(pfn) | Entry::NoAccess(pfn)) = Pte(raw).decode(table.level) else { return };
+            let va = table.base + ((slot as u64) << table.level.shift());
+            for (index, found) in &mut names {
+                let Some(finding) = sink.findings_mut().get_mut(*index) else { continue };
+                if finding.frame != Some(pfn.0) || found.len() >= MAPPINGS_NAMED {
+                    continue;
+                }
+                if found.is_empty() {
+                    (finding.mm, finding.va) = (Some(mm.id), Some(va));
+                    (finding.level, finding.entry) = (Some(table.level as u8), Some(raw));
+                }
+                found.push(format!("pid {} at {va:#x}", mm.id.pid));
+            }
+        });
+    }
+    for (index, found) in names {
+        if let Some(finding) = sink.findings_mut().get_mut(index)
+            && finding.detail.is_empty()
+        {
+            finding.detail = match found.as_slice() {
+                [] => "no leaf maps this frame".into(),
+                _ => format!("mapped by {}", found.join(", ")),
+            };
+        }
+    }
+}
