@@ -15,9 +15,10 @@ use std::ops::Range;
 use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
-    MmapRegionBuilder, VolatileSlice,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, VolatileSlice,
+
 };
+use vm_memory::mmap::MmapRegionBuilder;
 use vmm_sys_util::seek_hole::SeekHole;
 
 /// Words in a page.

@@ -1,0 +1,130 @@
+//! A checkpoint: pauses nothing (every vCPU is in the VMM or parked when one is served), hands guest memory and the
+//! vCPUs' CR3 to the verifier, and ends the run on a finding.
+
+use crate::config::VerifyMode;
+use crate::device::hypercall::Caller;
+use crate::machine::Machine;
+use crate::outcome::Ending;
+use crate::ram::{GuestRam, PAGE, WORDS, ranges};
+use log::{debug, warn};
+use ptshare_verifier::{Options, PhysView, Report, Vcpu};
+use ptshare_wire::hypercall::CheckpointReason;
+use std::fmt::Write;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+/// Findings printed in full; the rest is counted.
+const SHOWN_MAX: usize = 8;
+
+impl PhysView for GuestRam {
+    fn read_bytes(&self, pa: u64, out: &mut [u8]) -> bool {
+        match self.read(pa, out.len() as u64) {
+            Some(bytes) => {
+                out.copy_from_slice(&bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn read_u64(&self, pa: u64) -> Option<u64> {
+        GuestRam::read_u64(self, pa)
+    }
+
+    fn read_page(&self, pfn: u64, out: &mut [u64; WORDS]) -> bool {
+        let Some(page) = pfn.checked_mul(PAGE).and_then(|pa| self.page(pa)) else { return false };
+        for (word, source) in out.iter_mut().zip(page) {
+            *word = source.load(Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn extents(&self) -> Vec<Range<u64>> {
+        ranges(self.bytes()).into_iter().map(|r| r.start / PAGE..r.end / PAGE).collect()
+    }
+}
+
+fn reason_text(reason: CheckpointReason, label: &str) -> String {
+    let text = match reason {
+        CheckpointReason::ProcessExit => "after a process exit",
+        CheckpointReason::Request => "on request of a program",
+        CheckpointReason::Shutdown => "at shutdown",
+        CheckpointReason::Faults => "after a number of faults",
+    };
+    if label.is_empty() { text.to_owned() } else { format!("{text} (`{label}`)") }
+}
+
+/// Serves a checkpoint. `Some` ends the run.
+pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, label: &str) -> Option<Ending> {
+    machine.record().verifier.checkpoints += 1;
+    if machine.verify == VerifyMode::Off {
+        return None;
+    }
+    let when = reason_text(reason, label);
+    let Some(census) = machine.census() else {
+        let text = format!("the guest asks for a verification {when} before it has published its census");
+        return Some(Ending::GuestPanic { text });
+    };
+    let vcpus: Vec<Vcpu> = match caller.vcpu.map(|v| v.get_sregs()) {
+        None => Vec::new(),
+        Some(Ok(sregs)) => vec![Vcpu { index: caller.index, cr3: sregs.cr3 }],
+        Some(Err(e)) => {
+            return Some(Ending::InternalError { text: format!("KVM does not give a vCPU's system registers: {e}") });
+        }
+    };
+    let report = ptshare_verifier::verify(&machine.ram, census, &vcpus, &Options::default());
+    note(machine, &report);
+    debug!(
+        "verified {when}: {} address spaces, {} tables ({} shared), {} entries, {} us",
+        report.mms, report.tables, report.tables_shared, report.entries_walked, report.micros
+    );
+    if report.in_critical {
+        let text = format!("the guest asks for a verification {when} inside a critical section");
+        return Some(Ending::GuestPanic { text });
+    }
+    if report.findings.is_empty() {
+        return None;
+    }
+    Some(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, &when) })
+}
+
+/// Adds a report to the run's totals.
+fn note(machine: &Machine, report: &Report) {
+    let mut record = machine.record();
+    let totals = &mut record.verifier;
+    totals.verified += 1;
+    totals.entries_walked += report.entries_walked;
+    totals.micros += report.micros;
+    if totals.rules.is_empty() {
+        totals.rules = ptshare_verifier::rules().iter().map(|r| r.name.to_owned()).collect();
+    }
+    totals.violations.extend(report.findings.iter().map(|f| f.to_string()));
+}
+
+fn violation_text(machine: &Machine, report: &Report, census: u64, vcpus: &[Vcpu], when: &str) -> String {
+    let count = report.findings.len() as u64 + report.suppressed;
+    let mut text = format!("the verifier found {count} violation(s) {when}\n");
+    for finding in report.findings.iter().take(SHOWN_MAX) {
+        let _ = writeln!(text, "{finding}");
+    }
+    let left = count.saturating_sub(SHOWN_MAX as u64);
+    if left > 0 {
+        let _ = writeln!(text, "and {left} more");
+    }
+    if let Some(path) = &machine.dump_path {
+        match dump(machine, path, census, vcpus) {
+            Ok(()) => {
+                let _ = writeln!(text, "guest memory was written to {}", path.display());
+            }
+            Err(e) => warn!("the dump {} cannot be written: {e}", path.display()),
+        }
+    }
+    text
+}
+
+/// Writes the populated pages of guest memory.
+fn dump(machine: &Machine, path: &std::path::Path, census: u64, vcpus: &[Vcpu]) -> std::io::Result<()> {
+    let pages = machine.ram.populated()?;
+    let _ = (path, census, vcpus, pages);
+    Ok(())
+}

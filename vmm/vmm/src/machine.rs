@@ -1,0 +1,202 @@
+//! What the threads of one run share: memory, console, the record of what happened, and how it ended.
+//!
+//! Locks: [`Machine::record`], the ending and the serial port are leaves; none is held while another (or one of the
+//! console's) is taken. The first ending wins. [`Machine::stop`] is never undone.
+
+use crate::census;
+use crate::config::VerifyMode;
+use crate::console::{Console, WriteEnd};
+use crate::outcome::{Ending, Event, Snapshot, VerifierTotals};
+use crate::ram::GuestRam;
+use crate::symbols::Symbols;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+use vmm_sys_util::eventfd::EventFd;
+
+/// What has happened so far.
+#[derive(Default)]
+pub struct Record {
+    /// Microseconds from the first guest instruction to the first in user mode.
+    pub first_user_us: Option<u64>,
+    /// Guest kernel instructions up to there.
+    pub insn_at_first_user: Option<u64>,
+    /// Lines from `/dev/ptshare`.
+    pub events: Vec<Event>,
+    /// The verifier's work.
+    pub verifier: VerifierTotals,
+    /// Kernel log and serial output.
+    pub kernel_log: String,
+    /// Where the guest was when it was stopped, for a timeout.
+    pub stopped_at: Option<String>,
+}
+
+/// Raises the guest's console interrupt.
+pub type Raise = Box<dyn Fn() + Send + Sync>;
+
+/// One running machine, without its vCPUs.
+pub struct Machine {
+    /// Guest memory.
+    pub ram: GuestRam,
+    /// Names of guest kernel addresses.
+    pub symbols: Symbols,
+    /// The console.
+    pub console: Console,
+    /// When to verify.
+    pub verify: VerifyMode,
+    /// Where a dump goes.
+    pub dump_path: Option<PathBuf>,
+    /// See [`Record`].
+    pub record: Mutex<Record>,
+    /// Readable from the moment that the run is to stop.
+    pub stop: EventFd,
+    /// Readable from the moment that there is an ending.
+    pub ended: EventFd,
+    raise: Raise,
+    stopping: AtomicBool,
+    ending: Mutex<Option<Ending>>,
+    start: OnceLock<Instant>,
+    /// Guest-physical address of the census; 0 while the guest has not said.
+    census: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    /// A machine at rest.
+    ///
+    /// # Errors
+    /// When the host gives no eventfd.
+    pub fn new(
+        ram: GuestRam,
+        symbols: Symbols,
+        console: Console,
+        verify: VerifyMode,
+        dump_path: Option<PathBuf>,
+        raise: Raise,
+    ) -> io::Result<Machine> {
+        let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
+        Ok(Machine {
+            ram,
+            symbols,
+            console,
+            verify,
+            dump_path,
+            raise,
+            record: Mutex::default(),
+            stop: event()?,
+            ended: event()?,
+            stopping: AtomicBool::new(false),
+            ending: Mutex::new(None),
+            start: OnceLock::new(),
+            census: AtomicU64::new(0),
+        })
+    }
+
+    /// The record, locked.
+    pub fn record(&self) -> MutexGuard<'_, Record> {
+        lock(&self.record)
+    }
+
+    /// The moment of the first guest instruction; the first call sets it.
+    pub fn started(&self) -> Instant {
+        *self.start.get_or_init(Instant::now)
+    }
+
+    /// Microseconds since the first guest instruction.
+    pub fn micros(&self) -> u64 {
+        self.started().elapsed().as_micros() as u64
+    }
+
+    /// Ends the run; the first ending stays.
+    pub fn end(&self, ending: Ending) {
+        lock(&self.ending).get_or_insert(ending);
+        // An eventfd whose counter is full is readable all the same.
+        let _ = self.ended.write(1);
+    }
+
+    /// How the run ended, if it has.
+    pub fn ending(&self) -> Option<Ending> {
+        lock(&self.ending).clone()
+    }
+
+    /// Makes every thread leave: flag first, so that a thread which is kicked sees it.
+    pub fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let _ = self.stop.write(1);
+        self.console.close();
+    }
+
+    /// Whether threads are to leave.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Tells the guest that console input waits.
+    pub fn raise_console(&self) {
+        (self.raise)();
+    }
+
+    /// Notes where the census lies.
+    pub fn set_census(&self, pa: u64) {
+        self.census.store(pa, Ordering::Release);
+    }
+
+    /// Where the census lies, once the guest has said.
+    pub fn census(&self) -> Option<u64> {
+        Some(self.census.load(Ordering::Acquire)).filter(|&pa| pa != 0)
+    }
+
+    /// The guest's counters now.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        census::snapshot(&self.ram, self.census()?)
+    }
+
+    /// Appends to the kernel log what came over the serial port; on the host's console it also goes to stderr.
+    pub fn serial_text(&self, bytes: &[u8]) {
+        self.record().kernel_log.push_str(&String::from_utf8_lossy(bytes));
+        if self.console.is_host() {
+            self.output(2, bytes);
+        }
+    }
+
+    /// Writes guest output; a reader that went away ends the run.
+    pub fn output(&self, stream: u64, bytes: &[u8]) {
+        match self.console.write(stream, bytes, &self.stop) {
+            Err(WriteEnd::Closed) => self.end(Ending::OutputClosed),
+            Ok(()) | Err(WriteEnd::Stopped) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! A machine without KVM.
+    use super::*;
+    use crate::config;
+
+    /// 16 MiB, captured console with this input, verification off.
+    pub fn machine(stdin: &[u8]) -> Machine {
+        let console = Console::new(&config::Console::Captured { stdin: stdin.to_vec() }).unwrap();
+        let ram = GuestRam::new(16 << 20).unwrap();
+        Machine::new(ram, Symbols::default(), console, VerifyMode::Off, None, Box::new(|| ())).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_ending_stays() {
+        let machine = testing::machine(b"");
+        assert_eq!(machine.ending(), None);
+        machine.end(Ending::Exited(3));
+        machine.end(Ending::Interrupted);
+        assert_eq!(machine.ending(), Some(Ending::Exited(3)));
+    }
+}

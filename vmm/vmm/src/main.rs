@@ -1,0 +1,101 @@
+//! `ptshare-vmm`: runs a guest kernel from the command line.
+
+use clap::Parser;
+use ptshare_vmm::{Config, Console, Ending, Initramfs, VerifyMode, exit_code, init_logging, json, verbosity};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Run a guest kernel under KVM, with the host judging its page tables.
+#[derive(Parser)]
+#[command(version, after_help = after_help())]
+struct Args {
+    /// Guest kernel: an ELF file with a PVH note.
+    #[arg(long)]
+    kernel: PathBuf,
+    /// Root file system: a cpio archive (newc).
+    #[arg(long)]
+    initramfs: Option<PathBuf>,
+    /// Words added to the kernel command line.
+    #[arg(long, default_value = "")]
+    append: String,
+    /// Guest memory, such as 512M or 64G; costs nothing until touched.
+    #[arg(long, default_value = "512M", value_parser = ptshare_vmm::parse_size)]
+    mem: u64,
+    /// Virtual CPUs (the guest uses one in this version).
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// How fork shares page tables: none, pte or tree.
+    #[arg(long, default_value = "pte")]
+    sharing: String,
+    /// When to verify: off, exit, or faults=N.
+    #[arg(long, default_value = "exit")]
+    verify: VerifyMode,
+    /// End the run after this many seconds.
+    #[arg(long, value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// Write a dump of guest memory here when an invariant is violated.
+    #[arg(long)]
+    dump: Option<PathBuf>,
+    /// Write a JSON report here.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// More log output (-v info, -vv debug, -vvv trace).
+    #[arg(short, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let n: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    Duration::try_from_secs_f64(n).map_err(|e| e.to_string())
+}
+
+fn after_help() -> String {
+    let rows: Vec<_> = exit_code::TABLE.iter().map(|(code, what)| format!("  {code:3}  {what}")).collect();
+    format!("Exit status: the guest's own, or\n{}", rows.join("\n"))
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => {
+            // Help and version are not failures.
+            let code = if e.use_stderr() { exit_code::USAGE } else { 0 };
+            let _ = e.print();
+            return code.into();
+        }
+    };
+    let level = verbosity(args.verbose);
+    init_logging(level);
+    let config = Config {
+        kernel: args.kernel,
+        initramfs: args.initramfs.map_or(Initramfs::Bytes(Vec::new()), Initramfs::File),
+        cmdline_extra: args.append,
+        mem_bytes: args.mem,
+        cpus: args.cpus,
+        sharing: args.sharing,
+        verify: args.verify,
+        timeout: args.timeout,
+        console: Console::Inherit,
+        dump_path: args.dump,
+        log_level: level,
+    };
+    let outcome = match ptshare_vmm::run(&config) {
+        Ok(outcome) => outcome,
+        Err(e) => {
+            eprintln!("ptshare: {e}");
+            return exit_code::of_error(&e).into();
+        }
+    };
+    if !matches!(outcome.ending, Ending::Exited(_)) {
+        eprintln!("ptshare: {}", outcome.ending);
+    }
+    if let Some(path) = args.json {
+        let text = format!("{:#}\n", json::report(&config, &outcome, true));
+        if let Err(e) = std::fs::write(&path, text) {
+            eprintln!("ptshare: the report {} cannot be written: {e}", path.display());
+            return exit_code::BAD_FILE.into();
+        }
+    }
+    outcome.status.into()
+}
