@@ -16,9 +16,9 @@ use crate::ram::{GuestRam, PAGE, ranges};
 use crate::regs;
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
+use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use linux_loader::loader::KernelLoader;
 use object::elf::PT_LOAD;
 use object::read::elf::{ElfFile64, ProgramHeader};
 use ptshare_wire::layout::{KERNEL_PHYS_LOAD, LOW_RAM_END};
@@ -73,8 +73,9 @@ pub fn initramfs_pa(mem_bytes: u64, len: u64) -> Option<u64> {
 /// [`VmmError::BadFile`] when it is no x86-64 ELF file with a PVH note that fits into low RAM from 1 MiB up.
 pub fn load_kernel(ram: &GuestRam, path: &Path, image: &[u8]) -> Result<(u32, u64), VmmError> {
     let bad = |why: String| VmmError::BadFile { what: "kernel", path: path.to_owned(), why };
-    let elf = ElfFile64::<object::Endianness>::parse(image)
-        .map_err(|e| bad(format!("not a 64-bit ELF file ({e}); give the kernel built by `cargo xtask build`")))?;
+    let elf = ElfFile64::<object::Endianness>::parse(image).map_err(|e| {
+        bad(format!("not a 64-bit ELF file ({e}); give the kernel built by `cargo xtask build`"))
+    })?;
     let endian = elf.endian();
     let low_end = ram.bytes().min(LOW_RAM_END);
     for header in elf.elf_program_headers().iter().filter(|h| h.p_type(endian) == PT_LOAD) {
@@ -102,7 +103,12 @@ pub fn load_kernel(ram: &GuestRam, path: &Path, image: &[u8]) -> Result<(u32, u6
 ///
 /// # Errors
 /// [`VmmError::NoRoom`] when the initramfs reaches into the kernel, [`VmmError::Usage`] for a command line too long.
-pub fn write_tables(ram: &GuestRam, kernel_end: u64, cmdline: &str, initramfs: &[u8]) -> Result<(), VmmError> {
+pub fn write_tables(
+    ram: &GuestRam,
+    kernel_end: u64,
+    cmdline: &str,
+    initramfs: &[u8],
+) -> Result<(), VmmError> {
     if cmdline.len() >= CMDLINE_MAX {
         return Err(VmmError::Usage(format!(
             "the kernel command line has {} bytes and may have {}: shorten --append",
@@ -133,9 +139,10 @@ pub fn write_tables(ram: &GuestRam, kernel_end: u64, cmdline: &str, initramfs: &
     let mut modules = Vec::new();
     if !initramfs.is_empty() {
         let len = initramfs.len() as u64;
-        let pa = initramfs_pa(ram.bytes(), len)
-            .filter(|&pa| pa >= kernel_end.next_multiple_of(PAGE))
-            .ok_or_else(|| VmmError::NoRoom(format!("an initramfs of {len} bytes reaches into the kernel")))?;
+        let pa =
+            initramfs_pa(ram.bytes(), len).filter(|&pa| pa >= kernel_end.next_multiple_of(PAGE)).ok_or_else(
+                || VmmError::NoRoom(format!("an initramfs of {len} bytes reaches into the kernel")),
+            )?;
         put(pa, initramfs)?;
         modules.push(hvm_modlist_entry { paddr: pa, size: len, ..Default::default() });
         info.nr_modules = 1;
@@ -177,7 +184,11 @@ mod tests {
                 assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{mem:#x}: {pair:x?}");
             }
             let top = map.last().unwrap();
-            assert_eq!(map.iter().any(|e| e.0 == LOW_RAM_END && e.2 == E820_RESERVED), mem >= LOW_RAM_END, "{top:x?}");
+            assert_eq!(
+                map.iter().any(|e| e.0 == LOW_RAM_END && e.2 == E820_RESERVED),
+                mem >= LOW_RAM_END,
+                "{top:x?}"
+            );
         }
     }
 
@@ -210,7 +221,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let ram = GuestRam::new(16 << 20).unwrap();
-        assert!(matches!(write_tables(&ram, 2 << 20, &"x".repeat(CMDLINE_MAX), &[]), Err(VmmError::Usage(_))));
+        assert!(matches!(
+            write_tables(&ram, 2 << 20, &"x".repeat(CMDLINE_MAX), &[]),
+            Err(VmmError::Usage(_))
+        ));
         assert!(matches!(write_tables(&ram, 15 << 20, "", &[1; 4096]), Err(VmmError::NoRoom(_))));
         assert!(matches!(load_kernel(&ram, Path::new("k"), b"#!/bin/sh\n"), Err(VmmError::BadFile { .. })));
         assert!(matches!(load_kernel(&ram, Path::new("k"), &[]), Err(VmmError::BadFile { .. })));

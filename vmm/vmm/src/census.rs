@@ -12,7 +12,8 @@ pub fn complaint(ram: &GuestRam, pa: u64) -> Option<String> {
         return Some(format!("the census at {pa:#x} does not lie in RAM"));
     }
     let magic = ram.read_u64(pa + offset_of!(CensusHeader, magic) as u64)?;
-    (magic != CENSUS_MAGIC).then(|| format!("the census at {pa:#x} begins with {magic:#x} instead of its magic number"))
+    (magic != CENSUS_MAGIC)
+        .then(|| format!("the census at {pa:#x} begins with {magic:#x} instead of its magic number"))
 }
 
 /// The counters and frame counts.

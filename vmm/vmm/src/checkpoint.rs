@@ -6,11 +6,14 @@ use crate::device::hypercall::Caller;
 use crate::machine::Machine;
 use crate::outcome::Ending;
 use crate::ram::{GuestRam, PAGE, WORDS, ranges};
+use kvm_bindings::kvm_sregs;
 use log::{debug, warn};
+use ptshare_verifier::dump::DumpError;
 use ptshare_verifier::{Options, PhysView, Report, Vcpu};
 use ptshare_wire::hypercall::CheckpointReason;
 use std::fmt::Write;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// Findings printed in full; the rest is counted.
@@ -67,9 +70,11 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
     };
     let vcpus: Vec<Vcpu> = match caller.vcpu.map(|v| v.get_sregs()) {
         None => Vec::new(),
-        Some(Ok(sregs)) => vec![Vcpu { index: caller.index, cr3: sregs.cr3 }],
+        Some(Ok(sregs)) => vec![vcpu_of(caller.index, &sregs)],
         Some(Err(e)) => {
-            return Some(Ending::InternalError { text: format!("KVM does not give a vCPU's system registers: {e}") });
+            return Some(Ending::InternalError {
+                text: format!("KVM does not give a vCPU's system registers: {e}"),
+            });
         }
     };
     let report = ptshare_verifier::verify(&machine.ram, census, &vcpus, &Options::default());
@@ -122,9 +127,56 @@ fn violation_text(machine: &Machine, report: &Report, census: u64, vcpus: &[Vcpu
     text
 }
 
+fn vcpu_of(index: u32, sregs: &kvm_sregs) -> Vcpu {
+    Vcpu { index, cr3: sregs.cr3, user: sregs.cs.selector & 3 == 3 }
+}
+
 /// Writes the populated pages of guest memory.
-fn dump(machine: &Machine, path: &std::path::Path, census: u64, vcpus: &[Vcpu]) -> std::io::Result<()> {
-    let pages = machine.ram.populated()?;
-    let _ = (path, census, vcpus, pages);
-    Ok(())
+fn dump(machine: &Machine, path: &Path, census: u64, vcpus: &[Vcpu]) -> Result<(), DumpError> {
+    let pages = machine.ram.populated()?.into_iter().flat_map(|r| r.start / PAGE..r.end / PAGE);
+    ptshare_verifier::dump::write(path, &machine.ram, census, vcpus, pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::testing::machine;
+
+    #[test]
+    fn the_verifier_sees_guest_memory() {
+        let ram = GuestRam::new(4 << 30).unwrap();
+        ram.write_u64(0x5008, 77);
+        let view: &dyn PhysView = &ram;
+        let mut page = [1; WORDS];
+        assert!(view.read_page(5, &mut page));
+        assert_eq!((page[0], page[1], page[2]), (0, 77, 0));
+        assert!(!view.read_page((3 << 30) / PAGE, &mut page));
+        assert!(!view.read_page(u64::MAX, &mut page));
+        assert_eq!(view.read_u64(0x5008), Some(77));
+        assert_eq!(view.extents(), [0..3 << 18, 1 << 20..(1 << 20) + (1 << 18)]);
+    }
+
+    #[test]
+    fn a_broken_census_ends_the_run_with_a_report_and_a_dump() {
+        let mut machine = machine(b"");
+        let dir = tempfile::tempdir().unwrap();
+        machine.verify = VerifyMode::Exit;
+        machine.dump_path = Some(dir.path().join("dump"));
+        let caller = Caller::default();
+        let early = run(&machine, &caller, CheckpointReason::Request, "");
+        assert!(matches!(early, Some(Ending::GuestPanic { .. })), "{early:?}");
+        machine.set_census(0x8000);
+        let Some(Ending::Violation { report }) = run(&machine, &caller, CheckpointReason::Request, "here")
+        else {
+            panic!("an empty census passed");
+        };
+        assert!(report.contains("on request of a program (`here`)"), "{report}");
+        assert!(report.contains("was written to"), "{report}");
+        let (_, census, _) = ptshare_verifier::dump::read(&dir.path().join("dump")).unwrap();
+        assert_eq!(census, 0x8000);
+        let record = machine.record();
+        assert_eq!((record.verifier.checkpoints, record.verifier.verified), (2, 1));
+        assert!(!record.verifier.violations.is_empty());
+        assert!(!record.verifier.rules.is_empty());
+    }
 }

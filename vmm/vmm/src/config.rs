@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_and_without_suffix() {
-        for (text, bytes) in [("4096", 4096), ("64K", 65536), ("512m", 512 << 20), ("64GiB", 64 << 30), ("1T", 1 << 40)] {
+        for (text, bytes) in
+            [("4096", 4096), ("64K", 65536), ("512m", 512 << 20), ("64GiB", 64 << 30), ("1T", 1 << 40)]
+        {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in ["", "G", "1.5G", "-1", "99999999999T", "é"] {

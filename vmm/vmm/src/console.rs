@@ -169,7 +169,9 @@ impl Console {
                 _ => {}
             }
             let n = match stdin.read(&mut buffer) {
-                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => continue,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                    continue;
+                }
                 Ok(n) => n,
                 Err(_) => 0,
             };

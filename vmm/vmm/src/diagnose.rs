@@ -44,9 +44,7 @@ pub fn translate(ram: &GuestRam, sregs: &kvm_sregs, va: u64) -> Option<u64> {
 }
 
 fn read_va(ram: &GuestRam, sregs: &kvm_sregs, va: u64, len: u64) -> Vec<u8> {
-    (0..len)
-        .map_while(|i| ram.read(translate(ram, sregs, va.wrapping_add(i))?, 1).map(|b| b[0]))
-        .collect()
+    (0..len).map_while(|i| ram.read(translate(ram, sregs, va.wrapping_add(i))?, 1).map(|b| b[0])).collect()
 }
 
 fn read_word_va(ram: &GuestRam, sregs: &kvm_sregs, va: u64) -> Option<u64> {
@@ -70,14 +68,21 @@ pub fn cpu_state(ram: &GuestRam, symbols: &Symbols, regs: &kvm_regs, sregs: &kvm
     }
     let r = regs;
     let words = [
-        r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15,
-        r.rip, r.rflags,
+        r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13,
+        r.r14, r.r15, r.rip, r.rflags,
     ];
     text += &registers(&words);
     let _ = writeln!(
         text,
         "  cr2 {:016x}  cr3 {:016x}  cr4 {:016x}  efer {:x}  cs {:x}  ss {:x}  fs_base {:x}  gs_base {:x}",
-        sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer, sregs.cs.selector, sregs.ss.selector, sregs.fs.base, sregs.gs.base
+        sregs.cr2,
+        sregs.cr3,
+        sregs.cr4,
+        sregs.efer,
+        sregs.cs.selector,
+        sregs.ss.selector,
+        sregs.fs.base,
+        sregs.gs.base
     );
     if kernel && sregs.efer & EFER_LMA != 0 {
         text += &scan_stack(ram, symbols, regs, sregs);
@@ -107,8 +112,8 @@ fn scan_stack(ram: &GuestRam, symbols: &Symbols, regs: &kvm_regs, sregs: &kvm_sr
 /// The 18 words of [`Epitaph::regs`], four a line.
 fn registers(words: &[u64; 18]) -> String {
     const NAMES: [&str; 18] = [
-        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", " r8", " r9", "r10", "r11", "r12", "r13", "r14",
-        "r15", "rip", "rfl",
+        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", " r8", " r9", "r10", "r11", "r12", "r13",
+        "r14", "r15", "rip", "rfl",
     ];
     let mut text = String::new();
     for (i, (name, word)) in NAMES.iter().zip(words).enumerate() {
@@ -171,7 +176,12 @@ pub fn epitaph(ram: &GuestRam, symbols: &Symbols, pa: u64) -> Option<String> {
         }
     }
     if vector != u64::MAX {
-        let _ = write!(text, ", {}, error code {:#x}", vector_name(vector), word(offset_of!(Epitaph, error_code)));
+        let _ = write!(
+            text,
+            ", {}, error code {:#x}",
+            vector_name(vector),
+            word(offset_of!(Epitaph, error_code))
+        );
     }
     let _ = writeln!(
         text,
@@ -250,7 +260,13 @@ mod tests {
         put(offset_of!(Epitaph, backtrace), 0xffff_ffff_8010_0020);
         ram.write(pa + offset_of!(Epitaph, message) as u64, b"oops");
         let text = epitaph(&ram, &Symbols::default(), pa).unwrap();
-        for part in ["panicked: oops", "process 7", "#PF page fault, error code 0x2", "at 0xffffffff80100000", "0xffffffff80100020"] {
+        for part in [
+            "panicked: oops",
+            "process 7",
+            "#PF page fault, error code 0x2",
+            "at 0xffffffff80100000",
+            "0xffffffff80100020",
+        ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         put(offset_of!(Epitaph, message_len), u64::MAX);

@@ -15,7 +15,9 @@ pub enum VmmError {
     )]
     NoKvm(std::io::Error),
     /// /dev/kvm may not be opened.
-    #[error("/dev/kvm may not be opened ({0}): add this user to the group that owns it (usually `kvm`) and log in again")]
+    #[error(
+        "/dev/kvm may not be opened ({0}): add this user to the group that owns it (usually `kvm`) and log in again"
+    )]
     KvmPermission(std::io::Error),
     /// /dev/kvm opens but is of no use.
     #[error("/dev/kvm cannot be used: {0}")]

@@ -51,7 +51,8 @@ pub fn report(config: &Config, outcome: &Outcome, program: bool) -> Value {
 }
 
 fn scenario_json(scenario: &Scenario) -> Value {
-    let metrics: Map<_, _> = scenario.metrics.iter().map(|(k, v)| (k.clone(), Value::Number(v.clone()))).collect();
+    let metrics: Map<_, _> =
+        scenario.metrics.iter().map(|(k, v)| (k.clone(), Value::Number(v.clone()))).collect();
     json!({
         "name": scenario.name,
         "passed": scenario.passed,

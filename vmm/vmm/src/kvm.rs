@@ -61,7 +61,13 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, VmmError> {
 ///
 /// # Errors
 /// [`VmmError::Kvm`].
-pub fn create_vcpu(kvm: &Kvm, vm: &VmFd, index: u32, cpus: u32, entry: Option<u32>) -> Result<VcpuFd, VmmError> {
+pub fn create_vcpu(
+    kvm: &Kvm,
+    vm: &VmFd,
+    index: u32,
+    cpus: u32,
+    entry: Option<u32>,
+) -> Result<VcpuFd, VmmError> {
     let vcpu = vm.create_vcpu(index.into()).map_err(VmmError::kvm("create a vCPU"))?;
     let mut cpuid = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)

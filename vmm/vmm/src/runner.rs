@@ -74,7 +74,11 @@ pub fn run(config: &Config) -> Result<Outcome, VmmError> {
 }
 
 fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, VmmError> {
-    std::fs::read(path).map_err(|e| VmmError::BadFile { what, path: path.to_owned(), why: format!("cannot be read: {e}") })
+    std::fs::read(path).map_err(|e| VmmError::BadFile {
+        what,
+        path: path.to_owned(),
+        why: format!("cannot be read: {e}"),
+    })
 }
 
 /// Raises the console's vector on the first CPU's local APIC, as a message-signalled interrupt.
@@ -85,7 +89,8 @@ fn console_interrupt(vm: &Arc<VmFd>) -> crate::machine::Raise {
     }
     let vm = Arc::clone(vm);
     Box::new(move || {
-        let msi = kvm_msi { address_lo: LAPIC_PHYS as u32, data: VECTOR_CONSOLE.into(), ..Default::default() };
+        let msi =
+            kvm_msi { address_lo: LAPIC_PHYS as u32, data: VECTOR_CONSOLE.into(), ..Default::default() };
         if let Err(e) = vm.signal_msi(msi) {
             debug!("KVM_SIGNAL_MSI: {e}");
         }
@@ -104,20 +109,29 @@ fn spawn(
         .name(name)
         .spawn(move || {
             if catch_unwind(AssertUnwindSafe(|| body(&machine))).is_err() {
-                machine.end(Ending::InternalError { text: format!("thread {what} of the VMM panicked (see above)") });
+                machine.end(Ending::InternalError {
+                    text: format!("thread {what} of the VMM panicked (see above)"),
+                });
             }
         })
         .map_err(VmmError::host("start a thread"))
 }
 
-fn drive(machine: Arc<Machine>, vcpus: Vec<VcpuFd>, config: &Config, called: Instant) -> Result<Outcome, VmmError> {
+fn drive(
+    machine: Arc<Machine>,
+    vcpus: Vec<VcpuFd>,
+    config: &Config,
+    called: Instant,
+) -> Result<Outcome, VmmError> {
     sys::install_kick().map_err(VmmError::host("install a signal handler"))?;
     let signals = match machine.console.is_host() {
         true => StopSignals::take().map_err(VmmError::host("take over signals"))?,
         false => None,
     };
     let terminal = match machine.console.terminals()[0] {
-        true => Some(RawTerminal::enter(io::stdin()).map_err(VmmError::host("put the terminal into raw mode"))?),
+        true => {
+            Some(RawTerminal::enter(io::stdin()).map_err(VmmError::host("put the terminal into raw mode"))?)
+        }
         false => None,
     };
     let setup = called.elapsed();
@@ -187,7 +201,8 @@ fn wait(machine: &Machine, signals: Option<&StopSignals>, deadline: Option<Insta
             Ok(ready) if ready.get(1) == Some(&true) => return Awaited::Signal,
             Ok(_) => {}
             Err(e) => {
-                machine.end(Ending::InternalError { text: format!("the VMM cannot wait for the guest: {e}") });
+                machine
+                    .end(Ending::InternalError { text: format!("the VMM cannot wait for the guest: {e}") });
                 return Awaited::Ending;
             }
         }
@@ -213,7 +228,8 @@ fn outcome(machine: &Machine, setup: Duration) -> Outcome {
         .unwrap_or_else(|| Ending::InternalError { text: "the run ended without saying how".into() });
     let [stdout, stderr] = machine.console.captured();
     let last = machine.snapshot();
-    let syscalls_unknown = machine.census().map(|pa| census::unknown_syscalls(&machine.ram, pa)).unwrap_or_default();
+    let syscalls_unknown =
+        machine.census().map(|pa| census::unknown_syscalls(&machine.ram, pa)).unwrap_or_default();
     let wall = machine.started().elapsed();
     let record = std::mem::take(&mut *machine.record());
     Outcome {

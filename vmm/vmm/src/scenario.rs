@@ -147,7 +147,10 @@ mod tests {
         ]);
         assert_eq!(all.len(), 1);
         let one = &all[0];
-        assert_eq!((one.name.as_str(), one.passed, one.wait_status, one.micros), ("fork", true, Some(0), Some(100)));
+        assert_eq!(
+            (one.name.as_str(), one.passed, one.wait_status, one.micros),
+            ("fork", true, Some(0), Some(100))
+        );
         for (name, value) in [
             ("pages", 513),
             ("forks", 2),
@@ -176,7 +179,13 @@ mod tests {
         let names: Vec<_> = all.iter().map(|s| (s.name.as_str(), s.passed, s.wait_status)).collect();
         assert_eq!(
             names,
-            [("a", false, Some(139)), ("b", false, None), ("c", false, None), ("other", true, Some(0)), ("d", false, None)]
+            [
+                ("a", false, Some(139)),
+                ("b", false, None),
+                ("c", false, None),
+                ("other", true, Some(0)),
+                ("d", false, None)
+            ]
         );
         assert!(all[2].metrics.is_empty());
         assert!(assemble(&[]).is_empty());

@@ -19,7 +19,10 @@ impl Symbols {
         let Ok(file) = object::File::parse(image) else { return Symbols::default() };
         let mut list: Vec<_> = file
             .symbols()
-            .filter(|s| s.is_definition() && matches!(s.kind(), SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label))
+            .filter(|s| {
+                s.is_definition()
+                    && matches!(s.kind(), SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label)
+            })
             .filter_map(|s| {
                 let name = s.name().ok().filter(|n| !n.is_empty())?;
                 Some((s.address(), s.size(), format!("{:#}", rustc_demangle::demangle(name))))
@@ -94,7 +97,11 @@ mod tests {
     fn this_programs_own_symbols_are_read_and_demangled() {
         let image = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let symbols = Symbols::parse(&image);
-        assert!(symbols.list.iter().any(|s| s.2.contains("symbols::Symbols::parse")), "{}", symbols.list.len());
+        assert!(
+            symbols.list.iter().any(|s| s.2.contains("symbols::Symbols::parse")),
+            "{}",
+            symbols.list.len()
+        );
         assert!(symbols.list.windows(2).all(|w| w[0].0 < w[1].0));
         assert!(Symbols::parse(b"no elf").list.is_empty());
     }

@@ -64,7 +64,12 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
                     block = Some(pa);
                     None
                 }
-                None => Some(guest_bug(machine, &vcpu, index, &format!("its hypercall block at frame {pfn:#x} is not RAM"))),
+                None => Some(guest_bug(
+                    machine,
+                    &vcpu,
+                    index,
+                    &format!("its hypercall block at frame {pfn:#x} is not RAM"),
+                )),
             },
             Step::Call(op) => {
                 let caller = Caller { vcpu: Some(&vcpu), index, counter: counter.as_ref() };
@@ -116,12 +121,13 @@ fn internal_error_text(suberror: u32, data: &[u64]) -> String {
 /// One KVM_RUN.
 fn enter(machine: &Machine, ports: &Ports, vcpu: &mut VcpuFd) -> Step {
     match vcpu.run() {
-        Ok(VcpuExit::IoOut(port, data)) => match (port, <[u8; 4]>::try_from(&*data)) {
+        Ok(VcpuExit::IoOut(port, data)) => match (port, <[u8; 4]>::try_from(data)) {
             (PORT_CALL, Ok(op)) => Step::Call(u32::from_le_bytes(op)),
             (PORT_BLOCK, Ok(pfn)) => Step::Block(u32::from_le_bytes(pfn)),
-            (PORT_CALL | PORT_BLOCK, Err(_)) => {
-                Step::GuestBug(format!("wrote {} bytes to hypercall port {port:#x}, which takes 4", data.len()))
-            }
+            (PORT_CALL | PORT_BLOCK, Err(_)) => Step::GuestBug(format!(
+                "wrote {} bytes to hypercall port {port:#x}, which takes 4",
+                data.len()
+            )),
             (DEBUG_EXIT_PORT, _) => Step::Exit(data.first().copied().unwrap_or(0)),
             _ => {
                 ports.write(machine, port, data);
@@ -140,17 +146,19 @@ fn enter(machine: &Machine, ports: &Ports, vcpu: &mut VcpuFd) -> Step {
             "wrote {data:02x?} to physical address {address:#x}, where there is neither RAM nor a device"
         )),
         Ok(VcpuExit::Shutdown) => Step::GuestBug("shut down by a triple fault".into()),
-        Ok(VcpuExit::SystemEvent(kind, data)) => {
-            Step::GuestBug(format!("asked for system event {kind} ({data:x?}), which this machine does not have"))
-        }
+        Ok(VcpuExit::SystemEvent(kind, data)) => Step::GuestBug(format!(
+            "asked for system event {kind} ({data:x?}), which this machine does not have"
+        )),
         Ok(VcpuExit::InternalError) => Step::InternalError,
-        Ok(VcpuExit::FailEntry(reason, cpu)) => {
-            Step::Stuck(format!("the hardware refused to enter the guest, reason {reason:#x} on host CPU {cpu}"))
-        }
+        Ok(VcpuExit::FailEntry(reason, cpu)) => Step::Stuck(format!(
+            "the hardware refused to enter the guest, reason {reason:#x} on host CPU {cpu}"
+        )),
         Ok(VcpuExit::MemoryFault { flags, gpa, size }) => {
             Step::Stuck(format!("KVM cannot reach guest memory [{gpa:#x}, +{size:#x}), flags {flags:#x}"))
         }
-        Ok(VcpuExit::Hlt) => Step::Stuck("it halted, although KVM's interrupt controller should wait for it".into()),
+        Ok(VcpuExit::Hlt) => {
+            Step::Stuck("it halted, although KVM's interrupt controller should wait for it".into())
+        }
         Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Step::Resume,
         Ok(other) => Step::Stuck(format!("KVM left the guest for a reason without a handler: {other:?}")),
         Err(e) if e.errno() == libc::EINTR => Step::Kicked,

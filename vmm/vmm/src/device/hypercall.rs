@@ -129,7 +129,8 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
             Request::Copy { dst: a, src: b, len: c }
         }
         Op::Checkpoint => Request::Checkpoint {
-            reason: CheckpointReason::from_u64(a).ok_or_else(|| format!("there is no checkpoint reason {a}"))?,
+            reason: CheckpointReason::from_u64(a)
+                .ok_or_else(|| format!("there is no checkpoint reason {a}"))?,
             label: text(b, c)?,
         },
         Op::Exit => Request::Exit(u8::try_from(a).map_err(|_| format!("{a} is no exit status"))?),
@@ -170,7 +171,11 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
     let ram = &machine.ram;
     let done = |ok: bool| {
         // Ranges were checked by decode; only a host that takes memory away gets here.
-        if ok { Answer::Result(0) } else { Answer::End(Ending::InternalError { text: "guest RAM has gone".into() }) }
+        if ok {
+            Answer::Result(0)
+        } else {
+            Answer::End(Ending::InternalError { text: "guest RAM has gone".into() })
+        }
     };
     match request {
         Request::ConsoleWrite { pa, len, stream } => {
@@ -185,11 +190,13 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
             }
             Answer::Result(len)
         }
-        Request::ConsoleRead { pa, capacity } => match machine.console.take(capacity.min(INPUT_STEP) as usize) {
-            None => Answer::Result(CONSOLE_EOF),
-            Some(bytes) if ram.write(pa, &bytes) => Answer::Result(bytes.len() as u64),
-            Some(_) => done(false),
-        },
+        Request::ConsoleRead { pa, capacity } => {
+            match machine.console.take(capacity.min(INPUT_STEP) as usize) {
+                None => Answer::Result(CONSOLE_EOF),
+                Some(bytes) if ram.write(pa, &bytes) => Answer::Result(bytes.len() as u64),
+                Some(_) => done(false),
+            }
+        }
         Request::Clear { pa, len } => done(ram.clear(pa, len)),
         Request::Copy { dst, src, len } => done(ram.copy(dst, src, len)),
         Request::Checkpoint { reason, label } => match checkpoint::run(machine, caller, reason, &label) {
@@ -198,7 +205,8 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
         },
         Request::Exit(status) => Answer::End(Ending::Exited(status)),
         Request::Event(line) => {
-            let wanted = line.starts_with("scenario ") || line.starts_with("result ") || line.starts_with("metric ");
+            let wanted =
+                line.starts_with("scenario ") || line.starts_with("result ") || line.starts_with("metric ");
             let snapshot = if wanted { machine.snapshot() } else { None };
             let event = Event { micros: machine.micros(), line, snapshot };
             machine.record().events.push(event);
@@ -226,7 +234,8 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
         }
         Request::Panic(pa) => {
             let text = diagnose::epitaph(ram, &machine.symbols, pa).unwrap_or_else(|| {
-                let state = caller.vcpu.map(|v| diagnose::vcpu_state(ram, &machine.symbols, v)).unwrap_or_default();
+                let state =
+                    caller.vcpu.map(|v| diagnose::vcpu_state(ram, &machine.symbols, v)).unwrap_or_default();
                 format!("guest kernel panicked, and its crash record at {pa:#x} does not lie in RAM\n{state}")
             });
             Answer::End(Ending::GuestPanic { text })
@@ -256,7 +265,10 @@ pub fn call(machine: &Machine, caller: &Caller<'_>, block: Option<u64>, op: u32)
         let block = block.ok_or("no block has been registered for this CPU")?;
         let mut args = [0; 4];
         for (i, arg) in args.iter_mut().enumerate() {
-            *arg = machine.ram.read_u64(block + (offset_of!(Block, args) + 8 * i) as u64).ok_or("its block has gone")?;
+            *arg = machine
+                .ram
+                .read_u64(block + (offset_of!(Block, args) + 8 * i) as u64)
+                .ok_or("its block has gone")?;
         }
         match decode(op, args, &machine.ram) {
             Ok(request) => Ok((block, execute(machine, caller, request))),
@@ -274,8 +286,12 @@ pub fn call(machine: &Machine, caller: &Caller<'_>, block: Option<u64>, op: u32)
         }
         Ok((_, Answer::End(ending))) => Some(ending),
         Err(why) => {
-            let state = caller.vcpu.map(|v| diagnose::vcpu_state(&machine.ram, &machine.symbols, v)).unwrap_or_default();
-            let text = format!("CPU {} of the guest misused the hypercall device: {why}\n{state}", caller.index);
+            let state = caller
+                .vcpu
+                .map(|v| diagnose::vcpu_state(&machine.ram, &machine.symbols, v))
+                .unwrap_or_default();
+            let text =
+                format!("CPU {} of the guest misused the hypercall device: {why}\n{state}", caller.index);
             Some(Ending::GuestPanic { text })
         }
     }
