@@ -19,6 +19,7 @@
 extern crate alloc;
 
 pub mod env;
+pub mod error;
 pub mod flush;
 pub mod frame;
 pub mod object;
@@ -30,8 +31,9 @@ pub mod testing;
 pub mod vma;
 
 pub use env::{Env, FlushRange};
+pub use error::MmError;
 pub use flush::FlushBatch;
 pub use frame::{Buddy, NoMemory, Priority};
-pub use object::{Object, ObjectError};
-pub use space::{Access, FaultOutcome, Mm, Sharing};
-pub use vma::{Vma, VmaSet};
+pub use object::{Object, ObjectError, ObjectInfo, ObjectKind};
+pub use space::{Access, FaultOutcome, MapRequest, Mm, MmUsage, Sharing, SmapsEntry, VmaView};
+pub use vma::{Layout, Limits, Vma, VmaSet};

@@ -1,44 +1,161 @@
-//! VMAs.
+//! VMAs: what an address range of a process is backed by, and with which rights.
+//!
+//! A [`Vma`] begins with the [`VmaRec`] that the judge reads, so the list that the kernel works on *is* the list that the
+//! census shows. [`VmaSet`] keeps them sorted, without overlap, and is guarded by the mm's `mmap_lock`.
 
-use crate::{Env, Object};
+mod chunk;
+mod duplicate;
+mod gap;
+pub(crate) mod layout;
+mod merge;
+mod set;
+#[cfg(test)]
+mod tests;
+
+pub use layout::{Counts, Layout, Limits};
+pub(crate) use set::Pos;
+pub use set::VmaSet;
+
+use crate::Object;
+use crate::env::Env;
 use alloc::sync::Arc;
-use ptshare_wire::VmaRec;
+use ptshare_paging::PAGE_SHIFT;
+pub use ptshare_wire::vma::*;
 
-/// A VMA.
+/// MADV_SEQUENTIAL. Like the hints below, kept for `/proc/PID/smaps` only.
+pub const VM_SEQ_READ: u64 = 0x8000;
+/// MADV_RANDOM.
+pub const VM_RAND_READ: u64 = 0x1_0000;
+/// MLOCK_ONFAULT, with [`VM_LOCKED`].
+pub const VM_LOCKONFAULT: u64 = 0x8_0000;
+/// MADV_DONTDUMP.
+pub const VM_DONTDUMP: u64 = 0x400_0000;
+/// MADV_HUGEPAGE.
+pub const VM_HUGEPAGE: u64 = 0x2000_0000;
+/// MADV_NOHUGEPAGE.
+pub const VM_NOHUGEPAGE: u64 = 0x4000_0000;
+/// MADV_MERGEABLE.
+pub const VM_MERGEABLE: u64 = 0x8000_0000;
+/// MAP_DROPPABLE.
+pub const VM_DROPPABLE: u64 = 1 << 42;
+
+/// The rights that are in force.
+pub const VM_ACCESS: u64 = VM_READ | VM_WRITE | VM_EXEC;
+/// The rights that mprotect may put in force.
+pub const VM_MAY: u64 = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC;
+/// Flags that say nothing about what an entry of the range may hold: they may differ between the sharers of a table.
+pub const VM_HINTS: u64 = VM_LOCKED
+    | VM_LOCKONFAULT
+    | VM_SEQ_READ
+    | VM_RAND_READ
+    | VM_DONTDUMP
+    | VM_HUGEPAGE
+    | VM_NOHUGEPAGE
+    | VM_MERGEABLE
+    | VM_NORESERVE;
+/// Most VMAs of one mm: Linux's default of `vm.max_map_count`.
+pub const MAX_MAP_COUNT: usize = 65530;
+/// Bytes kept free below a VMA that grows down: Linux's default of `stack_guard_gap`, 256 pages.
+pub const STACK_GUARD_BYTES: u64 = 256 << PAGE_SHIFT;
+/// Lowest address that a process without CAP_SYS_RAWIO may map: `vm.mmap_min_addr`.
+pub const MMAP_MIN_ADDR: u64 = 65536;
+
+/// A virtual memory area: the record that the census shows, and the object behind it.
 #[repr(C)]
 pub struct Vma<E: Env> {
-    /// What the judge reads.
+    /// What the judge reads. Changed only through [`VmaSet`], which keeps the counts.
     pub rec: VmaRec,
-    /// Backing object; `None` for anonymous memory.
+    /// The object behind it; `None` for private, demand-zero memory.
     pub object: Option<Arc<Object<E>>>,
 }
 
-/// The VMAs of an mm, sorted.
-pub struct VmaSet<E: Env> {
-    vmas: alloc::vec::Vec<Vma<E>>,
+impl<E: Env> Default for Vma<E> {
+    /// A filler: an empty range.
+    fn default() -> Self {
+        Vma { rec: VmaRec::default(), object: None }
+    }
+}
+
+impl<E: Env> Clone for Vma<E> {
+    fn clone(&self) -> Self {
+        Vma { rec: self.rec, object: self.object.clone() }
+    }
 }
 
 impl<E: Env> Vma<E> {
-    /// Index in the object of the page at `addr`.
+    /// A VMA of private, demand-zero memory over `[start, end)` (page-aligned bytes).
+    pub fn anonymous(start: u64, end: u64, flags: u64) -> Self {
+        Vma { rec: VmaRec { start, end, flags, pgoff: start >> PAGE_SHIFT, object: 0 }, object: None }
+    }
+
+    /// A VMA over `[start, end)` (page-aligned bytes) whose first page is page `pgoff` of `object`.
+    pub fn of_object(start: u64, end: u64, flags: u64, object: Arc<Object<E>>, pgoff: u64) -> Self {
+        Vma { rec: VmaRec { start, end, flags, pgoff, object: object.id() }, object: Some(object) }
+    }
+
+    /// First byte.
+    #[inline]
+    pub fn start(&self) -> u64 {
+        self.rec.start
+    }
+
+    /// First byte after it.
+    #[inline]
+    pub fn end(&self) -> u64 {
+        self.rec.end
+    }
+
+    /// `VM_*` bits.
+    #[inline]
+    pub fn flags(&self) -> u64 {
+        self.rec.flags
+    }
+
+    /// Are all of these `VM_*` bits set?
+    #[inline]
+    pub fn has(&self, bits: u64) -> bool {
+        self.rec.flags & bits == bits
+    }
+
+    /// Pages that it covers.
+    #[inline]
+    pub fn pages(&self) -> u64 {
+        (self.rec.end - self.rec.start) >> PAGE_SHIFT
+    }
+
+    /// Page number in the object of the page at `addr`, an address of this VMA.
     #[inline]
     pub fn pgoff_of(&self, addr: u64) -> u64 {
-        self.rec.pgoff + ((addr - self.rec.start) >> 12)
-    }
-}
-
-impl<E: Env> VmaSet<E> {
-    /// The VMA that contains `addr`.
-    pub fn find(&self, addr: u64) -> Option<&Vma<E>> {
-        self.find_at_or_after(addr).filter(|v| v.rec.start <= addr)
+        self.rec.pgoff.wrapping_add(addr.wrapping_sub(self.rec.start) >> PAGE_SHIFT)
     }
 
-    /// The first VMA that ends above `addr`.
-    pub fn find_at_or_after(&self, addr: u64) -> Option<&Vma<E>> {
-        self.vmas.iter().find(|v| v.rec.end > addr)
+    /// Is `addr` in it?
+    #[inline]
+    pub fn contains(&self, addr: u64) -> bool {
+        self.rec.start <= addr && addr < self.rec.end
     }
 
-    /// VMAs in order, from the first that ends above `addr`.
-    pub fn iter_from(&self, addr: u64) -> impl Iterator<Item = &Vma<E>> {
-        self.vmas.iter().filter(move |v| v.rec.end > addr)
+    /// First address that a neighbour below must leave free: the start, less the guard gap of one that grows down.
+    #[inline]
+    pub fn gap_start(&self) -> u64 {
+        if self.rec.flags & VM_GROWSDOWN != 0 {
+            self.rec.start.saturating_sub(STACK_GUARD_BYTES)
+        } else {
+            self.rec.start
+        }
+    }
+
+    /// This VMA's backing over another range, which lies in this one or extends it.
+    pub(crate) fn over(&self, start: u64, end: u64) -> Self {
+        let mut part = self.clone();
+        part.set_range(start, end);
+        part
+    }
+
+    /// Moves the ends, keeping each address on its page of the object.
+    pub(crate) fn set_range(&mut self, start: u64, end: u64) {
+        let first = self.rec.start >> PAGE_SHIFT;
+        let pgoff = self.rec.pgoff.wrapping_sub(first).wrapping_add(start >> PAGE_SHIFT);
+        self.rec = VmaRec { start, end, pgoff, ..self.rec };
     }
 }

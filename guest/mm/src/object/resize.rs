@@ -1,0 +1,189 @@
+//! Changing what an object holds under the feet of those who map it: truncate, hole punching, allocation.
+//!
+//! The order is Linux's (`truncate_pagecache`, mm/truncate.c): the new size first; then every mapping loses its leaves;
+//! then the pages leave the cache; then the rest of the last page is cleared.
+
+use super::{MAX_OBJECT_BYTES, Object, ObjectError, ObjectKind, index_of};
+use crate::Env;
+use crate::flush::FlushBatch;
+use crate::frame;
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{PAGE_BYTES, Pfn};
+
+impl<E: Env> Object<E> {
+    /// Makes the object `size_bytes` long. Mappings beyond the new end lose their pages, private copies included. The
+    /// caller holds no mm's `mmap_lock`.
+    ///
+    /// # Errors
+    /// `BeyondEnd` for a size above [`MAX_OBJECT_BYTES`]; `NoMemory` never.
+    pub fn truncate(&self, size_bytes: u64) -> Result<(), ObjectError> {
+        if size_bytes > MAX_OBJECT_BYTES {
+            return Err(ObjectError::BeyondEnd);
+        }
+        let old = self.size_bytes.swap(size_bytes, Relaxed);
+        if size_bytes >= old {
+            self.zero_tail(old);
+            return Ok(());
+        }
+        let first = size_bytes.div_ceil(PAGE_BYTES);
+        self.zap_mappings(first, u64::MAX, true);
+        self.initial_bytes.fetch_min(size_bytes, Relaxed);
+        self.drop_pages(first, u64::MAX);
+        self.zero_tail(size_bytes);
+        Ok(())
+    }
+
+    /// Makes `[off, off + len_bytes)` read as zero and gives its whole pages back. The size stays. Private copies of
+    /// the pages stay. The caller holds no mm's `mmap_lock`.
+    ///
+    /// # Errors
+    /// `NoMemory`: part of the range may have been cleared.
+    pub fn punch_hole(&self, off: u64, len_bytes: u64) -> Result<(), ObjectError> {
+        let end = off.saturating_add(len_bytes).min(MAX_OBJECT_BYTES);
+        let (first, last) = (off.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
+        if first >= last {
+            return self.zero_bytes(off, end);
+        }
+        self.zero_bytes(off, first * PAGE_BYTES)?;
+        self.zero_bytes(last * PAGE_BYTES, end)?;
+        self.zap_mappings(first, last, false);
+        let initial = self.initial_bytes.load(Relaxed);
+        if first * PAGE_BYTES < initial {
+            if end >= initial {
+                self.initial_bytes.fetch_min(first * PAGE_BYTES, Relaxed);
+            } else {
+                // A hole in the middle of initramfs content: only a page that is there hides what lies behind it.
+                return self.zero_bytes(first * PAGE_BYTES, last * PAGE_BYTES);
+            }
+        }
+        self.drop_pages(first, last);
+        Ok(())
+    }
+
+    /// Brings in every page of `[off, off + len_bytes)` (fallocate). With `grow` the object becomes that long.
+    ///
+    /// # Errors
+    /// `NoMemory`, with the pages made so far kept inside the old size; `BeyondEnd` past [`MAX_OBJECT_BYTES`].
+    pub fn allocate(&self, off: u64, len_bytes: u64, grow: bool) -> Result<(), ObjectError> {
+        let end = off.checked_add(len_bytes).filter(|&end| end <= MAX_OBJECT_BYTES);
+        let end = end.ok_or(ObjectError::BeyondEnd)?;
+        for index in index_of(off)..end.div_ceil(PAGE_BYTES) {
+            self.env.critical_enter();
+            let page = self.page(index, false);
+            if let Ok(pfn) = page {
+                frame::put_data(&self.env, pfn);
+            }
+            self.env.critical_exit();
+            if let Err(error) = page {
+                self.drop_pages(self.size_in_pages(), u64::MAX);
+                return Err(error);
+            }
+        }
+        if grow {
+            let old = self.size_bytes.fetch_max(end, Relaxed);
+            if old < end {
+                self.zero_tail(old);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes pages `[first, last)` out of the cache; those that nothing maps are freed.
+    pub(super) fn drop_pages(&self, first: u64, last: u64) {
+        self.env.critical_enter();
+        let mut from = first;
+        // One page at a time: a frame must not be freed under the cache lock by the thousand with nobody else let in.
+        while let Some((index, pfn)) = self.take_page(from, last) {
+            frame::put_data(&self.env, pfn);
+            from = index + 1;
+        }
+        self.env.critical_exit();
+    }
+
+    fn take_page(&self, from: u64, to: u64) -> Option<(u64, Pfn)> {
+        let mut pages = self.pages.lock();
+        let (index, pfn) = pages.take_next(from, to)?;
+        self.leave_cache(pfn);
+        Some((index, pfn))
+    }
+
+    /// Clears what the last page holds beyond `size_bytes`, if it is in the cache.
+    pub(super) fn zero_tail(&self, size_bytes: u64) {
+        let used = size_bytes % PAGE_BYTES;
+        if used == 0 {
+            return;
+        }
+        let pages = self.pages.lock();
+        if let Some(pfn) = pages.get(index_of(size_bytes)) {
+            self.zero_phys(pfn.pa().0 + used, PAGE_BYTES - used);
+        }
+    }
+
+    /// Clears bytes `[from, to)` of the object; pages that would read as zero anyway are not made.
+    fn zero_bytes(&self, from: u64, to: u64) -> Result<(), ObjectError> {
+        let to = to.min(self.size_in_pages() * PAGE_BYTES);
+        let mut at = from;
+        while at < to {
+            let len = (PAGE_BYTES - at % PAGE_BYTES).min(to - at);
+            let index = index_of(at);
+            let covered = matches!(self.kind, ObjectKind::Initramfs { .. })
+                && index * PAGE_BYTES < self.initial_bytes.load(Relaxed);
+            if covered || self.resident(index) {
+                self.env.critical_enter();
+                let page = self.page(index, false);
+                if let Ok(pfn) = page {
+                    self.zero_phys(pfn.pa().0 + at % PAGE_BYTES, len);
+                    frame::put_data(&self.env, pfn);
+                }
+                self.env.critical_exit();
+                page?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Clears physical memory inside one frame.
+    fn zero_phys(&self, pa: u64, len: u64) {
+        if len == PAGE_BYTES {
+            self.env.zero_pages(ptshare_paging::Pa(pa).pfn(), 1);
+        } else {
+            self.env.copy_phys(pa, self.env.zero_page().pa().0, len);
+        }
+    }
+
+    /// Removes the leaves of pages `[first, last)` from every mm: of private copies too, if `even_cows`.
+    fn zap_mappings(&self, first: u64, last: u64, even_cows: bool) {
+        loop {
+            let (generation, mms) = {
+                let mappings = self.mappings.lock();
+                (mappings.generation(), mappings.snapshot())
+            };
+            for mm in mms {
+                // An mm on its way out drops its own leaves.
+                let Some(mm) = mm.upgrade() else { continue };
+                let vmas = mm.vmas.write();
+                self.env.critical_enter();
+                let mut batch = FlushBatch::everyone(&self.env);
+                for vma in vmas.iter().filter(|vma| vma.rec.object == self.id) {
+                    let (pgoff, pages) = (vma.rec.pgoff, vma.pages());
+                    let from = first.max(pgoff);
+                    let to = last.min(pgoff.saturating_add(pages));
+                    if from < to {
+                        let base = vma.rec.start;
+                        let (start, end) =
+                            (base + (from - pgoff) * PAGE_BYTES, base + (to - pgoff) * PAGE_BYTES);
+                        mm.zap_in_place(start, end, even_cows, &mut batch);
+                    }
+                }
+                batch.finish();
+                self.env.critical_exit();
+                drop(vmas);
+            }
+            // A fork may have copied leaves to an mm that the snapshot does not name: it registered first.
+            if self.mappings.lock().generation() == generation {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The kernel's way to a process's memory through its tables: for the stack that exec builds, and for other mms
+//! (ptrace, process_vm_readv, /proc/PID/mem and cmdline).
+
+use super::{Access, FaultOutcome, Mm};
+use crate::Env;
+use crate::error::MmError;
+use crate::frame::{get_data, put_data};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{PAGE_BYTES, Pfn, is_user_range};
+
+impl<E: Env> Mm<E> {
+    /// Copies `out.len()` bytes from user address `va`, faulting pages in.
+    ///
+    /// # Errors
+    /// `Fault` where a user-mode read would end in a signal, `NoMemory`; part of `out` is filled by then.
+    pub fn read_user(&self, va: u64, out: &mut [u8]) -> Result<(), MmError> {
+        let mut done = 0;
+        self.each_page(va, out.len(), false, &mut |pa, len| {
+            if let Some(part) = out.get_mut(done..done + len) {
+                self.env.read_phys(pa, part);
+            }
+            done += len;
+        })
+    }
+
+    /// Copies `data` to user address `va`, faulting pages in as a user-mode write does.
+    ///
+    /// # Errors
+    /// As [`Mm::read_user`]; part of `data` is written by then.
+    pub fn write_user(&self, va: u64, data: &[u8]) -> Result<(), MmError> {
+        let mut done = 0;
+        self.each_page(va, data.len(), true, &mut |pa, len| {
+            if let Some(part) = data.get(done..done + len) {
+                self.env.write_phys(pa, part);
+            }
+            done += len;
+        })
+    }
+
+    fn each_page(
+        &self,
+        va: u64,
+        len: usize,
+        write: bool,
+        f: &mut dyn FnMut(u64, usize),
+    ) -> Result<(), MmError> {
+        if !is_user_range(va, len as u64) {
+            return Err(MmError::Fault);
+        }
+        let (mut at, end) = (va, va + len as u64);
+        while at < end {
+            let part = (PAGE_BYTES - at % PAGE_BYTES).min(end - at);
+            let pfn = self.held_frame(at, write)?;
+            f(pfn.pa().0 + at % PAGE_BYTES, part as usize);
+            self.env.critical_enter();
+            self.env.meta(pfn).aux.fetch_sub(1, Relaxed);
+            put_data(&self.env, pfn);
+            self.env.critical_exit();
+            at += part;
+        }
+        Ok(())
+    }
+
+    /// The frame that an access to `va` reaches, with a hold on it.
+    fn held_frame(&self, va: u64, write: bool) -> Result<Pfn, MmError> {
+        loop {
+            {
+                // The lock keeps the entry from being zapped between the look and the hold.
+                let _set = self.vmas.write();
+                self.env.critical_enter();
+                let found = self.translate(va, write);
+                if let Some(pfn) = found {
+                    get_data(&self.env, pfn);
+                    self.env.meta(pfn).aux.fetch_add(1, Relaxed);
+                }
+                self.env.critical_exit();
+                if let Some(pfn) = found {
+                    return Ok(pfn);
+                }
+            }
+            match self.fault(va, Access { write, exec: false, user: true }) {
+                FaultOutcome::Resolved => {}
+                FaultOutcome::OutOfMemory => return Err(MmError::NoMemory),
+                FaultOutcome::SegvMapErr | FaultOutcome::SegvAccErr | FaultOutcome::BusAdrErr => {
+                    return Err(MmError::Fault);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Bringing pages in ahead of use: MAP_POPULATE, mlock, madvise(MADV_POPULATE_*).
+
+use super::{FaultOutcome, Mm};
+use crate::Env;
+use crate::error::MmError;
+use crate::vma::{VM_ACCESS, VM_READ, VM_SHARED, VM_WRITE};
+
+impl<E: Env> Mm<E> {
+    /// Brings in the pages of `[addr, addr + len)` (page-aligned) as `populate_vma_page_range` (mm/gup.c) does: private
+    /// writable memory as if written, the rest as if read; nothing where there are no rights.
+    ///
+    /// # Errors
+    /// `NotMapped` at the first hole or VMA without rights; `NoMemory`; `Fault` where an access would end in a signal.
+    pub fn populate(&self, addr: u64, len: u64) -> Result<(), MmError> {
+        let end = addr.saturating_add(len);
+        let set = self.vmas.read();
+        let mut at = addr;
+        for vma in set.iter_range(addr, end) {
+            if vma.rec.start > at || vma.rec.flags & VM_ACCESS == 0 {
+                return Err(MmError::NotMapped);
+            }
+            let write = vma.rec.flags & (VM_WRITE | VM_SHARED) == VM_WRITE;
+            let upto = vma.rec.end.min(end);
+            self.populate_range(&set, at, upto, write).map_err(populate_error)?;
+            at = upto;
+        }
+        if at < end { Err(MmError::NotMapped) } else { Ok(()) }
+    }
+
+    /// MADV_POPULATE_READ and MADV_POPULATE_WRITE (`madvise_populate`, mm/madvise.c).
+    pub(super) fn populate_as(&self, start: u64, end: u64, write: bool) -> Result<(), MmError> {
+        let set = self.vmas.read();
+        let wanted = if write { VM_WRITE } else { VM_READ };
+        let mut at = start;
+        for vma in set.iter_range(start, end) {
+            if vma.rec.start > at {
+                return Err(MmError::NotMapped);
+            }
+            if !vma.has(wanted) {
+                return Err(MmError::Invalid);
+            }
+            let upto = vma.rec.end.min(end);
+            self.populate_range(&set, at, upto, write).map_err(populate_error)?;
+            at = upto;
+        }
+        if at < end { Err(MmError::NotMapped) } else { Ok(()) }
+    }
+}
+
+fn populate_error(outcome: FaultOutcome) -> MmError {
+    match outcome {
+        FaultOutcome::OutOfMemory => MmError::NoMemory,
+        FaultOutcome::Resolved
+        | FaultOutcome::SegvMapErr
+        | FaultOutcome::SegvAccErr
+        | FaultOutcome::BusAdrErr => MmError::Fault,
+    }
+}

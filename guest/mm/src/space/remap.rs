@@ -1,0 +1,200 @@
+//! mremap: shrink, grow in place, move, duplicate. The checks and their order are those of mm/mremap.c.
+
+use super::Mm;
+use crate::error::MmError;
+use crate::vma::{MAX_MAP_COUNT, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SHARED, Vma};
+use crate::{Env, VmaSet};
+use ptshare_abi::sys::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
+use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, is_user_range, page_ceil};
+
+/// A request after its first checks. Lengths are whole pages, in bytes.
+struct Remap {
+    old: u64,
+    old_len: u64,
+    new_len: u64,
+    may_move: bool,
+    fixed: Option<u64>,
+    hint: u64,
+    dont_unmap: bool,
+}
+
+impl<E: Env> Mm<E> {
+    /// Resizes or moves the mapping at `old`. Gives its new address.
+    ///
+    /// # Errors
+    /// As mremap(2). `NoMemory` leaves the old mapping as it was (with MREMAP_FIXED the target may be unmapped).
+    pub fn mremap(
+        &self,
+        old: u64,
+        old_len: u64,
+        new_len: u64,
+        flags: u64,
+        new_addr: u64,
+    ) -> Result<u64, MmError> {
+        let has = |flag: u32| flags & u64::from(flag) != 0;
+        let known = u64::from(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP);
+        if flags & !known != 0
+            || (has(MREMAP_FIXED) && !has(MREMAP_MAYMOVE))
+            || (has(MREMAP_DONTUNMAP) && (!has(MREMAP_MAYMOVE) || old_len != new_len))
+            || old % PAGE_BYTES != 0
+        {
+            return Err(MmError::Invalid);
+        }
+        // PAGE_ALIGN wraps to 0.
+        let (old_len, new_len) = (page_ceil(old_len).unwrap_or(0), page_ceil(new_len).unwrap_or(0));
+        if new_len == 0 {
+            return Err(MmError::Invalid);
+        }
+        let request = Remap {
+            old,
+            old_len,
+            new_len,
+            may_move: has(MREMAP_MAYMOVE),
+            fixed: has(MREMAP_FIXED).then_some(new_addr),
+            hint: if has(MREMAP_DONTUNMAP) { new_addr } else { 0 },
+            dont_unmap: has(MREMAP_DONTUNMAP),
+        };
+
+        let mut change = self.change();
+        if change.find(old).is_none() {
+            return Err(MmError::BadRange);
+        }
+        let (addr, populate) = if request.fixed.is_some() || request.dont_unmap {
+            self.remap_to(&mut change, request)?
+        } else {
+            self.remap_anywhere(&mut change, request)?
+        };
+        drop(change);
+        if let Some((start, len)) = populate {
+            let _ = self.populate(start, len);
+        }
+        Ok(addr)
+    }
+
+    fn remap_anywhere(&self, set: &mut VmaSet<E>, r: Remap) -> Result<(u64, Option<(u64, u64)>), MmError> {
+        if r.old_len >= r.new_len {
+            if r.old_len > r.new_len {
+                let (start, end) = (r.old + r.new_len, r.old.saturating_add(r.old_len));
+                if end > USER_END {
+                    return Err(MmError::Invalid);
+                }
+                self.unmap_range(set, start, end)?;
+            }
+            return Ok((r.old, None));
+        }
+        let vma = resizable(set, &r)?;
+        let grown = r.old + r.new_len;
+        if vma.rec.end == r.old + r.old_len && is_user_range(r.old, r.new_len) {
+            let end = vma.rec.end;
+            let locked = vma.has(VM_LOCKED) && !vma.has(VM_LOCKONFAULT);
+            if !set.intersects(end, grown) {
+                self.unshare_all(end, grown)?;
+                let pos = set.seek(r.old);
+                let start = set.get(pos).map_or(r.old, |vma| vma.rec.start);
+                set.set_range(pos, start, grown);
+                set.merge_range(grown, grown);
+                return Ok((r.old, locked.then_some((end, grown - end))));
+            }
+        }
+        if !r.may_move {
+            return Err(MmError::NoSpace);
+        }
+        let target = set.place(0, r.new_len, false).ok_or(MmError::NoSpace)?;
+        self.move_vma(set, &r, target)
+    }
+
+    fn remap_to(&self, set: &mut VmaSet<E>, mut r: Remap) -> Result<(u64, Option<(u64, u64)>), MmError> {
+        let wish = r.fixed.unwrap_or(r.hint);
+        if wish % PAGE_BYTES != 0 || r.new_len > USER_END || wish > USER_END - r.new_len {
+            return Err(MmError::Invalid);
+        }
+        if r.old.saturating_add(r.old_len) > wish && wish + r.new_len > r.old {
+            return Err(MmError::Invalid);
+        }
+        if set.len() + 2 >= MAX_MAP_COUNT - 3 {
+            return Err(MmError::Limit);
+        }
+        if let Some(target) = r.fixed {
+            if target < crate::vma::MMAP_MIN_ADDR && !set.limits.privileged {
+                return Err(MmError::NotPermitted);
+            }
+            self.unmap_range(set, target, target + r.new_len)?;
+        }
+        if r.old_len > r.new_len {
+            let end = r.old.saturating_add(r.old_len);
+            if end > USER_END {
+                return Err(MmError::Invalid);
+            }
+            self.unmap_range(set, r.old + r.new_len, end)?;
+            r.old_len = r.new_len;
+        }
+        let flags = resizable(set, &r)?.rec.flags;
+        if r.dont_unmap && !set.may_expand(flags, r.old_len >> PAGE_SHIFT) {
+            return Err(MmError::Limit);
+        }
+        let target = match r.fixed {
+            Some(target) => target,
+            None => set.place(r.hint, r.new_len, false).ok_or(MmError::NoSpace)?,
+        };
+        self.move_vma(set, &r, target)
+    }
+
+    /// Moves `r.old_len` bytes of one VMA to the free range at `target`, grown to `r.new_len`. Gives the new address, and
+    /// what there must be populated because it is locked.
+    fn move_vma(
+        &self,
+        set: &mut VmaSet<E>,
+        r: &Remap,
+        target: u64,
+    ) -> Result<(u64, Option<(u64, u64)>), MmError> {
+        if set.len() >= MAX_MAP_COUNT - 3 {
+            return Err(MmError::Limit);
+        }
+        let source = set.find(r.old).ok_or(MmError::BadRange)?;
+        let flags = source.rec.flags;
+        let moved = match &source.object {
+            Some(object) => {
+                let pgoff = source.pgoff_of(r.old);
+                Vma::of_object(target, target + r.new_len, flags, object.clone(), pgoff)
+            }
+            None => Vma::anonymous(target, target + r.new_len, flags),
+        };
+        self.unshare_all(target, target + r.new_len)?;
+        if r.old_len > 0 {
+            let mut batch = self.batch();
+            let result = self.move_entries(r.old, target, r.old_len, &mut batch);
+            batch.finish();
+            result?;
+            if !r.dont_unmap {
+                set.remove_range(r.old, r.old + r.old_len);
+            } else if flags & VM_LOCKED != 0 {
+                let locked = VM_LOCKED | VM_LOCKONFAULT;
+                set.update_flags(r.old, r.old + r.old_len, |flags| flags & !locked, |_, _, _| {});
+            }
+        }
+        set.insert_merged(moved);
+        let locked = flags & (VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED && r.new_len > r.old_len;
+        Ok((target, locked.then_some((target + r.old_len, r.new_len - r.old_len))))
+    }
+}
+
+/// The VMA at `r.old`, if it may be resized so: `vma_to_resize`.
+fn resizable<'a, E: Env>(set: &'a VmaSet<E>, r: &Remap) -> Result<&'a Vma<E>, MmError> {
+    let vma = set.find(r.old).ok_or(MmError::BadRange)?;
+    if r.old_len == 0 && vma.rec.flags & (VM_SHARED | VM_MAYSHARE) == 0 {
+        return Err(MmError::Invalid);
+    }
+    if r.old_len > vma.rec.end - r.old {
+        return Err(MmError::BadRange);
+    }
+    if r.new_len == r.old_len {
+        return Ok(vma);
+    }
+    let grown = r.new_len.saturating_sub(r.old_len) >> PAGE_SHIFT;
+    vma.pgoff_of(r.old).checked_add(r.new_len >> PAGE_SHIFT).ok_or(MmError::Invalid)?;
+    set.may_lock(vma.rec.flags, grown)?;
+    if !set.may_expand(vma.rec.flags, grown) || !set.may_commit(vma.rec.flags, grown, false) {
+        return Err(MmError::Limit);
+    }
+    Ok(vma)
+}

@@ -1,0 +1,214 @@
+//! What `/proc/PID/status`, `statm` and `smaps` tell of an address space. Resident pages are counted by looking at every
+//! entry, so the numbers are exact and the calls are slow.
+
+use super::{Mm, VmaView};
+use crate::vma::*;
+use crate::{Env, VmaSet};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{Entry, Level, PAGE_BYTES, PAGE_SHIFT, Pte, page_ceil, page_floor};
+use ptshare_wire::FrameKind;
+use ptshare_wire::frame::FLAG_IN_CACHE;
+
+/// Sizes of an address space, in pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MmUsage {
+    /// VmSize: all VMAs.
+    pub vm_pages: u64,
+    /// VmData: private writable, stacks apart.
+    pub data_pages: u64,
+    /// VmStk: VMAs that grow down.
+    pub stack_pages: u64,
+    /// VmExe: the program's code.
+    pub exe_pages: u64,
+    /// VmLib: other executable VMAs.
+    pub lib_pages: u64,
+    /// VmLck: VMAs under mlock.
+    pub locked_pages: u64,
+    /// RssAnon.
+    pub rss_anon: u64,
+    /// RssFile.
+    pub rss_file: u64,
+    /// RssShmem.
+    pub rss_shmem: u64,
+    /// VmPTE: tables of all levels that this mm reaches, shared ones counted too.
+    pub table_pages: u64,
+}
+
+impl MmUsage {
+    /// VmRSS.
+    pub fn rss_pages(&self) -> u64 {
+        self.rss_anon + self.rss_file + self.rss_shmem
+    }
+}
+
+/// Numbers of one VMA in `/proc/PID/smaps`, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SmapsEntry {
+    /// Rss.
+    pub rss: u64,
+    /// Pss: each page divided by the number of places that map it.
+    pub pss: u64,
+    /// Shared_Clean.
+    pub shared_clean: u64,
+    /// Shared_Dirty.
+    pub shared_dirty: u64,
+    /// Private_Clean.
+    pub private_clean: u64,
+    /// Private_Dirty.
+    pub private_dirty: u64,
+    /// Referenced: pages whose entry has the accessed bit.
+    pub referenced: u64,
+    /// Anonymous.
+    pub anonymous: u64,
+    /// Locked: the Pss of a VMA under mlock.
+    pub locked: u64,
+    /// Bytes that PTE pages with other users translate.
+    pub shared_tables: u64,
+}
+
+/// Letters of the VmFlags line, in the order of `show_smap_vma_flags` (fs/proc/task_mmu.c).
+const LETTERS: [(u64, &str); 22] = [
+    (VM_READ, "rd"),
+    (VM_WRITE, "wr"),
+    (VM_EXEC, "ex"),
+    (VM_SHARED, "sh"),
+    (VM_MAYREAD, "mr"),
+    (VM_MAYWRITE, "mw"),
+    (VM_MAYEXEC, "me"),
+    (VM_MAYSHARE, "ms"),
+    (VM_GROWSDOWN, "gd"),
+    (VM_LOCKED, "lo"),
+    (VM_SEQ_READ, "sr"),
+    (VM_RAND_READ, "rr"),
+    (VM_DONTCOPY, "dc"),
+    (VM_LOCKONFAULT, "lf"),
+    (VM_NORESERVE, "nr"),
+    (VM_HUGETLB, "ht"),
+    (VM_WIPEONFORK, "wf"),
+    (VM_DONTDUMP, "dd"),
+    (VM_HUGEPAGE, "hg"),
+    (VM_NOHUGEPAGE, "nh"),
+    (VM_MERGEABLE, "mg"),
+    (VM_DROPPABLE, "dp"),
+];
+
+/// Calls `f` with each two-letter name of the VmFlags line.
+pub fn vm_flag_letters(flags: u64, f: &mut dyn FnMut(&'static str)) {
+    for (_, letters) in LETTERS.iter().filter(|(bit, _)| flags & bit != 0) {
+        f(letters);
+    }
+}
+
+impl<E: Env> Mm<E> {
+    /// Sizes of the address space.
+    pub fn usage(&self) -> MmUsage {
+        let set = self.vmas.read();
+        let mut usage = self.sizes(&set);
+        for vma in set.iter() {
+            let shmem = vma.object.as_ref().is_some_and(|object| object.is_shmem());
+            self.present_in(vma.rec.start, vma.rec.end, &mut |_, pte| match self.kind_of(pte) {
+                Some(FrameKind::Anon) => usage.rss_anon += 1,
+                Some(FrameKind::Cache) if shmem => usage.rss_shmem += 1,
+                Some(FrameKind::Cache) => usage.rss_file += 1,
+                // The zero page does not count, as on Linux.
+                _ => {}
+            });
+        }
+        usage
+    }
+
+    /// Like [`Mm::usage`] with the resident pages left at 0: costs nothing.
+    pub fn usage_sizes(&self) -> MmUsage {
+        self.sizes(&self.vmas.read())
+    }
+
+    fn sizes(&self, set: &VmaSet<E>) -> MmUsage {
+        let (counts, layout) = (set.counts(), &set.layout);
+        // As task_mem (fs/proc/task_mmu.c) splits the executable pages.
+        let code = page_ceil(layout.end_code).unwrap_or(0).saturating_sub(page_floor(layout.start_code));
+        let exe = (code >> PAGE_SHIFT).min(counts.exec);
+        MmUsage {
+            vm_pages: counts.total,
+            data_pages: counts.data,
+            stack_pages: counts.stack,
+            exe_pages: exe,
+            lib_pages: counts.exec - exe,
+            locked_pages: counts.locked,
+            table_pages: self.rec().table_pages.load(Relaxed),
+            ..MmUsage::default()
+        }
+    }
+
+    /// Calls `f` for each VMA in order with its numbers. `mmap_lock` is held for reading: `f` must not touch user memory.
+    pub fn for_each_smap(&self, f: &mut dyn FnMut(&VmaView<'_, E>, &SmapsEntry)) {
+        let set = self.vmas.read();
+        for vma in set.iter() {
+            f(&VmaView::new(vma, &set.layout), &self.smap(vma));
+        }
+    }
+
+    fn smap(&self, vma: &Vma<E>) -> SmapsEntry {
+        let mut entry = SmapsEntry::default();
+        let mut at = vma.rec.start;
+        while at < vma.rec.end {
+            // One PTE page at a time: how many share it multiplies into every page below.
+            let span_end = Level::Pte.span_start(at) + Level::Pte.span_bytes();
+            let upto = vma.rec.end.min(span_end);
+            let mut sharers = None;
+            self.present_in(at, upto, &mut |va, pte| {
+                let sharers = *sharers.get_or_insert_with(|| self.table_sharers(va));
+                self.add_page(&mut entry, pte, sharers);
+            });
+            if sharers.is_some_and(|sharers| sharers > 1) {
+                entry.shared_tables += upto - at;
+            }
+            at = upto;
+        }
+        if vma.has(VM_LOCKED) {
+            entry.locked = entry.pss;
+        }
+        entry
+    }
+
+    /// Entries that point to the PTE page that translates `va`.
+    fn table_sharers(&self, va: u64) -> u64 {
+        self.walk(va, false).map_or(1, |slot| u64::from(self.env.meta(slot.table).refs.load(Relaxed)))
+    }
+
+    fn add_page(&self, entry: &mut SmapsEntry, pte: Pte, sharers: u64) {
+        let kind = self.kind_of(pte);
+        if !matches!(kind, Some(FrameKind::Anon | FrameKind::Cache)) {
+            return;
+        }
+        let meta = self.env.meta(pte.pfn());
+        let cached = meta.state.load(Relaxed) & FLAG_IN_CACHE != 0;
+        let held = u64::from(meta.aux.load(Relaxed)) + u64::from(cached);
+        let leaves = u64::from(meta.refs.load(Relaxed)).saturating_sub(held).max(1);
+        // The other leaves' tables may be shared too; this one's sharers are what can be seen from here.
+        let maps = leaves - 1 + sharers.max(1);
+        entry.rss += PAGE_BYTES;
+        entry.pss += PAGE_BYTES / maps;
+        let dirty = pte.has(Pte::DIRTY) || kind == Some(FrameKind::Anon);
+        *match (maps > 1, dirty) {
+            (true, false) => &mut entry.shared_clean,
+            (true, true) => &mut entry.shared_dirty,
+            (false, false) => &mut entry.private_clean,
+            (false, true) => &mut entry.private_dirty,
+        } += PAGE_BYTES;
+        if pte.has(Pte::ACCESSED) {
+            entry.referenced += PAGE_BYTES;
+        }
+        if kind == Some(FrameKind::Anon) {
+            entry.anonymous += PAGE_BYTES;
+        }
+    }
+
+    fn kind_of(&self, pte: Pte) -> Option<FrameKind> {
+        match pte.decode(Level::Pte) {
+            Entry::Leaf(pfn) | Entry::NoAccess(pfn) => {
+                FrameKind::from_u8(self.env.meta(pfn).state.load(Relaxed) as u8)
+            }
+            Entry::Absent | Entry::Marker(_) | Entry::Table(_) => None,
+        }
+    }
+}
