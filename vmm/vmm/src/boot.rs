@@ -19,8 +19,8 @@ use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use object::elf::PT_LOAD;
-use object::read::elf::{ElfFile64, ProgramHeader};
+use object::elf::{EM_X86_64, ET_EXEC, PT_LOAD};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use ptshare_wire::layout::{KERNEL_PHYS_LOAD, LOW_RAM_END};
 use std::io::Cursor;
 use std::path::Path;
@@ -77,6 +77,9 @@ pub fn load_kernel(ram: &GuestRam, path: &Path, image: &[u8]) -> Result<(u32, u6
         bad(format!("not a 64-bit ELF file ({e}); give the kernel built by `cargo xtask build`"))
     })?;
     let endian = elf.endian();
+    if elf.elf_header().e_machine(endian) != EM_X86_64 || elf.elf_header().e_type(endian) != ET_EXEC {
+        return Err(bad("is no x86-64 kernel image but some other ELF file".into()));
+    }
     let low_end = ram.bytes().min(LOW_RAM_END);
     for header in elf.elf_program_headers().iter().filter(|h| h.p_type(endian) == PT_LOAD) {
         let (start, len) = (header.p_paddr(endian), header.p_memsz(endian));

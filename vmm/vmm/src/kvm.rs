@@ -28,6 +28,9 @@ pub fn open() -> Result<Kvm, VmmError> {
         }
     })?;
     let version = kvm.get_api_version();
+    if version < 0 {
+        return Err(VmmError::KvmUnusable("it is no KVM device".into()));
+    }
     if version != KVM_API_VERSION as i32 {
         return Err(VmmError::KvmUnusable(format!(
             "it speaks version {version} of its interface and not {KVM_API_VERSION}"

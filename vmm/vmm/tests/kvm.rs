@@ -5,6 +5,7 @@ mod guest;
 use guest::{Code, DATA};
 use ptshare_vmm::{Config, Console, Ending, Outcome, VerifyMode, VmmError, run};
 use ptshare_wire::hypercall::{DEVICE_MAGIC, MARK_FIRST_USER, Op, PORT_ID};
+use ptshare_wire::layout::VECTOR_CONSOLE;
 use std::time::{Duration, Instant};
 
 /// Runs a guest, or says why not.
@@ -180,4 +181,34 @@ fn interpreted_instructions_are_counted_where_kvm_interprets() {
         Some(n) => assert!((4000..4100).contains(&n), "{n}"),
         None => println!("this KVM does not interpret the guest's kernel half, or does not count"),
     }
+}
+
+#[test]
+fn waiting_input_interrupts_a_halted_guest() {
+    const IDT: u32 = 0x50_0000;
+    const LAPIC_SPURIOUS: u32 = 0xfee0_00f0;
+    let handler = Code::default().call(Op::Exit, &[5]);
+    let over = u8::try_from(handler.len()).unwrap();
+    let gate = IDT + 8 * u32::from(VECTOR_CONSOLE);
+    let entry = guest::ENTRY + 2;
+    let kernel = Code::default()
+        .bytes(&[0xeb, over]) // jmp over the handler
+        .append(handler)
+        .register()
+        // A 32-bit interrupt gate, the IDT's limit and base, a stack, and the local APIC switched on.
+        .store(gate, 8 << 16 | entry & 0xffff)
+        .store(gate + 4, entry & 0xffff_0000 | 0x8e00)
+        .store(DATA, 0x7ff | (IDT & 0xffff) << 16)
+        .store(DATA + 4, IDT >> 16)
+        .bytes(&[0x0f, 0x01, 0x1d]) // lidt [DATA]
+        .bytes(&DATA.to_le_bytes())
+        .bytes(&[0xbc, 0, 0, 0x60, 0]) // mov esp, 0x600000
+        .store(LAPIC_SPURIOUS, 0x1ff)
+        .bytes(&[0xfb]) // sti
+        .call(Op::Mark, &[MARK_FIRST_USER as u32])
+        .bytes(&[0xf4]) // hlt
+        .spin()
+        .into_file();
+    let Some(outcome) = try_run(config(&kernel)) else { return };
+    assert_eq!(outcome.ending, Ending::Exited(5), "{}", outcome.ending);
 }

@@ -21,6 +21,16 @@ impl Code {
         self
     }
 
+    /// The code of another piece.
+    pub fn append(self, other: Code) -> Code {
+        self.bytes(&other.0)
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// `mov dword [address], value`
     pub fn store(self, address: u32, value: u32) -> Code {
         self.bytes(&[0xc7, 0x05]).bytes(&address.to_le_bytes()).bytes(&value.to_le_bytes())
