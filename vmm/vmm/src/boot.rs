@@ -12,7 +12,7 @@
 //! | top of low RAM, rounded down to 2 MiB | the initramfs |
 
 use crate::error::VmmError;
-use crate::ram::{GuestRam, PAGE, ranges};
+use crate::ram::{GuestRam, ranges};
 use crate::regs;
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
@@ -21,6 +21,7 @@ use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use object::elf::{EM_X86_64, ET_EXEC, PT_LOAD};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use ptshare_paging::PAGE_BYTES;
 use ptshare_wire::layout::{KERNEL_PHYS_LOAD, LOW_RAM_END};
 use std::io::Cursor;
 use std::path::Path;
@@ -142,10 +143,11 @@ pub fn write_tables(
     let mut modules = Vec::new();
     if !initramfs.is_empty() {
         let len = initramfs.len() as u64;
-        let pa =
-            initramfs_pa(ram.bytes(), len).filter(|&pa| pa >= kernel_end.next_multiple_of(PAGE)).ok_or_else(
-                || VmmError::NoRoom(format!("an initramfs of {len} bytes reaches into the kernel")),
-            )?;
+        let pa = initramfs_pa(ram.bytes(), len)
+            .filter(|&pa| pa >= kernel_end.next_multiple_of(PAGE_BYTES))
+            .ok_or_else(|| {
+            VmmError::NoRoom(format!("an initramfs of {len} bytes reaches into the kernel"))
+        })?;
         put(pa, initramfs)?;
         modules.push(hvm_modlist_entry { paddr: pa, size: len, ..Default::default() });
         info.nr_modules = 1;

@@ -5,9 +5,10 @@ use crate::config::VerifyMode;
 use crate::device::hypercall::Caller;
 use crate::machine::Machine;
 use crate::outcome::Ending;
-use crate::ram::{GuestRam, PAGE, WORDS, ranges};
+use crate::ram::{GuestRam, ranges};
 use kvm_bindings::kvm_sregs;
 use log::{debug, warn};
+use ptshare_paging::{ENTRIES, PAGE_BYTES};
 use ptshare_verifier::dump::DumpError;
 use ptshare_verifier::{Options, PhysView, Report, Vcpu};
 use ptshare_wire::hypercall::CheckpointReason;
@@ -34,8 +35,8 @@ impl PhysView for GuestRam {
         GuestRam::read_u64(self, pa)
     }
 
-    fn read_page(&self, pfn: u64, out: &mut [u64; WORDS]) -> bool {
-        let Some(page) = pfn.checked_mul(PAGE).and_then(|pa| self.page(pa)) else { return false };
+    fn read_page(&self, pfn: u64, out: &mut [u64; ENTRIES]) -> bool {
+        let Some(page) = pfn.checked_mul(PAGE_BYTES).and_then(|pa| self.page(pa)) else { return false };
         for (word, source) in out.iter_mut().zip(page) {
             *word = source.load(Ordering::Relaxed);
         }
@@ -43,7 +44,7 @@ impl PhysView for GuestRam {
     }
 
     fn extents(&self) -> Vec<Range<u64>> {
-        ranges(self.bytes()).into_iter().map(|r| r.start / PAGE..r.end / PAGE).collect()
+        ranges(self.bytes()).into_iter().map(|r| r.start / PAGE_BYTES..r.end / PAGE_BYTES).collect()
     }
 }
 
@@ -133,7 +134,7 @@ fn vcpu_of(index: u32, sregs: &kvm_sregs) -> Vcpu {
 
 /// Writes the populated pages of guest memory.
 fn dump(machine: &Machine, path: &Path, census: u64, vcpus: &[Vcpu]) -> Result<(), DumpError> {
-    let pages = machine.ram.populated()?.into_iter().flat_map(|r| r.start / PAGE..r.end / PAGE);
+    let pages = machine.ram.populated()?.into_iter().flat_map(|r| r.start / PAGE_BYTES..r.end / PAGE_BYTES);
     ptshare_verifier::dump::write(path, &machine.ram, census, vcpus, pages)
 }
 
@@ -147,10 +148,10 @@ mod tests {
         let ram = GuestRam::new(4 << 30).unwrap();
         ram.write_u64(0x5008, 77);
         let view: &dyn PhysView = &ram;
-        let mut page = [1; WORDS];
+        let mut page = [1; ENTRIES];
         assert!(view.read_page(5, &mut page));
         assert_eq!((page[0], page[1], page[2]), (0, 77, 0));
-        assert!(!view.read_page((3 << 30) / PAGE, &mut page));
+        assert!(!view.read_page((3 << 30) / PAGE_BYTES, &mut page));
         assert!(!view.read_page(u64::MAX, &mut page));
         assert_eq!(view.read_u64(0x5008), Some(77));
         assert_eq!(view.extents(), [0..3 << 18, 1 << 20..(1 << 20) + (1 << 18)]);

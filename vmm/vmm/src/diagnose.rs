@@ -6,15 +6,13 @@ use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
+use ptshare_paging::{Entry, Level, Pte};
 use ptshare_wire::epitaph::{BACKTRACE_MAX, Epitaph, MESSAGE_MAX};
 use std::fmt::Write;
 use std::mem::{offset_of, size_of};
 
 const CR0_PG: u64 = 1 << 31;
 const EFER_LMA: u64 = 1 << 10;
-const PRESENT: u64 = 1;
-const HUGE: u64 = 1 << 7;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Instruction bytes shown.
 const INSN_BYTES: u64 = 15;
 /// Words of stack searched for return addresses.
@@ -28,17 +26,16 @@ pub fn translate(ram: &GuestRam, sregs: &kvm_sregs, va: u64) -> Option<u64> {
     if sregs.efer & EFER_LMA == 0 {
         return None;
     }
-    let mut table = sregs.cr3 & ADDRESS;
-    for shift in [39, 30, 21, 12] {
-        let entry = ram.read_u64(table + (va >> shift & 511) * 8)?;
-        if entry & PRESENT == 0 {
-            return None;
+    let mut table = Pte(sregs.cr3).pfn();
+    for level in Level::TOP_DOWN {
+        let entry = ram.read_u64(table.pa().0 + 8 * level.slot(va).index() as u64)?;
+        match Pte(entry).decode(level) {
+            Entry::Table(next) => table = next,
+            Entry::Leaf(page) => {
+                return Some(page.pa().0 & !(level.entry_bytes() - 1) | va & (level.entry_bytes() - 1));
+            }
+            Entry::Absent | Entry::Marker(_) | Entry::NoAccess(_) => return None,
         }
-        let span = (1u64 << shift) - 1;
-        if shift == 12 || (shift < 39 && entry & HUGE != 0) {
-            return Some(entry & ADDRESS & !span | va & span);
-        }
-        table = entry & ADDRESS;
     }
     None
 }

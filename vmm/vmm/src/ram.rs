@@ -8,6 +8,7 @@
 use crate::error::VmmError;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
+use ptshare_paging::{ENTRIES, PAGE_BYTES};
 use ptshare_wire::layout::{HIGH_RAM_START, LOW_RAM_END};
 use std::fs::File;
 use std::io::{self, SeekFrom};
@@ -19,11 +20,6 @@ use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, VolatileSlice,
 };
 use vmm_sys_util::seek_hole::SeekHole;
-
-/// Words in a page.
-pub const WORDS: usize = 512;
-/// Bytes in a page.
-pub const PAGE: u64 = 4096;
 
 /// Guest-physical ranges of RAM of this size, in address order.
 pub fn ranges(mem_bytes: u64) -> Vec<Range<u64>> {
@@ -144,14 +140,14 @@ impl GuestRam {
 
     /// The page at `pa` (page-aligned) as atomic words, or `None` where there is no RAM. Reading a page that was never
     /// touched makes the host populate it.
-    pub fn page(&self, pa: u64) -> Option<&[AtomicU64; WORDS]> {
-        if !pa.is_multiple_of(PAGE) {
+    pub fn page(&self, pa: u64) -> Option<&[AtomicU64; ENTRIES]> {
+        if !pa.is_multiple_of(PAGE_BYTES) {
             return None;
         }
         let piece = self.piece(pa)?;
         // SAFETY: `pa` lies in the piece and pieces are whole pages, so the page lies in the mapping, which lives as
         // long as `self`; it is page-aligned; the guest's concurrent stores are what atomics are for.
-        Some(unsafe { &*piece.host.add((pa - piece.gpa.start) as usize).cast::<[AtomicU64; WORDS]>() })
+        Some(unsafe { &*piece.host.add((pa - piece.gpa.start) as usize).cast::<[AtomicU64; ENTRIES]>() })
     }
 
     /// The naturally aligned word at `pa`, read whole.
@@ -159,14 +155,16 @@ impl GuestRam {
         if !pa.is_multiple_of(8) {
             return None;
         }
-        let page = self.page(pa & !(PAGE - 1))?;
-        Some(page[(pa % PAGE / 8) as usize].load(Ordering::Relaxed))
+        let page = self.page(pa & !(PAGE_BYTES - 1))?;
+        Some(page[(pa % PAGE_BYTES / 8) as usize].load(Ordering::Relaxed))
     }
 
     /// Writes the naturally aligned word at `pa`; false where there is no RAM.
     pub fn write_u64(&self, pa: u64, value: u64) -> bool {
-        let Some(page) = self.page(pa & !(PAGE - 1)).filter(|_| pa.is_multiple_of(8)) else { return false };
-        page[(pa % PAGE / 8) as usize].store(value, Ordering::Release);
+        let Some(page) = self.page(pa & !(PAGE_BYTES - 1)).filter(|_| pa.is_multiple_of(8)) else {
+            return false;
+        };
+        page[(pa % PAGE_BYTES / 8) as usize].store(value, Ordering::Release);
         true
     }
 

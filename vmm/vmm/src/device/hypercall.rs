@@ -12,6 +12,7 @@ use crate::ram::GuestRam;
 use crate::sys::KvmCounter;
 use kvm_ioctls::VcpuFd;
 use log::{Level, log, warn};
+use ptshare_paging::PAGE_SHIFT;
 use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, Op};
 use std::mem::{offset_of, size_of};
 
@@ -299,7 +300,7 @@ pub fn call(machine: &Machine, caller: &Caller<'_>, block: Option<u64>, op: u32)
 
 /// The block that page frame `pfn` would hold, if it is RAM.
 pub fn block_at(ram: &GuestRam, pfn: u32) -> Option<u64> {
-    let pa = u64::from(pfn) << 12;
+    let pa = u64::from(pfn) << PAGE_SHIFT;
     ram.contains(pa, size_of::<Block>() as u64).then_some(pa)
 }
 
