@@ -88,8 +88,12 @@ pub struct Process {
     pub(crate) shared_pending: AtomicU64,
     /// Live threads.
     pub(super) live_threads: AtomicU32,
-    /// The group is exiting: every thread must go (mirror of `SignalState::group_exit`).
-    pub(crate) exiting: AtomicBool,
+    /// Who must go: 0 nobody, `u32::MAX` every thread (`SignalState::group_exit`), else all but this tid (exec).
+    pub(crate) exiting: AtomicU32,
+    /// The group is to stop, or stopped (mirror of `SignalState::stop_signal`).
+    pub(crate) stopping: AtomicBool,
+    /// Woken when a thread has ended, for exec.
+    pub(super) thread_wait: WaitQueue,
 
     /// Woken when a child changes state.
     pub child_wait: WaitQueue,
@@ -109,6 +113,7 @@ pub struct Process {
     pub(super) subreaper: AtomicBool,
     /// PR_SET_DUMPABLE.
     pub(super) dumpable: AtomicU32,
+    comm: Lock<[u8; 16]>,
     /// personality(2).
     pub personality: AtomicU32,
     /// /proc/PID/oom_score_adj, -1000..=1000.
@@ -129,6 +134,7 @@ pub(super) struct ProcessParts {
     pub limits: Arc<Limits>,
     pub handlers: Arc<SignalHandlers>,
     pub vfork: bool,
+    pub comm: [u8; 16],
 }
 
 impl Process {
@@ -155,7 +161,9 @@ impl Process {
             signals: Lock::new(Rank::Signals, SignalState::new()),
             shared_pending: AtomicU64::new(0),
             live_threads: AtomicU32::new(0),
-            exiting: AtomicBool::new(false),
+            exiting: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+            thread_wait: WaitQueue::new(),
             child_wait: WaitQueue::new(),
             vfork_pending: AtomicBool::new(parts.vfork),
             vfork_wait: WaitQueue::new(),
@@ -164,6 +172,7 @@ impl Process {
             did_exec: AtomicBool::new(false),
             subreaper: AtomicBool::new(false),
             dumpable: AtomicU32::new(1),
+            comm: Lock::new(Rank::Registry, parts.comm),
             personality: AtomicU32::new(0),
             oom_score_adj: AtomicI32::new(0),
         }
@@ -210,6 +219,12 @@ impl Process {
             Some(mm) => mm,
             None => super::table::empty_mm(),
         }
+    }
+
+    /// As [`Process::mm`].
+    #[inline]
+    pub fn mm_ref(&self) -> Arc<KMm> {
+        self.mm()
     }
 
     /// The address space, unless it has exited.
@@ -293,10 +308,21 @@ impl Process {
 
     /// Name of the program (of the first thread), up to 15 bytes and a NUL.
     pub fn comm(&self) -> [u8; 16] {
-        match super::table::find_task(self.pid) {
-            Some(task) => task.comm(),
-            None => [0; 16],
-        }
+        *self.comm.lock()
+    }
+
+    pub(super) fn set_comm(&self, comm: [u8; 16]) {
+        *self.comm.lock() = comm;
+    }
+
+    /// A stop that the parent has not collected yet, as a wait status; 0 for none.
+    pub(crate) fn set_stop_report(&self, status: u32) {
+        self.stop_report.store(status, Relaxed);
+    }
+
+    /// A continuation that the parent has not collected yet.
+    pub(crate) fn set_continue_report(&self, on: bool) {
+        self.continue_report.store(on, Relaxed);
     }
 
     /// State letter for /proc: R, S, D, T, Z.

@@ -87,7 +87,7 @@ pub fn schedule() {
                 None => return,
             },
         };
-        if runnable && prev.tid != 0 {
+        if runnable && prev.tid() != 0 {
             queue.push_back(prev.arc());
         } else {
             prev.on_queue.store(false, Relaxed);
@@ -191,7 +191,7 @@ pub(super) fn start(task: Arc<Task>) {
 
 /// Somebody waits now: the running task's slice begins, unless it has one.
 fn start_slice(cpu: &Cpu) {
-    if cpu.slice_end.load(Relaxed) == u64::MAX && current().tid != 0 {
+    if cpu.slice_end.load(Relaxed) == u64::MAX && current().tid() != 0 {
         cpu.slice_end.store(time::now_ns() + SLICE_NS, Relaxed);
         arm(cpu);
     }
@@ -252,10 +252,20 @@ fn do_work(task: &Task, frame: &mut TrapFrame) {
 /// CPU time that a task has used so far, ns.
 pub fn cpu_time_ns(task: &Task) -> u64 {
     let used = task.run_ns.load(Relaxed);
-    if task.tid == current().tid {
+    if task.tid() == current().tid() {
         used + time::now_ns().saturating_sub(task.run_since.load(Relaxed))
     } else {
         used
+    }
+}
+
+/// The `new_task` hook: a task's first step, on its own stack, before it returns to user mode.
+pub fn finish_first_switch() {
+    let task = current();
+    let at = task.set_child_tid.swap(0, Relaxed);
+    if at != 0 {
+        // As on Linux, an address that cannot be written is the program's own business.
+        let _ = ptshare_machine::uaccess::write(at, &task.tid());
     }
 }
 

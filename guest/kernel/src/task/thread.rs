@@ -35,8 +35,7 @@ pub const WORK_MASK: u32 = 8;
 
 /// One thread. Fields without a note are written by the task itself alone.
 pub struct Task {
-    /// Thread id.
-    pub tid: u32,
+    tid: AtomicU32,
     /// What it shares with its siblings.
     pub process: Arc<Process>,
     /// Kernel stack, FPU state, segment bases.
@@ -83,6 +82,9 @@ pub struct Task {
     /// Has begun to exit: takes no more signals.
     pub(super) exiting: AtomicBool,
 
+    /// CLONE_CHILD_SETTID: where to write the tid before the first instruction; 0 for nowhere.
+    pub(super) set_child_tid: AtomicU64,
+
     /// CPU time used up to the last switch away, ns.
     pub(super) run_ns: AtomicU64,
     /// When it was last switched in, ns.
@@ -107,7 +109,7 @@ impl Task {
     /// A task that is not in any list yet.
     pub(super) fn new(tid: u32, process: Arc<Process>, context: TaskContext, comm: [u8; 16]) -> Task {
         Task {
-            tid,
+            tid: AtomicU32::new(tid),
             process,
             context,
             state: AtomicU32::new(TaskState::Running as u32),
@@ -129,6 +131,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             parent_death_signal: AtomicU32::new(0),
             exiting: AtomicBool::new(false),
+            set_child_tid: AtomicU64::new(0),
             run_ns: AtomicU64::new(0),
             run_since: AtomicU64::new(0),
             voluntary_switches: AtomicU64::new(0),
@@ -140,6 +143,29 @@ impl Task {
             timer_slack: AtomicU64::new(50_000),
             comm: Lock::new(Rank::Registry, comm),
         }
+    }
+
+    /// Thread id. Changes once at most: exec gives the leader's to the thread that calls it.
+    #[inline]
+    pub fn tid(&self) -> u32 {
+        self.tid.load(Relaxed)
+    }
+
+    /// Takes the leader's number, after exec.
+    pub(super) fn become_leader(&self) {
+        self.tid.store(self.process.pid, Relaxed);
+    }
+
+    /// Must it end: because its group ends, or because a sibling calls exec?
+    #[inline]
+    pub fn must_exit(&self) -> bool {
+        let exiting = self.process.exiting.load(SeqCst);
+        exiting != 0 && exiting != self.tid()
+    }
+
+    /// Does it block a signal of the set, apart from what sigtimedwait unblocks for a while?
+    pub(crate) fn is_blocked(&self, set: u64) -> bool {
+        (self.blocked.load(Relaxed) | self.real_blocked.load(Relaxed)) & set != 0
     }
 
     /// What it does now.
@@ -193,7 +219,7 @@ impl Task {
     /// Is the end of the task certain?
     #[inline]
     pub fn fatal_signal_pending(&self) -> bool {
-        self.signal_pending() && self.process.exiting.load(SeqCst)
+        self.signal_pending() && self.must_exit()
     }
 
     /// Name, up to 15 bytes and a NUL.
@@ -203,13 +229,17 @@ impl Task {
 
     /// Sets the name: what follows the last slash of a path, or a name; cut to 15 bytes.
     pub fn set_comm(&self, name: &[u8]) {
-        *self.comm.lock() = comm_of(name);
+        let comm = comm_of(name);
+        *self.comm.lock() = comm;
+        if self.is_leader() {
+            self.process.set_comm(comm);
+        }
     }
 
     /// Is it its process's first thread?
     #[inline]
     pub fn is_leader(&self) -> bool {
-        self.tid == self.process.pid
+        self.tid() == self.process.pid
     }
 }
 
