@@ -1,1 +1,27 @@
-//! Builds, runs and tests ptshare.
+//! Builds, runs and tests ptshare: the library behind `cargo xtask`, also used by the boot tests.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | the verbs and their options |
+//! | [`guest`] | how the guest's binaries are built, and the one place that knows their compiler flags |
+//! | [`isa`] | the check that the kernel holds no instruction that it must not hold |
+//! | [`cpio`], [`image`], [`elf`] | the root file system that a guest boots with |
+//! | [`batch`] | what the jobs of one boot printed and how they ended |
+//! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
+//! | [`test`] | `cargo xtask test` |
+//! | [`docs`] | documents that are generated from the code |
+
+pub mod batch;
+pub mod cli;
+pub mod cpio;
+pub mod docs;
+pub mod elf;
+pub mod guest;
+pub mod image;
+pub mod isa;
+pub mod paths;
+pub mod process;
+pub mod report;
+pub mod run;
+pub mod test;
+pub mod tour;

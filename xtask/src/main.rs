@@ -1,2 +1,5 @@
 //! The command line of `cargo xtask`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    xtask::cli::main()
+}

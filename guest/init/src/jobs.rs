@@ -9,10 +9,9 @@ use core::ptr;
 enum Mode {
     /// `single`: one job on the host's stdin; its status is the run's.
     Single,
-    /// `tour`: each job is a scenario that is reported to `/dev/ptshare`.
-    Tour,
-    /// `batch`: as `tour`; each job starts in a fresh directory `/tmp/NAME` with `/dev/null` as stdin, and lines that
-    /// begin with a byte 1 mark its beginning and its end on stdout and stderr, so that the host can tell outputs apart.
+    /// `batch`: each job is reported to `/dev/ptshare`, starts in a fresh directory `/tmp/NAME` with `/dev/null` as stdin,
+    /// and lines that begin with a byte 1 mark its beginning and its end on stdout and stderr, so that the host can tell
+    /// outputs apart.
     Batch,
 }
 
@@ -87,6 +86,12 @@ fn connect(name: CStr<'_>, flags: i32, to: i32) {
     }
 }
 
+fn number(digits: &[u8]) -> Option<usize> {
+    digits.iter().try_fold(0usize, |n, d| {
+        d.is_ascii_digit().then(|| n.checked_mul(10)?.checked_add(usize::from(d - b'0'))).flatten()
+    })
+}
+
 fn trimmed(string: &[u8]) -> &[u8] {
     string.strip_suffix(b"\0").unwrap_or(string)
 }
@@ -109,7 +114,6 @@ pub fn run() -> i32 {
 fn run_list(mut jobs: Strings) -> Result<i32, i32> {
     let mode = match jobs.next().map(trimmed) {
         Some(b"single") => Mode::Single,
-        Some(b"tour") => Mode::Tour,
         Some(b"batch") => Mode::Batch,
         _ => return Err(22),
     };
@@ -118,7 +122,7 @@ fn run_list(mut jobs: Strings) -> Result<i32, i32> {
     for (at, variable) in variables.enumerate() {
         environment.set(at, CStr::new(variable));
     }
-    if mode != Mode::Batch
+    if mode == Mode::Single
         && let Some(Err(errno)) =
             read_file(path(b"/etc/ptshare/cwd\0")).ok().and_then(|mut f| f.next()).and_then(CStr::new).map(sys::chdir)
     {
@@ -133,12 +137,12 @@ fn run_list(mut jobs: Strings) -> Result<i32, i32> {
     let mut arguments = Vector::new(jobs.count())?;
     let mut all_status = 0;
     while let Some(name) = jobs.next() {
-        let mut argc = 0;
+        let argc = jobs.next().and_then(|text| number(trimmed(text))).ok_or(22)?;
         let mut program = None;
-        for argument in jobs.by_ref().take_while(|a| a.len() > 1) {
-            arguments.set(argc, CStr::new(argument));
-            program = program.or(CStr::new(argument));
-            argc += 1;
+        for at in 0..argc {
+            let argument = jobs.next().and_then(CStr::new).ok_or(22)?;
+            arguments.set(at, Some(argument));
+            program = program.or(Some(argument));
         }
         arguments.set(argc, None);
         let Some(program) = program else { return Err(22) };
@@ -163,10 +167,8 @@ fn run_job(
     envp: &Vector,
 ) -> Result<i32, i32> {
     let label = trimmed(name);
-    if mode != Mode::Single {
-        Line::new().text(b"scenario ").text(label).text(b"\n").send(judge);
-    }
     if mode == Mode::Batch {
+        Line::new().text(b"scenario ").text(label).text(b"\n").send(judge);
         enter_directory(label);
         for stream in [1, 2] {
             Line::new().text(b"\x01begin ").text(label).text(b"\n").send(stream);
@@ -194,8 +196,6 @@ fn run_job(
         for stream in [1, 2] {
             Line::new().text(b"\x01end ").text(label).text(b"\n").send(stream);
         }
-    }
-    if mode != Mode::Single {
         let mut line = Line::new();
         line.text(b"result ").text(label).text(b" ").number(status as u32 as u64).text(b"\n").send(judge);
     }

@@ -4,7 +4,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `/etc/ptshare/jobs` | NUL-terminated strings: the [`Mode`], then for each job its name, its arguments (the first is the path), and an empty string |
+//! | `/etc/ptshare/jobs` | NUL-terminated strings: the [`Mode`], then for each job its name, how many arguments it has, and the arguments (the first is the path) |
 //! | `/etc/ptshare/env` | NUL-terminated `NAME=value` strings, the environment of every job |
 //! | `/etc/ptshare/cwd` | the directory that jobs start in |
 //!

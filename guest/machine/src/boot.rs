@@ -155,6 +155,11 @@ pub(crate) fn zero_page() -> Pfn {
     Pfn(CENSUS.zero_page.load(Relaxed))
 }
 
+/// The process that this CPU runs, 0 for none: what the census says.
+pub fn current_pid() -> u64 {
+    cpu_rec(cpu::id()).pid.load(Relaxed)
+}
+
 /// The kernel's own root.
 #[inline]
 pub(crate) fn kernel_root() -> Pfn {
@@ -317,7 +322,9 @@ fn map_linear(memmap: &[MemmapEntry], ram_end: u64, free: &mut u64) {
             Pte::new(table, Pte::PRESENT | Pte::WRITE | Pte::ACCESSED)
         };
         // SAFETY: a static table of atomics.
-        unsafe { &boot_pud_linear }[gib as usize].store(entry.0, Relaxed);
+        unsafe {
+            boot_pud_linear[gib as usize].store(entry.0, Relaxed);
+        }
     }
     // SAFETY: a static table of atomics. The kernel runs high: the identity entry goes, the linear map loses X.
     unsafe {

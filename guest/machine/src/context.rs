@@ -11,7 +11,7 @@ use ptshare_mm::frame;
 use ptshare_paging::Pfn;
 
 /// log2 of the pages in a kernel stack: 16 KiB.
-const STACK_ORDER: u8 = 2;
+const STACK_ORDER: usize = 2;
 /// Bytes of a kernel stack.
 pub const KERNEL_STACK_BYTES: u64 = 4096 << STACK_ORDER;
 
@@ -42,7 +42,7 @@ unsafe extern "C" {
 impl TaskContext {
     /// A kernel stack and a fresh FPU image; `None` when memory is short.
     pub fn new() -> Option<TaskContext> {
-        let stack = frame::alloc_kernel(&Machine, STACK_ORDER, false)?;
+        let stack = frame::alloc_kernel(&Machine, STACK_ORDER, false).ok()?;
         let mut fpu = Box::new(FpuState([0; 512]));
         // FCW 0x37f, MXCSR 0x1f80: the state after FNINIT and reset.
         fpu.0[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());

@@ -21,6 +21,8 @@ pub enum Rank {
     Tasks = 6,
     /// One process's signal handlers and pending signals.
     Signals = 7,
+    /// A name's place in the directory tree.
+    Dentry = 8,
     /// `mmap_lock`: an mm's VMAs.
     Mmap = 10,
     /// A second mm's `mmap_lock`, taken by fork for the child.

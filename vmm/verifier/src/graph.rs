@@ -37,8 +37,6 @@ pub(crate) struct Table {
     pub(crate) first_edge: u32,
     /// Entries that are not zero, in slots 0..256 of a root and 0..512 of other tables.
     pub(crate) nonzero: u16,
-    /// The same over all slots.
-    pub(crate) nonzero_all: u16,
     /// Its words were read and made sense as entries.
     pub(crate) walked: bool,
 }
@@ -171,7 +169,6 @@ impl Builder<'_> {
                 parents: 1,
                 first_edge: edge,
                 nonzero: 0,
-                nonzero_all: 0,
                 walked: false,
             });
             if let Some(frame) = self.frames.get_mut(pfn) {
@@ -203,17 +200,14 @@ impl Builder<'_> {
             return;
         }
         self.graph.entries_walked += user_slots(level) as u64;
-        let (mut nonzero, mut nonzero_all) = (0, 0);
-        each_nonzero(&page, ENTRIES, |slot, word| {
-            nonzero_all += 1;
-            if slot < user_slots(level) {
-                nonzero += 1;
-                let va = base + ((slot as u64) << level.shift());
-                self.entry(At { mm: id, va, level }, word, mm);
-            }
+        let mut nonzero = 0;
+        each_nonzero(&page, user_slots(level), |slot, word| {
+            nonzero += 1;
+            let va = base + ((slot as u64) << level.shift());
+            self.entry(At { mm: id, va, level }, word, mm);
         });
         if let Some(table) = self.graph.tables.get_mut(index as usize) {
-            (table.nonzero, table.nonzero_all, table.walked) = (nonzero, nonzero_all, true);
+            (table.nonzero, table.walked) = (nonzero, true);
         }
     }
 

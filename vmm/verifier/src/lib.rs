@@ -19,6 +19,8 @@
 
 pub mod dump;
 pub mod report;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod view;
 
 mod census;
@@ -33,3 +35,5 @@ pub use rules::rules;
 pub use verify::{Options, Vcpu, verify};
 pub use view::{Image, PhysView};
 
+#[cfg(test)]
+mod tests;

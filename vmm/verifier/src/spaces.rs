@@ -5,10 +5,14 @@
 //! same rights, at the same address, in front of the same VMAs holds for the next sharer too, so a subtree found clean is
 //! not walked again ([`Shared::clean`]). That keeps the cost of verifying n forked processes at one walk, not n.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ptshare_paging::{ENTRIES, Entry, Level, Pte};
 use ptshare_wire::VmaRec;
+use ptshare_wire::vma::{
+    VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED,
+    VM_WRITE,
+};
 
 use crate::census::Mm;
 use crate::frames::Frames;
@@ -51,14 +55,25 @@ pub(crate) struct Clip {
     pub(crate) start: u64,
     /// First byte after it.
     pub(crate) end: u64,
+    /// Those of [`TABLE_FLAGS`].
     pub(crate) flags: u64,
-    /// Page of the object at `start`.
+    /// Page of the object at `start`; 0 for anonymous memory, whose offset means nothing.
     pub(crate) pgoff: u64,
     pub(crate) object: u64,
 }
 
-/// Flags in which sharers may differ: mlock is not inherited over fork (fork(2)), and concerns no entry.
-const PER_MM_FLAGS: u64 = ptshare_wire::vma::VM_LOCKED;
+/// Flags that decide what a fault puts into a table, what a leaf may allow, and what a later mprotect may make of it.
+/// Sharers may differ in the rest: hints, and VM_LOCKED, which fork does not hand on (mlock(2)).
+const TABLE_FLAGS: u64 = VM_READ
+    | VM_WRITE
+    | VM_EXEC
+    | VM_SHARED
+    | VM_MAYREAD
+    | VM_MAYWRITE
+    | VM_MAYEXEC
+    | VM_MAYSHARE
+    | VM_GROWSDOWN
+    | VM_HUGETLB;
 
 /// The VMAs over `[base, base + span)`. `vmas` are in order.
 pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
@@ -69,8 +84,8 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
         let next = Clip {
             start: start - base,
             end: vma.end.min(base + span) - base,
-            flags: vma.flags & !PER_MM_FLAGS,
-            pgoff: vma.pgoff.wrapping_add((start - vma.start) >> 12),
+            flags: vma.flags & TABLE_FLAGS,
+            pgoff: if vma.object == 0 { 0 } else { vma.pgoff.wrapping_add((start - vma.start) >> 12) },
             object: vma.object,
         };
         match clips.last_mut() {
@@ -78,7 +93,8 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
                 if last.end == next.start
                     && last.flags == next.flags
                     && last.object == next.object
-                    && last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff =>
+                    && (last.object == 0
+                        || last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff) =>
             {
                 last.end = next.end;
             }
@@ -107,10 +123,12 @@ pub(crate) struct Walker<'a> {
     pub(crate) frames: &'a Frames,
     pub(crate) graph: &'a Graph,
     pub(crate) sink: &'a mut Sink,
-    pub(crate) phys_mask: u64,
-    pub(crate) budget: &'a mut u64,
-    pub(crate) entries_walked: u64,
+    phys_mask: u64,
+    budget: &'a mut u64,
+    entries_walked: u64,
     shared: HashMap<u32, Shared>,
+    /// Tables of objects judged already.
+    objects_seen: HashSet<u32>,
     /// For each table, the mm (index + 1) that met it last.
     met_by: Vec<u32>,
 }
@@ -136,6 +154,7 @@ impl<'a> Walker<'a> {
             budget,
             entries_walked: 0,
             shared: HashMap::new(),
+            objects_seen: HashSet::new(),
             met_by: vec![0; graph.tables.len()],
         }
     }
@@ -273,15 +292,9 @@ impl<'a> Walker<'a> {
             return;
         }
         if is_objects(&clip_of(mm, below, at.va)) {
-            object_shared_tables_uniform::pointer(
-                at,
-                word,
-                self.view,
-                self.frames,
-                self.graph,
-                table,
-                self.sink,
-            );
+            if self.objects_seen.insert(child) {
+                object_shared_tables_uniform::pointer(at, word, self.graph, table, self.sink);
+            }
         } else {
             cow_shared_entries_read_only::pointer(at, word, table, self.sink);
         }
@@ -317,5 +330,5 @@ fn clip_of(mm: &Mm, level: Level, base: u64) -> Vec<Clip> {
 /// Do these VMAs, and there is one, all map objects shared? Then a table over them belongs to the objects, and stores
 /// through it are meant to be seen by all.
 fn is_objects(clips: &[Clip]) -> bool {
-    !clips.is_empty() && clips.iter().all(|c| c.flags & ptshare_wire::vma::VM_SHARED != 0 && c.object != 0)
+    !clips.is_empty() && clips.iter().all(|c| c.flags & VM_SHARED != 0 && c.object != 0)
 }

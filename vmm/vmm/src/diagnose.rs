@@ -15,6 +15,8 @@ const CR0_PG: u64 = 1 << 31;
 const EFER_LMA: u64 = 1 << 10;
 /// Instruction bytes shown.
 const INSN_BYTES: u64 = 15;
+/// A crash record's backtrace of fewer entries is helped along by a search of the stack.
+const TRACE_ENOUGH: usize = 3;
 /// Words of stack searched for return addresses.
 const STACK_WORDS: u64 = 256;
 
@@ -154,8 +156,9 @@ fn vector_name(vector: u64) -> String {
     name.into()
 }
 
-/// The crash record at `pa` for people; `None` when it does not lie in RAM.
-pub fn epitaph(ram: &GuestRam, symbols: &Symbols, pa: u64) -> Option<String> {
+/// The crash record at `pa` for people; `None` when it does not lie in RAM. Where its backtrace is too short to help, the
+/// stack of `vcpu`, which reports the crash, is searched.
+pub fn epitaph(ram: &GuestRam, symbols: &Symbols, pa: u64, vcpu: Option<&VcpuFd>) -> Option<String> {
     let bytes = ram.read(pa, size_of::<Epitaph>() as u64)?;
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
     let words = |at: usize, n: usize| (0..n).map(move |i| word(at + 8 * i));
@@ -194,13 +197,21 @@ pub fn epitaph(ram: &GuestRam, symbols: &Symbols, pa: u64) -> Option<String> {
         let _ = writeln!(text, "  at {}", symbols.show(regs[16]));
         text += &registers(&regs);
     }
-    let trace: Vec<_> =
-        words(offset_of!(Epitaph, backtrace), BACKTRACE_MAX).take_while(|&address| address != 0).collect();
+    // The guest follows saved frame pointers, which code without them leads astray: only code addresses are shown.
+    let mut trace: Vec<_> = words(offset_of!(Epitaph, backtrace), BACKTRACE_MAX)
+        .take_while(|&address| address != 0)
+        .filter(|&address| symbols.knows(address.wrapping_sub(1)))
+        .collect();
+    trace.dedup();
     if !trace.is_empty() {
         let _ = writeln!(text, "  backtrace, innermost first:");
-        for address in trace {
-            let _ = writeln!(text, "    {}", symbols.show_return(address));
+        for address in &trace {
+            let _ = writeln!(text, "    {}", symbols.show_return(*address));
         }
+    }
+    if trace.len() < TRACE_ENOUGH {
+        let stopped = vcpu.and_then(|v| Some((v.get_regs().ok()?, v.get_sregs().ok()?)));
+        text += &stopped.map(|(r, s)| scan_stack(ram, symbols, &r, &s)).unwrap_or_default();
     }
     Some(text)
 }
@@ -256,18 +267,21 @@ mod tests {
         put(offset_of!(Epitaph, regs) + 16 * 8, 0xffff_ffff_8010_0000);
         put(offset_of!(Epitaph, backtrace), 0xffff_ffff_8010_0020);
         ram.write(pa + offset_of!(Epitaph, message) as u64, b"oops");
-        let text = epitaph(&ram, &Symbols::default(), pa).unwrap();
+        put(offset_of!(Epitaph, backtrace) + 8, 0xffff_ffff_8020_0000);
+        let symbols = Symbols::of(&[(0xffff_ffff_8010_0000, 0x100, "start")]);
+        let text = epitaph(&ram, &symbols, pa, None).unwrap();
         for part in [
             "panicked: oops",
             "process 7",
             "#PF page fault, error code 0x2",
-            "at 0xffffffff80100000",
-            "0xffffffff80100020",
+            "at 0xffffffff80100000 start+0x0",
+            "0xffffffff80100020 start+0x20",
         ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
+        assert!(!text.contains("ffffffff80200000"), "no code lies there: {text}");
         put(offset_of!(Epitaph, message_len), u64::MAX);
-        assert!(epitaph(&ram, &Symbols::default(), pa).is_some(), "a wild length is bounded");
-        assert!(epitaph(&ram, &Symbols::default(), 1 << 40).is_none());
+        assert!(epitaph(&ram, &Symbols::default(), pa, None).is_some(), "a wild length is bounded");
+        assert!(epitaph(&ram, &Symbols::default(), 1 << 40, None).is_none());
     }
 }

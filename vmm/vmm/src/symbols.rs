@@ -1,6 +1,6 @@
 //! Names of guest kernel addresses, from the kernel's own symbol table.
 
-use object::{Object, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 use std::fmt::Write;
 
 /// Functions and other code labels of a kernel image, by address.
@@ -17,12 +17,13 @@ impl Symbols {
     /// Reads the symbol table of an ELF image; empty when it has none or is no ELF.
     pub fn parse(image: &[u8]) -> Symbols {
         let Ok(file) = object::File::parse(image) else { return Symbols::default() };
+        let is_code = |s: &object::Symbol<'_, '_>| {
+            let section = s.section_index().and_then(|i| file.section_by_index(i).ok());
+            section.is_some_and(|s| s.kind() == SectionKind::Text)
+        };
         let mut list: Vec<_> = file
             .symbols()
-            .filter(|s| {
-                s.is_definition()
-                    && matches!(s.kind(), SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label)
-            })
+            .filter(|s| !matches!(s.kind(), SymbolKind::Section | SymbolKind::File) && is_code(s))
             .filter_map(|s| {
                 let name = s.name().ok().filter(|n| !n.is_empty())?;
                 Some((s.address(), s.size(), format!("{:#}", rustc_demangle::demangle(name))))
@@ -32,6 +33,12 @@ impl Symbols {
         list.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         list.dedup_by_key(|s| s.0);
         Symbols { list }
+    }
+
+    /// Symbols made up for a test: `(address, size, name)`, sorted.
+    #[cfg(test)]
+    pub fn of(list: &[(u64, u64, &str)]) -> Symbols {
+        Symbols { list: list.iter().map(|&(start, size, name)| (start, size, name.to_owned())).collect() }
     }
 
     /// The symbol that covers `address`, and the offset in it.
@@ -71,13 +78,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Symbols {
-        Symbols {
-            list: vec![
-                (0x1000, 0x10, "first".into()),
-                (0x1010, 0, "label".into()),
-                (0x90_0000, 8, "last".into()),
-            ],
-        }
+        Symbols::of(&[(0x1000, 0x10, "first"), (0x1010, 0, "label"), (0x90_0000, 8, "last")])
     }
 
     #[test]

@@ -3,9 +3,26 @@
 //! The table of calls is data in `ptshare_abi::table`; the dispatcher below is generated from it, so that a call is
 //! implemented exactly when the table says so.
 
+mod dir;
+mod fd;
+mod file;
+mod ident;
+mod memory;
+mod mount;
+mod poll;
+mod process;
+mod sched;
+mod signal;
+mod stat;
+mod time;
+
+use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
+use ptshare_machine::Machine;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::uaccess::UserFault;
+use ptshare_mm::Env;
+use ptshare_mm::error::MmError;
 
 /// What a system call answers: the value for RAX, or why not.
 pub type SysResult = Result<u64, SysErr>;
@@ -44,10 +61,79 @@ impl From<UserFault> for SysErr {
     }
 }
 
+impl From<MmError> for SysErr {
+    fn from(error: MmError) -> Self {
+        SysErr::Errno(error.into())
+    }
+}
+
 /// Six argument registers, in order.
 pub type Args = [u64; 6];
 
 /// The argument registers of a trap frame.
 pub fn args(frame: &TrapFrame) -> Args {
     [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]
+}
+
+pub use crate::ipc::shm::{shmat, shmctl, shmdt, shmget};
+pub use dir::*;
+pub use fd::*;
+pub use file::*;
+pub use ident::*;
+pub use memory::*;
+pub use mount::*;
+pub use poll::*;
+pub use process::*;
+pub use sched::*;
+pub use signal::*;
+pub use stat::*;
+pub use time::*;
+
+macro_rules! make_dispatch {
+    (implemented { $($nr:literal $name:ident $args:literal $note:literal;)* } absent { $($rest:tt)* }) => {
+        /// Calls the function of a number; `None` for a number that the table does not implement.
+        #[inline]
+        fn dispatch(number: u64, args: &Args, frame: &mut TrapFrame) -> Option<SysResult> {
+            Some(match number {
+                $($nr => $name(args, frame),)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+ptshare_abi::syscalls!(make_dispatch);
+
+/// The system-call entry: RAX names the call, and holds its answer afterwards.
+pub fn entry(frame: &mut TrapFrame) {
+    Machine.stats().syscalls.fetch_add(1, Relaxed);
+    let number = frame.rax;
+    let args = args(frame);
+    // A call that never returns here (exit) or that replaces the frame (execve, rt_sigreturn) says so by its answer.
+    frame.rax = match dispatch(number, &args, frame) {
+        Some(Ok(value)) => value,
+        Some(Err(SysErr::Errno(errno))) => errno.to_rax(),
+        Some(Err(SysErr::Restart(restart))) => {
+            crate::signal::note_restart(number, restart);
+            Errno::EINTR.to_rax()
+        }
+        None => unknown(number),
+    };
+}
+
+/// Remembers an unknown number, and says so the first time.
+#[cold]
+fn unknown(number: u64) -> u64 {
+    for slot in &Machine.stats().unknown {
+        match slot.compare_exchange(0, number, Relaxed, Relaxed) {
+            Ok(_) => {
+                let name = ptshare_abi::table::name(number).unwrap_or("no such call");
+                klog!(2, "system call {number} ({name}) is not implemented");
+                break;
+            }
+            Err(seen) if seen == number => break,
+            Err(_) => {}
+        }
+    }
+    Errno::ENOSYS.to_rax()
 }

@@ -1,34 +1,121 @@
-//! Frames.
-use crate::Env;
-use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::Pfn;
-use ptshare_wire::FrameKind;
+//! Frames: their metadata, their reference counts, and the allocator.
+//!
+//! The count rule is written once, in `ptshare_wire::frame`. Here a *data frame* is one of kind Anon, Cache or Zero;
+//! tables have functions of their own (`crate::table`), because dropping one drops what it points to.
+//!
+//! Locks: the allocator's ([`ptshare_sync::Rank::Frames`], innermost). Counts are atomic and need none.
 
-/// Out of frames.
+mod buddy;
+#[cfg(test)]
+mod tests;
+
+pub use buddy::{Buddy, MAX_ORDER};
+
+use crate::Env;
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use ptshare_paging::Pfn;
+use ptshare_wire::frame::{FrameKind, state};
+
+/// No frame is left for this priority. Becomes `ENOMEM`, or ends the process that faulted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoMemory;
-/// Who asks.
+
+/// For whom a frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Priority {
-    /// user pages
+    /// Pages and tables of processes: refused while only the allocator's reserve is left.
     User,
-    /// kernel
+    /// The kernel's own memory: may use the reserve.
     Kernel,
 }
-/// Allocator
-pub struct Buddy;
-/// A data frame (Anon, Cache) with `refs` 1; zero-filled if `zeroed`.
-pub fn alloc_data<E: Env>(
-    _env: &E,
-    _kind: FrameKind,
-    _zeroed: bool,
-    _priority: Priority,
-) -> Result<Pfn, NoMemory> {
-    Err(NoMemory)
+
+/// The kind in a `state` word.
+#[inline]
+pub(crate) const fn kind_bits(state: u32) -> u32 {
+    state & 0xff
 }
+
+/// Is this the `state` word of a frame of this kind?
+#[inline]
+pub(crate) const fn is_kind(state: u32, kind: FrameKind) -> bool {
+    kind_bits(state) == kind as u32
+}
+
+/// Takes a frame, gives it this `state` word and a count of 1, and clears it if asked to.
+///
+/// # Errors
+/// [`NoMemory`] when none is left for `priority`.
+#[inline]
+pub(crate) fn take<E: Env>(env: &E, state: u32, zeroed: bool, priority: Priority) -> Result<Pfn, NoMemory> {
+    let taken = env.allocator().lock().take_frame(env, zeroed, state, priority);
+    let Some((pfn, was_zeroed)) = taken else { return Err(NoMemory) };
+    env.meta(pfn).refs.store(1, Relaxed);
+    if zeroed && !was_zeroed {
+        env.zero_pages(pfn, 1);
+    }
+    Ok(pfn)
+}
+
+/// Takes a data frame of this kind with a count of 1; its content is zero if `zeroed`, anything otherwise. The caller
+/// is in a critical section and gives the count an owner (a leaf, the page cache) before it ends.
+///
+/// # Errors
+/// [`NoMemory`] when none is left for `priority`.
+#[inline]
+pub fn alloc_data<E: Env>(
+    env: &E,
+    kind: FrameKind,
+    zeroed: bool,
+    priority: Priority,
+) -> Result<Pfn, NoMemory> {
+    take(env, state(kind, 0, 0), zeroed, priority)
+}
+
 /// Takes a reference on a data frame.
+#[inline]
 pub fn get_data<E: Env>(env: &E, pfn: Pfn) {
     env.meta(pfn).refs.fetch_add(1, Relaxed);
 }
-/// Drops a reference on a data frame; frees it with the last.
-pub fn put_data<E: Env>(_env: &E, _pfn: Pfn) {}
+
+/// Drops a reference on a data frame, and frees the frame with the last (the zero page excepted). Every CPU that may
+/// have cached a translation through the reference has been flushed.
+#[inline]
+pub fn put_data<E: Env>(env: &E, pfn: Pfn) {
+    let meta = env.meta(pfn);
+    let before = meta.refs.fetch_sub(1, AcqRel);
+    debug_assert!(before > 0, "refs-not-negative: frame {:#x}", pfn.0);
+    if before == 1 && !is_kind(meta.state.load(Relaxed), FrameKind::Zero) {
+        env.allocator().lock().free(env, pfn, 0, false);
+    }
+}
+
+/// Takes `1 << order` consecutive frames, aligned to their number, as kernel memory; their content is zero if
+/// `zeroed`. For the kernel heap, stacks, per-CPU areas.
+///
+/// # Errors
+/// [`NoMemory`] when no such block can be found.
+pub fn alloc_kernel<E: Env>(env: &E, order: usize, zeroed: bool) -> Result<Pfn, NoMemory> {
+    env.critical_enter();
+    let kernel = state(FrameKind::Kernel, 0, 0);
+    let taken = env.allocator().lock().alloc(env, order, zeroed, kernel, Priority::Kernel);
+    let result = match taken {
+        None => Err(NoMemory),
+        Some((pfn, was_zeroed)) => {
+            if zeroed && !was_zeroed {
+                env.zero_pages(pfn, 1 << order);
+            }
+            env.census().kernel_frames.fetch_add(1 << order, Relaxed);
+            Ok(pfn)
+        }
+    };
+    env.critical_exit();
+    result
+}
+
+/// Gives back a block of [`alloc_kernel`].
+pub fn free_kernel<E: Env>(env: &E, pfn: Pfn, order: usize) {
+    env.critical_enter();
+    env.census().kernel_frames.fetch_sub(1 << order, Relaxed);
+    env.allocator().lock().free(env, pfn, order, false);
+    env.critical_exit();
+}

@@ -1,1 +1,26 @@
-//! Sharing.
+//! Sharing: one table below several entries.
+//!
+//! ```text
+//!        mm A: PMD entry, R/W = 0 --+
+//!                                   +--> PTE page, refs 2 --> pages, each counted once
+//!        mm B: PMD entry, R/W = 0 --+
+//! ```
+//!
+//! *Sharing* (fork) counts an entry more and clears R/W in both. *Unsharing* gives one mm a copy: what both tables now
+//! point to is counted once more, and private writable leaves lose R/W in the copy **and in the original**, since the
+//! original may become writable again when its last sharer takes it back. *Reclaiming* is that: with a count of 1, R/W
+//! is set again and nothing is copied. *Detaching* drops the entry and the count, and no more (`FlushBatch`).
+//!
+//! Rule `sharers-agree`: all mms that share a table have the same VMAs over its span. So a read fault may fill an absent
+//! entry for all of them, and any change to VMAs unshares or detaches first.
+//!
+//! Nothing here depends on the level: an entry of a PMD page that points to a PTE page is write-protected and counted
+//! like a leaf, so that whole subtrees can be shared by the same code.
+
+mod copy;
+mod fork;
+#[cfg(test)]
+mod tests;
+mod unshare;
+
+pub(crate) use copy::copy_entries;

@@ -1,30 +1,312 @@
-//! Faults.
-use crate::{Env, Mm};
-/// What the access wanted.
+//! Page faults: the life of an access that the tables did not allow.
+//!
+//! ```text
+//!  find the VMA (mmap_lock, read) -- none: grow the stack, or SEGV_MAPERR
+//!  is the access allowed?         -- no: SEGV_ACCERR
+//!  walk to the PTE page           -- a table is absent: allocate. A write meets R/W = 0 above: unshare (share/)
+//!  lock it, look at the leaf
+//!     absent: zero page (read), cleared page (write), page-cache page, private copy of one
+//!     there, and the access is allowed: another CPU, or another sharer of the table, was faster
+//!     write to a read-only leaf: take the page over if nobody else has it, else copy it
+//! ```
+//!
+//! A read fault on an absent entry of a shared table fills the entry where it is, for all sharers (rule
+//! `sharers-agree`); only a write unshares. This is the hottest path of the kernel: it allocates nothing but frames,
+//! walks top-down once, and takes `page_table_lock` only to change the upper levels.
+
+use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data};
+use crate::table::{add_aux, leaf_flags, leaf_with_rights};
+use crate::{Env, FlushRange, Mm, Object, ObjectError, Vma, VmaSet};
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot, USER_END, page_floor};
+use ptshare_wire::frame::FrameKind;
+use ptshare_wire::vma::{VM_EXEC, VM_READ, VM_SHARED, VM_WRITE};
+
+/// Pages that a read fault on a file maps at most: itself and neighbours that are in the page cache already. A power of
+/// two; the window is aligned.
+const FAULT_AROUND_PAGES: u64 = 16;
+
+/// What an access wanted, as the page fault's error code says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {
-    /// A write.
+    /// A write (bit 1).
     pub write: bool,
-    /// An instruction fetch.
+    /// An instruction fetch (bit 4).
     pub exec: bool,
-    /// From user mode.
+    /// From user mode (bit 2), rather than a system call's access to user memory.
     pub user: bool,
 }
+
+impl Access {
+    /// A user-mode read.
+    pub const READ: Access = Access { write: false, exec: false, user: true };
+    /// A user-mode write.
+    pub const WRITE: Access = Access { write: true, exec: false, user: true };
+    /// A user-mode instruction fetch.
+    pub const EXEC: Access = Access { write: false, exec: true, user: true };
+}
+
 /// How a fault ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultOutcome {
-    /// Repeat the access.
+    /// The access is possible now: repeat it.
     Resolved,
-    /// SIGSEGV, SEGV_MAPERR.
+    /// SIGSEGV with SEGV_MAPERR: nothing is mapped there.
     SegvMapErr,
-    /// SIGSEGV, SEGV_ACCERR.
+    /// SIGSEGV with SEGV_ACCERR: the mapping does not allow the access.
     SegvAccErr,
-    /// SIGBUS, BUS_ADRERR.
+    /// SIGBUS with BUS_ADRERR: beyond the end of the object.
     BusAdrErr,
-    /// No frame: the kernel kills somebody.
+    /// No frame is left: somebody must be killed.
     OutOfMemory,
 }
+
+impl From<NoMemory> for FaultOutcome {
+    fn from(_: NoMemory) -> Self {
+        FaultOutcome::OutOfMemory
+    }
+}
+
 impl<E: Env> Mm<E> {
-    /// Handles a page fault.
-    pub fn fault(&self, _addr: u64, _access: Access) -> FaultOutcome { FaultOutcome::SegvMapErr }
+    /// Handles a page fault at `addr`. Takes `mmap_lock` for read; for write only to grow a stack.
+    pub fn fault(&self, addr: u64, access: Access) -> FaultOutcome {
+        self.env.stats().page_faults.fetch_add(1, Relaxed);
+        if addr >= USER_END {
+            return FaultOutcome::SegvMapErr;
+        }
+        {
+            let set = self.vmas.read();
+            if let Some(vma) = set.find(addr) {
+                return self.fault_in(vma, addr, access);
+            }
+        }
+        let mut set = self.vmas.write();
+        if set.find(addr).is_none() {
+            if let Err(outcome) = self.grow_down(&mut set, addr) {
+                return outcome;
+            }
+        }
+        match set.find(addr) {
+            Some(vma) => self.fault_in(vma, addr, access),
+            None => FaultOutcome::SegvMapErr,
+        }
+    }
+
+    /// Handles a fault at `addr`, which lies in `vma`. `mmap_lock` is held either way.
+    #[inline]
+    pub(crate) fn fault_in(&self, vma: &Vma<E>, addr: u64, access: Access) -> FaultOutcome {
+        let needed = if access.write {
+            VM_WRITE
+        } else if access.exec {
+            VM_EXEC
+        } else {
+            VM_READ | VM_WRITE | VM_EXEC
+        };
+        if vma.rec.flags & needed == 0 {
+            return FaultOutcome::SegvAccErr;
+        }
+        self.env.critical_enter();
+        let result = self.resolve(vma, page_floor(addr), access);
+        self.env.critical_exit();
+        match result {
+            Ok(()) => FaultOutcome::Resolved,
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn resolve(&self, vma: &Vma<E>, page: u64, access: Access) -> Result<(), FaultOutcome> {
+        loop {
+            let path = match self.walk(page, access.write) {
+                Some(path) => path,
+                None => self.build_path(page, access.write)?,
+            };
+            let Some(_guard) = path.lock(&self.env, access.write) else { continue };
+            let slot = Level::Pte.slot(page);
+            let pte = self.env.load(path.table, slot);
+            return if pte.0 == 0 {
+                self.fill(vma, page, access, path.table, slot)
+            } else if access.write && pte.present() && !pte.writable() {
+                self.write_protected(vma, page, path.table, slot, pte)
+            } else {
+                self.regrant(vma, path.table, slot, pte, access);
+                Ok(())
+            };
+        }
+    }
+
+    /// Another CPU or another sharer was faster. Or the leaf lags behind the VMA: give it what the VMA allows. Granting
+    /// needs no flush.
+    fn regrant(&self, vma: &Vma<E>, table: Pfn, slot: Slot, pte: Pte, access: Access) {
+        if !pte.present() || (access.exec && pte.has(Pte::NO_EXEC)) {
+            let rights = leaf_with_rights(&self.env, pte, vma.rec.flags);
+            self.env.swap(table, slot, rights.with(Pte::ACCESSED));
+        }
+    }
+
+    /// Fills an absent entry. The lock of `table` is held.
+    #[inline]
+    fn fill(
+        &self,
+        vma: &Vma<E>,
+        page: u64,
+        access: Access,
+        table: Pfn,
+        slot: Slot,
+    ) -> Result<(), FaultOutcome> {
+        let env = &self.env;
+        let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
+        let leaf = match &vma.object {
+            None if access.write => {
+                let pfn = alloc_data(env, FrameKind::Anon, true, Priority::User)?;
+                env.stats().anon_fills.fetch_add(1, Relaxed);
+                Pte::new(pfn, flags | Pte::WRITE | Pte::DIRTY)
+            }
+            None => {
+                let zero = env.zero_page();
+                get_data(env, zero);
+                env.stats().zero_page_fills.fetch_add(1, Relaxed);
+                Pte::new(zero, flags)
+            }
+            Some(object) => return self.fill_from_object(object, vma, page, access, (table, slot)),
+        };
+        env.store(table, slot, leaf);
+        add_aux(env, table, 1);
+        Ok(())
+    }
+
+    fn fill_from_object(
+        &self,
+        object: &Object<E>,
+        vma: &Vma<E>,
+        page: u64,
+        access: Access,
+        (table, slot): (Pfn, Slot),
+    ) -> Result<(), FaultOutcome> {
+        let env = &self.env;
+        let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
+        let cached = match object.map_page(vma.pgoff_of(page)) {
+            Ok(pfn) => pfn,
+            Err(ObjectError::BeyondEnd) => return Err(FaultOutcome::BusAdrErr),
+            Err(ObjectError::NoMemory) => return Err(FaultOutcome::OutOfMemory),
+        };
+        env.stats().file_fills.fetch_add(1, Relaxed);
+        let shared = vma.rec.flags & VM_SHARED != 0;
+        let leaf = if shared {
+            // All sharers of the table may write to the object: the leaf gets R/W at once.
+            let write = if vma.rec.flags & VM_WRITE != 0 { Pte::WRITE } else { 0 };
+            Pte::new(cached, flags | write)
+        } else if access.write {
+            let Ok(own) = alloc_data(env, FrameKind::Anon, false, Priority::User) else {
+                put_data(env, cached);
+                return Err(FaultOutcome::OutOfMemory);
+            };
+            env.copy_page(own, cached);
+            put_data(env, cached);
+            env.stats().cow_copies.fetch_add(1, Relaxed);
+            Pte::new(own, flags | Pte::WRITE | Pte::DIRTY)
+        } else {
+            Pte::new(cached, flags)
+        };
+        env.store(table, slot, leaf);
+        add_aux(env, table, 1);
+        if !access.write {
+            self.fault_around(object, vma, page, table);
+        }
+        Ok(())
+    }
+
+    /// Maps neighbours of `page` that are in the page cache already. The lock of `table` is held.
+    fn fault_around(&self, object: &Object<E>, vma: &Vma<E>, page: u64, table: Pfn) {
+        let window = FAULT_AROUND_PAGES * PAGE_BYTES;
+        let first = (page & !(window - 1)).max(vma.rec.start);
+        let end = ((page & !(window - 1)) + window).min(vma.rec.end);
+        let write = if vma.rec.flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE { Pte::WRITE } else { 0 };
+        let flags = leaf_flags(vma.rec.flags) | write;
+        let mut filled = 0;
+        let mut at = first;
+        while at < end {
+            let slot = Level::Pte.slot(at);
+            if self.env.load(table, slot).0 == 0 {
+                if let Some(pfn) = object.map_resident(vma.pgoff_of(at)) {
+                    self.env.store(table, slot, Pte::new(pfn, flags));
+                    filled += 1;
+                }
+            }
+            at += PAGE_BYTES;
+        }
+        if filled != 0 {
+            add_aux(&self.env, table, filled);
+            self.env.stats().file_fills.fetch_add(u64::from(filled), Relaxed);
+        }
+    }
+
+    /// A write to a leaf with R/W = 0 in a VMA that allows it. The lock of `table` is held, and it is this mm's own.
+    fn write_protected(
+        &self,
+        vma: &Vma<E>,
+        page: u64,
+        table: Pfn,
+        slot: Slot,
+        pte: Pte,
+    ) -> Result<(), FaultOutcome> {
+        let env = &self.env;
+        let old = pte.pfn();
+        let meta = env.meta(old);
+        let state = meta.state.load(Relaxed);
+        let granted = Pte::WRITE | Pte::DIRTY | Pte::ACCESSED;
+        if vma.rec.flags & VM_SHARED != 0 {
+            env.swap(table, slot, pte.with(granted));
+            return Ok(());
+        }
+        // A page with one reference is this leaf's: a second could come only from a copy of this table.
+        if is_kind(state, FrameKind::Anon) && meta.refs.load(Acquire) == 1 {
+            env.swap(table, slot, pte.with(granted));
+            env.stats().cow_reuses.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        let zero = is_kind(state, FrameKind::Zero);
+        let own = alloc_data(env, FrameKind::Anon, zero, Priority::User)?;
+        if zero {
+            env.stats().anon_fills.fetch_add(1, Relaxed);
+        } else {
+            env.copy_page(own, old);
+            env.stats().cow_copies.fetch_add(1, Relaxed);
+        }
+        env.swap(table, slot, Pte::new(own, leaf_flags(vma.rec.flags) | granted));
+        // Other threads may still read the old page through their TLBs.
+        env.flush(self.rec(), FlushRange::Pages { start: page, end: page + PAGE_BYTES });
+        env.stats().tlb_flushes.fetch_add(1, Relaxed);
+        put_data(env, old);
+        Ok(())
+    }
+
+    /// Faults in every page of `[start, end)` for reading or writing. The caller holds `mmap_lock`, either way, and
+    /// passes what it guards.
+    ///
+    /// # Errors
+    /// The first fault that did not resolve; [`FaultOutcome::SegvMapErr`] at a hole. What was filled before stays.
+    pub(crate) fn populate_range(
+        &self,
+        set: &VmaSet<E>,
+        start: u64,
+        end: u64,
+        write: bool,
+    ) -> Result<(), FaultOutcome> {
+        let access = Access { write, exec: false, user: true };
+        let mut at = start;
+        while at < end {
+            let Some(vma) = set.find(at) else { return Err(FaultOutcome::SegvMapErr) };
+            let stop = vma.rec.end.min(end);
+            while at < stop {
+                if self.translate(at, write).is_none() {
+                    match self.fault_in(vma, at, access) {
+                        FaultOutcome::Resolved => {}
+                        outcome => return Err(outcome),
+                    }
+                }
+                at += PAGE_BYTES;
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,64 +1,51 @@
-//! Tables.
-use crate::{Env, FaultOutcome, FlushBatch, Mm, NoMemory, VmaSet};
-use ptshare_paging::{Pfn, Pte};
+//! Tables: counted nodes of 512 entries, and the operations on ranges of an mm's tree.
+//!
+//! ```text
+//!  node.rs     one table: allocate, count, lock, drop; the iterator over its entries
+//!  path.rs     from the root to one PTE page: translate, build what is missing, own what is shared
+//!  zap.rs      entries of a range go; what they held goes to a flush batch
+//!  protect.rs  leaves of a range get other rights
+//!  moves.rs    mremap: entries of a range go elsewhere
+//!  present.rs  look at a range
+//! ```
+//!
+//! Rules that hold whenever no CPU is in a critical section:
+//! * `table-refs-equal-parents`: a table's `refs` is the number of entries and roots that point to it.
+//! * `shared-table-is-read-only`: where `refs` is above 1, every entry that points to the table has R/W = 0.
+//! * `aux-counts-entries`: a table's `aux` is its number of non-zero entries (of a root: those of the user half).
+//!
+//! Locks. `page_table_lock` (`Mm::page_table`) guards the entries of the mm's upper tables and the existence of all
+//! its tables against everything but faults, which only add; tables go away only under `mmap_lock` held for write, or
+//! when all is over. `pte_page_lock` guards a table's entries, and with them its copying.
 
-/// A fresh root with the kernel half filled in and `refs` 1.
-pub(crate) fn new_root<E: Env>(_env: &E) -> Result<Pfn, NoMemory> {
-    Err(NoMemory)
-}
-/// Frees a root whose user half is empty.
-pub(crate) fn free_root<E: Env>(_env: &E, _root: Pfn) {}
+mod moves;
+mod node;
+mod path;
+mod present;
+mod protect;
+#[cfg(test)]
+mod tests;
+mod zap;
+
+pub(crate) use node::{
+    Entries, TableGuard, add_aux, alloc_table, free_root, free_table, get_table, holds_frame, lock_table, new_root,
+    put_table, set_aux,
+};
+pub(crate) use protect::{leaf_flags, leaf_with_rights};
+
+use crate::{Env, FlushBatch, Mm};
+use core::sync::atomic::Ordering::Relaxed;
 
 impl<E: Env> Mm<E> {
     /// A batch for this mm's changes. Spend it with [`FlushBatch::finish`].
+    #[inline]
     pub(crate) fn batch(&self) -> FlushBatch<'_, E> {
-        FlushBatch::new(&self.env, self.env.mm_rec(self.slot))
+        FlushBatch::new(&self.env, self.rec())
     }
-    pub(crate) fn unshare_edges(&self, _start: u64, _end: u64) -> Result<(), NoMemory> {
-        Ok(())
-    }
-    pub(crate) fn unshare_all(&self, _start: u64, _end: u64) -> Result<(), NoMemory> {
-        Ok(())
-    }
-    pub(crate) fn zap(&self, _start: u64, _end: u64, _batch: &mut FlushBatch<'_, E>) {}
-    /// For truncate (`even_cows`) and hole punching: removes leaves from the tables in place, for all sharers. The
-    /// caller holds the object's `i_mmap` lock and not this mm's `mmap_lock`; the batch is [`FlushBatch::everyone`].
-    pub(crate) fn zap_in_place(
-        &self,
-        _start: u64,
-        _end: u64,
-        _even_cows: bool,
-        _batch: &mut FlushBatch<'_, E>,
-    ) {
-    }
-    pub(crate) fn protect(&self, _start: u64, _end: u64, _vm_flags: u64, _batch: &mut FlushBatch<'_, E>) {}
-    pub(crate) fn move_entries(
-        &self,
-        _old: u64,
-        _new: u64,
-        _len: u64,
-        _batch: &mut FlushBatch<'_, E>,
-    ) -> Result<(), NoMemory> {
-        Ok(())
-    }
-    /// Calls `f(va, entry)` for every non-zero leaf entry (present, or [`ptshare_paging::Entry::NoAccess`]).
-    pub(crate) fn present_in(&self, _start: u64, _end: u64, _f: &mut dyn FnMut(u64, Pte)) {}
-    /// The frame that `va` maps to, if an access (a write, if `write`) would succeed without a fault.
-    pub fn translate(&self, _va: u64, _write: bool) -> Option<Pfn> {
-        None
-    }
-    /// Faults in every page of the range; the caller holds `mmap_lock` (either way) and passes what it guards.
-    pub(crate) fn populate_range(
-        &self,
-        _set: &VmaSet<E>,
-        _start: u64,
-        _end: u64,
-        _write: bool,
-    ) -> Result<(), FaultOutcome> {
-        Ok(())
-    }
-    /// Drops every table of the user half (exit, exec). Flush or switch CR3 with the batch.
-    pub(crate) fn drop_user_tables(&self, batch: &mut FlushBatch<'_, E>) {
-        self.zap(0, 1 << 47, batch)
+
+    /// Notes that this mm reaches `tables` more tables; negative numbers wrap.
+    #[inline]
+    pub(crate) fn count_tables(&self, tables: u64) {
+        self.rec().table_pages.fetch_add(tables, Relaxed);
     }
 }

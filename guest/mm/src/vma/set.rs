@@ -326,11 +326,6 @@ impl<E: Env> VmaSet<E> {
         rec.vma_stride.store(core::mem::size_of::<Vma<E>>() as u64, Relaxed);
     }
 
-    /// The mm-table slot under which this list is registered with objects.
-    pub(crate) fn slot(&self) -> u32 {
-        self.slot
-    }
-
     /// Makes room in the index for `chunks` more, so that what follows cannot fail.
     pub(crate) fn reserve_chunks(&mut self, chunks: usize) -> Result<(), crate::NoMemory> {
         self.index.try_reserve(chunks).map_err(|_| crate::NoMemory)

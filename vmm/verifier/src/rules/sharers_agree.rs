@@ -1,8 +1,8 @@
 //! `sharers-agree` (prior art I16, I17). Reads: for each table with more than one parent, its address in every mm that
 //! reaches it, and the VMAs over its span there, clipped to the span: bounds, flags, object, offset.
 //!
-//! Neighbouring VMAs that could be one count as one, and VM_LOCKED may differ (mlock is not inherited). A table over shared
-//! mappings only belongs to their object and may lie at different addresses.
+//! Neighbouring VMAs that could be one count as one, and flags that concern no entry (hints, VM_LOCKED) may differ. A table
+//! over shared mappings only belongs to their object and may lie at different addresses.
 
 use ptshare_wire::vma::VM_SHARED;
 

@@ -1,7 +1,6 @@
-//! `table-present-count`. Reads: `aux` of every table, and its entries that are not zero. A root may count its kernel half
-//! or leave it out.
+//! `table-present-count`. Reads: `aux` of every table, and its entries that are not zero. Of a root
+//! only the user half counts.
 
-use ptshare_paging::Level;
 use ptshare_wire::FrameKind;
 
 use crate::census::Mm;
@@ -18,14 +17,10 @@ pub(crate) const RULE: RuleInfo = RuleInfo {
 /// Judges one table.
 pub(crate) fn table(table: &Table, frames: &Frames, mms: &[Mm], sink: &mut Sink) {
     let Some(frame) = frames.get(table.pfn).filter(|f| f.kind() == Some(FrameKind::Table)) else { return };
-    let counts = [table.nonzero, table.nonzero_all].map(u32::from);
-    if table.walked && !counts.contains(&frame.aux) {
+    let entries = u32::from(table.nonzero);
+    if table.walked && frame.aux != entries {
         sink.report(&RULE, || {
-            let expected = if table.level == Level::Pgd {
-                format!("aux = {} (user half) or {} (all)", counts[0], counts[1])
-            } else {
-                format!("aux = {}, the entries that are not zero", counts[0])
-            };
+            let expected = format!("aux = {entries}, the entries that are not zero");
             let finding = Finding::new(&RULE, expected, format!("aux = {}", frame.aux))
                 .va(table.base)
                 .level(table.level as u8)

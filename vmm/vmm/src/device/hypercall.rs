@@ -234,7 +234,7 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
             Answer::Result(0)
         }
         Request::Panic(pa) => {
-            let text = diagnose::epitaph(ram, &machine.symbols, pa).unwrap_or_else(|| {
+            let text = diagnose::epitaph(ram, &machine.symbols, pa, caller.vcpu).unwrap_or_else(|| {
                 let state =
                     caller.vcpu.map(|v| diagnose::vcpu_state(ram, &machine.symbols, v)).unwrap_or_default();
                 format!("guest kernel panicked, and its crash record at {pa:#x} does not lie in RAM\n{state}")
