@@ -16,7 +16,7 @@ use ptshare_paging::PAGE_SHIFT;
 use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, Op};
 use std::mem::{offset_of, size_of};
 
-/// Longest text of an event, a label or a log line; a longer one is a bug of the guest. Bytes.
+/// Longest text of an event, a label or a log line; the rest of a longer one is dropped. Bytes.
 const TEXT_MAX: u64 = 4096;
 /// Console output is taken in pieces of this many bytes.
 const OUTPUT_STEP: u64 = 64 << 10;
@@ -99,10 +99,8 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
         if ram.contains(pa, len) { Ok(()) } else { Err(format!("[{pa:#x}, +{len:#x}) is not RAM")) }
     };
     let text = |pa: u64, len: u64| {
-        if len > TEXT_MAX {
-            return Err(format!("a text of {len} bytes is longer than {TEXT_MAX}"));
-        }
-        let bytes = ram.read(pa, len).ok_or_else(|| format!("[{pa:#x}, +{len:#x}) is not RAM"))?;
+        range(pa, len)?;
+        let bytes = ram.read(pa, len.min(TEXT_MAX)).unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
     };
     Ok(match op {

@@ -56,7 +56,6 @@ fn values_that_mean_nothing_are_refused() {
         (Op::Checkpoint, [9, 0, 0], "reason 9"),
         (Op::Exit, [256, 0, 0], "exit status"),
         (Op::Log, [6, 0, 0], "log level 6"),
-        (Op::Event, [0, 4097, 0], "longer"),
         (Op::Copy, [0x1000, 0x1800, 0x1000], "overlap"),
         (Op::Census, [0x8000, 0, 0], "magic"),
     ] {
@@ -103,6 +102,14 @@ fn events_logs_and_marks_are_recorded() {
     assert_eq!(record.events[0].snapshot, None, "no census yet");
     assert_eq!(record.kernel_log, "scenario\n");
     assert!(record.first_user_us.is_some());
+}
+
+#[test]
+fn a_text_too_long_is_cut() {
+    let m = machine(b"");
+    m.ram.write(0x8000, &[b'x'; 5000]);
+    assert_eq!(ask(&m, Op::Event, &[0x8000, 5000]), Ok(0));
+    assert_eq!(m.record().events[0].line.len(), TEXT_MAX as usize);
 }
 
 #[test]
