@@ -101,7 +101,7 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
     let text = |pa: u64, len: u64| {
         range(pa, len)?;
         let bytes = ram.read(pa, len.min(TEXT_MAX)).unwrap_or_default();
-        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+        Ok::<_, String>(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
     };
     Ok(match op {
         Op::ConsoleWrite => {
