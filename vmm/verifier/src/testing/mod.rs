@@ -1,0 +1,11 @@
+//! What tests of the judge need, here and in other crates (feature `testing`): a synthetic guest ([`Builder`],
+//! [`sample`]) and seeded corruptions of any image ([`corruptions`], [`run_corruptions`]).
+
+mod builder;
+mod crimes;
+mod sample;
+mod scout;
+
+pub use builder::{Builder, Guest, MmIndex};
+pub use crimes::{Corruption, Trial, Verdict, corruptions, run_corruptions};
+pub use sample::sample;
