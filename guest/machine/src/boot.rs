@@ -181,9 +181,14 @@ pub fn info() -> &'static BootInfo {
     INFO.get().expect("boot information is set before the kernel starts")
 }
 
+fn cmdline() -> &'static str {
+    let bytes = CMDLINE.get().map_or(&[][..], |bytes| bytes);
+    core::str::from_utf8(bytes.split(|&b| b == 0).next().unwrap_or(&[])).unwrap_or("")
+}
+
 /// The value of `name=value` on the command line.
 pub fn option(name: &str) -> Option<&'static str> {
-    info().cmdline.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    cmdline().split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The value of `name=NUMBER` on the command line, 0 when absent or malformed.
@@ -218,10 +223,7 @@ extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
     };
     set_up_memory(memmap, ram_end.min(LINEAR_MAX_BYTES), initramfs_pa, initramfs_bytes);
     INFO.call_once(|| BootInfo {
-        // SAFETY: the bytes were checked for UTF-8 when they were taken, and live in a static.
-        cmdline: CMDLINE.get().map_or("", |bytes| {
-            core::str::from_utf8(bytes.split(|&b| b == 0).next().unwrap_or(&[])).unwrap_or("")
-        }),
+        cmdline: cmdline(),
         // SAFETY: the module lies in RAM that is reserved for it below.
         initramfs: unsafe {
             core::slice::from_raw_parts(phys::virt(initramfs_pa) as *const u8, initramfs_bytes as usize)
@@ -274,8 +276,10 @@ fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initra
             add(start, end);
         }
     }
+    assert!(count > 0 && pieces[0].0 < 1 << 30, "the machine has no RAM above the kernel");
     let largest = (0..count).max_by_key(|&i| pieces[i].1 - pieces[i].0).expect("the machine has RAM above the kernel");
-    map_linear(memmap, ram_end, &mut pieces[largest].0);
+    // Tables come from the first piece: it lies in the first GiB, which is mapped already.
+    map_linear(memmap, ram_end, &mut pieces[0].0);
     let frames = ram_end / PAGE_BYTES;
     let array = pieces[largest].0;
     let array_end = (array + frames * FRAME_META_BYTES).next_multiple_of(PAGE_BYTES);
@@ -300,10 +304,22 @@ fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initra
     Machine.allocator().lock().attach(&CENSUS, KERNEL_RESERVE_FRAMES.min(ram_frames / 16));
 }
 
-/// Extends the linear map over all RAM: one entry a GiB, or a table of 2 MiB leaves taken from `*free`.
+/// Extends the linear map over all RAM: by the tables that our VMM has built (`linear_pud=`), else by one entry a GiB,
+/// else by a table of 2 MiB leaves for each GiB, taken from `*free` in the first GiB.
 fn map_linear(memmap: &[MemmapEntry], ram_end: u64, free: &mut u64) {
     const GIB: u64 = 1 << 30;
     let flags = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | Pte::HUGE | Pte::GLOBAL | Pte::NO_EXEC;
+    let built = number("linear_pud");
+    if built != 0 {
+        let pud = Pte::new(Pfn(built / PAGE_BYTES), Pte::PRESENT | Pte::WRITE | Pte::ACCESSED);
+        // SAFETY: a static table of atomics; the new tables map the first GiB as the old ones do.
+        unsafe {
+            boot_pgd[(LINEAR_BASE >> 39) as usize & 511].store(pud.0, Relaxed);
+            boot_pgd[0].store(0, Relaxed);
+        }
+        cpu::flush_all();
+        return;
+    }
     // CPUID 0x80000001 EDX bit 26: 1 GiB pages (SDM 2A, CPUID).
     let huge = cpu::cpuid(0x8000_0001).3 & (1 << 26) != 0;
     for gib in 1..ram_end.div_ceil(GIB) {

@@ -9,7 +9,8 @@
 //! | [`MODLIST_PA`] | one module: the initramfs |
 //! | [`CMDLINE_PA`] | command line, NUL-terminated, at most [`CMDLINE_MAX`] bytes |
 //! | `KERNEL_PHYS_LOAD` on | the kernel image, as its program headers say |
-//! | top of low RAM, rounded down to 2 MiB | the initramfs |
+//! | top of low RAM ([`linear_tables`]) | page tables of the guest's linear map, so that a guest with much RAM boots as fast as a small one |
+//! | below them, rounded down to 2 MiB | the initramfs |
 
 use crate::error::VmmError;
 use crate::ram::{GuestRam, ranges};
@@ -21,9 +22,10 @@ use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use object::elf::{EM_X86_64, ET_EXEC, PT_LOAD};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use ptshare_paging::PAGE_BYTES;
+use ptshare_paging::{ENTRIES, PAGE_BYTES, Pa, Pte};
 use ptshare_wire::layout::{KERNEL_PHYS_LOAD, LOW_RAM_END};
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::Path;
 use vm_memory::GuestAddress;
 
@@ -53,9 +55,14 @@ pub fn memmap(mem_bytes: u64) -> Vec<(u64, u64, u32)> {
         (0, CONVENTIONAL_END, E820_RAM),
         (CONVENTIONAL_END, KERNEL_PHYS_LOAD - CONVENTIONAL_END, E820_RESERVED),
     ];
+    let tables = linear_tables(mem_bytes);
     for piece in ranges(mem_bytes) {
         let start = piece.start.max(KERNEL_PHYS_LOAD);
-        map.push((start, piece.end - start, E820_RAM));
+        let end = if piece.end == tables.end { tables.start } else { piece.end };
+        map.push((start, end - start, E820_RAM));
+        if piece.end == tables.end {
+            map.push((tables.start, tables.end - tables.start, E820_RESERVED));
+        }
         if piece.end == LOW_RAM_END {
             map.push((LOW_RAM_END, ptshare_wire::layout::HIGH_RAM_START - LOW_RAM_END, E820_RESERVED));
         }
@@ -63,9 +70,42 @@ pub fn memmap(mem_bytes: u64) -> Vec<(u64, u64, u32)> {
     map
 }
 
-/// Where an initramfs of `len` bytes goes: the top of low RAM, rounded down to 2 MiB.
+/// Where the tables of the linear map lie: one PUD page, then one PMD page for each GiB of physical address space up to
+/// the end of RAM.
+pub fn linear_tables(mem_bytes: u64) -> Range<u64> {
+    let end = mem_bytes.min(LOW_RAM_END) & !(PAGE_BYTES - 1);
+    let top = ranges(mem_bytes).last().map_or(0, |piece| piece.end);
+    let pages = 1 + top.div_ceil(1 << 30);
+    end.saturating_sub(pages * PAGE_BYTES)..end
+}
+
+/// Writes the tables of the linear map: all RAM in 2 MiB leaves, supervisor, writable, no execute.
+fn write_linear_tables(ram: &GuestRam) -> Result<(), VmmError> {
+    const LEAF: u64 =
+        Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | Pte::HUGE | Pte::GLOBAL | Pte::NO_EXEC;
+    let tables = linear_tables(ram.bytes());
+    let full = || VmmError::NoRoom("the tables of the linear map do not fit into low RAM".into());
+    let mut pud = [0_u64; ENTRIES];
+    for piece in ranges(ram.bytes()) {
+        for gib in piece.start >> 30..piece.end.div_ceil(1 << 30) {
+            let table = Pa(tables.start + (1 + gib) * PAGE_BYTES).pfn();
+            let words: Vec<u8> = (0..ENTRIES as u64)
+                .flat_map(|i| Pte::new(Pa((gib << 30) + (i << 21)).pfn(), LEAF).0.to_le_bytes())
+                .collect();
+            *pud.get_mut(gib as usize).ok_or_else(full)? =
+                Pte::new(table, Pte::PRESENT | Pte::WRITE | Pte::ACCESSED).0;
+            if !ram.write(table.pa().0, &words) {
+                return Err(full());
+            }
+        }
+    }
+    let words: Vec<u8> = pud.iter().flat_map(|word| word.to_le_bytes()).collect();
+    if ram.write(tables.start, &words) { Ok(()) } else { Err(full()) }
+}
+
+/// Where an initramfs of `len` bytes goes: below the tables of the linear map, rounded down to 2 MiB.
 pub fn initramfs_pa(mem_bytes: u64, len: u64) -> Option<u64> {
-    mem_bytes.min(LOW_RAM_END).checked_sub(len).map(|pa| pa & !(MODULE_ALIGN - 1))
+    linear_tables(mem_bytes).start.checked_sub(len).map(|pa| pa & !(MODULE_ALIGN - 1))
 }
 
 /// Loads the kernel image; gives its 32-bit entry point and the first byte after it.
@@ -127,6 +167,7 @@ pub fn write_tables(
         put(GDT_PA + 8 * i as u64, &word.to_le_bytes())?;
     }
     put(CMDLINE_PA, cmdline.as_bytes())?;
+    write_linear_tables(ram)?;
 
     let map: Vec<_> = memmap(ram.bytes())
         .into_iter()
@@ -171,14 +212,28 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_map_names_every_byte_of_ram() {
+    fn the_memory_map_names_all_ram_but_the_tables() {
         const LOW: (u64, u64) = (0, CONVENTIONAL_END);
         const MIB: u64 = 1 << 20;
         const GIB: u64 = 1 << 30;
-        assert_eq!(ram_of(512 * MIB), [LOW, (MIB, 512 * MIB)]);
-        assert_eq!(ram_of(3 * GIB), [LOW, (MIB, 3 * GIB)]);
-        assert_eq!(ram_of(4 * GIB), [LOW, (MIB, 3 * GIB), (4 * GIB, 5 * GIB)]);
-        assert_eq!(ram_of(64 * GIB), [LOW, (MIB, 3 * GIB), (4 * GIB, 65 * GIB)]);
+        const PAGE: u64 = PAGE_BYTES;
+        assert_eq!(ram_of(512 * MIB), [LOW, (MIB, 512 * MIB - 2 * PAGE)]);
+        assert_eq!(ram_of(3 * GIB), [LOW, (MIB, 3 * GIB - 4 * PAGE)]);
+        assert_eq!(ram_of(4 * GIB), [LOW, (MIB, 3 * GIB - 6 * PAGE), (4 * GIB, 5 * GIB)]);
+        assert_eq!(ram_of(64 * GIB), [LOW, (MIB, 3 * GIB - 66 * PAGE), (4 * GIB, 65 * GIB)]);
+    }
+
+    #[test]
+    fn the_linear_map_reaches_the_last_byte_of_ram() {
+        let mem = 4_u64 << 30;
+        let ram = GuestRam::new(mem).unwrap();
+        write_linear_tables(&ram).unwrap();
+        for pa in [0, (3 << 30) - 1, 4 << 30, (5 << 30) - 1] {
+            let pud = Pte(ram.read_u64(linear_tables(mem).start + 8 * (pa >> 30)).unwrap());
+            let pmd = Pte(ram.read_u64(pud.pfn().pa().0 + 8 * (pa >> 21 & 511)).unwrap());
+            assert_eq!(pmd.pfn().pa().0, pa & !((2 << 20) - 1));
+        }
+        assert_eq!(ram.read_u64(linear_tables(mem).start + 8 * 3), Some(0), "the device hole stays unmapped");
     }
 
     #[test]
@@ -198,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn the_initramfs_lies_at_the_top_of_low_ram() {
+    fn the_initramfs_lies_below_the_tables() {
         assert_eq!(initramfs_pa(512 << 20, 1), Some(510 << 20));
-        assert_eq!(initramfs_pa(512 << 20, 2 << 20), Some(510 << 20));
+        assert_eq!(initramfs_pa(512 << 20, 2 << 20), Some(508 << 20));
         assert_eq!(initramfs_pa(64 << 30, (2 << 20) + 1), Some((3 << 30) - (4 << 20)));
         assert_eq!(initramfs_pa(16 << 20, 17 << 20), None);
     }
@@ -215,7 +270,7 @@ mod tests {
         assert_eq!(word(START_INFO_PA + 16), MODLIST_PA);
         assert_eq!(word(START_INFO_PA + 24), CMDLINE_PA);
         assert_eq!(word(START_INFO_PA + 40), MEMMAP_PA);
-        assert_eq!(word(START_INFO_PA + 48), 3, "memmap_entries");
+        assert_eq!(word(START_INFO_PA + 48), 4, "memmap_entries");
         assert_eq!((word(MODLIST_PA), word(MODLIST_PA + 8)), (62 << 20, 6));
         assert_eq!(ram.read(62 << 20, 6).unwrap(), b"070701");
         assert_eq!(ram.read(CMDLINE_PA, 4).unwrap(), b"a=b\0");

@@ -1,7 +1,7 @@
 //! The guest kernel's command line, built from the configuration.
 //!
 //! `sharing=.. tsc_khz=.. realtime_ns=.. verify=off|exit verify_faults=N stdin=tty|pipe stdout=.. stderr=.. rows=R
-//! cols=C cpus=N loglevel=L`, then the user's own words.
+//! cols=C cpus=N loglevel=L linear_pud=PA`, then the user's own words.
 
 use crate::config::{Config, VerifyMode};
 use std::fmt::Write;
@@ -26,6 +26,7 @@ pub fn build(config: &Config, host: &HostFacts) -> String {
         let _ = write!(line, " tsc_khz={}", host.tsc_khz);
     }
     let _ = write!(line, " realtime_ns={}", host.realtime_ns);
+    let _ = write!(line, " linear_pud={}", crate::boot::linear_tables(config.mem_bytes).start);
     let (verify, faults) = match config.verify {
         VerifyMode::Off => ("off", 0),
         VerifyMode::Exit => ("exit", 0),
@@ -63,8 +64,8 @@ mod tests {
         };
         assert_eq!(
             build(&config, &host),
-            "sharing=pte tsc_khz=2000000 realtime_ns=17 verify=exit verify_faults=50 stdin=tty stdout=pipe \
-             stderr=pipe rows=24 cols=80 cpus=1 loglevel=2 init=/bin/x"
+            "sharing=pte tsc_khz=2000000 realtime_ns=17 linear_pud=536862720 verify=exit verify_faults=50 stdin=tty \
+             stdout=pipe stderr=pipe rows=24 cols=80 cpus=1 loglevel=2 init=/bin/x"
         );
     }
 

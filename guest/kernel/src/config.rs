@@ -1,0 +1,69 @@
+//! Boot options: read once, then plain loads.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use ptshare_machine::{Machine, boot};
+use ptshare_mm::{Env, Sharing};
+
+static SHARING: AtomicU8 = AtomicU8::new(1);
+static SMALL_TABLES: AtomicU32 = AtomicU32::new(DEFAULT_SMALL_TABLES);
+static VERIFY_EXIT: AtomicBool = AtomicBool::new(true);
+static VERIFY_FAULTS: AtomicU64 = AtomicU64::new(0);
+static RESERVE: AtomicU64 = AtomicU64::new(0);
+
+/// Fork copies the PTE pages of an mm that has at most this many ("only has 3 pte pages", the 2003 paper, section 6).
+const DEFAULT_SMALL_TABLES: u32 = 3;
+
+/// Reads the command line.
+pub fn init() {
+    let sharing = match boot::option("sharing") {
+        Some("none") => 0,
+        Some("tree") => 2,
+        Some("pte") | None => 1,
+        Some(other) => {
+            klog!(2, "sharing={other} is unknown (none, pte or tree): using pte");
+            1
+        }
+    };
+    SHARING.store(sharing, Relaxed);
+    boot::census().sharing.store(u64::from(sharing), Relaxed);
+    if let Some(n) = boot::option("small_tables").and_then(|v| v.parse().ok()) {
+        SMALL_TABLES.store(n, Relaxed);
+    }
+    VERIFY_EXIT.store(boot::option("verify") != Some("off"), Relaxed);
+    VERIFY_FAULTS.store(boot::number("verify_faults"), Relaxed);
+    RESERVE.store(Machine.allocator().lock().reserve(), Relaxed);
+}
+
+/// How fork treats page tables (`sharing=none|pte|tree`).
+#[inline]
+pub fn sharing() -> Sharing {
+    match SHARING.load(Relaxed) {
+        0 => Sharing::None,
+        2 => Sharing::Tree,
+        _ => Sharing::Pte,
+    }
+}
+
+/// Fork copies instead of sharing up to this many PTE pages (`small_tables=N`).
+#[inline]
+pub fn small_tables() -> u32 {
+    SMALL_TABLES.load(Relaxed)
+}
+
+/// Verify at process exits (`verify=off` switches it off)?
+#[inline]
+pub fn verify_exit() -> bool {
+    VERIFY_EXIT.load(Relaxed)
+}
+
+/// Verify every this many faults, 0 for never (`verify_faults=N`).
+#[inline]
+pub fn verify_faults() -> u64 {
+    VERIFY_FAULTS.load(Relaxed)
+}
+
+/// Frames that the allocator keeps for the kernel.
+#[inline]
+pub fn reserve_frames() -> u64 {
+    RESERVE.load(Relaxed)
+}

@@ -1,0 +1,3 @@
+//! Devices that are ptshare's own.
+
+pub mod ptshare;

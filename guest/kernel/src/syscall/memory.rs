@@ -1,0 +1,136 @@
+//! The calls that change an address space: argument decoding; the work is `ptshare_mm`'s.
+
+use super::{Args, SysResult};
+use crate::fs::File;
+use crate::task::current;
+use crate::{KMm, heap_room};
+use alloc::sync::Arc;
+use ptshare_abi::Errno;
+use ptshare_abi::sys::general as abi;
+use ptshare_machine::trap::TrapFrame;
+use ptshare_machine::uaccess;
+use ptshare_mm::error::MmError;
+use ptshare_mm::MapRequest;
+use ptshare_paging::PAGE_BYTES;
+
+fn mm() -> Arc<KMm> {
+    current().process.mm()
+}
+
+fn done(result: Result<(), MmError>) -> SysResult {
+    result?;
+    Ok(0)
+}
+
+/// mmap(2).
+pub fn mmap(a: &Args, _: &mut TrapFrame) -> SysResult {
+    let [addr, len, prot, flags, fd, offset] = *a;
+    if offset & (PAGE_BYTES - 1) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    heap_room()?;
+    let mut request = MapRequest::anonymous(len, prot);
+    request.addr = addr;
+    request.flags = flags;
+    let file;
+    if flags & u64::from(abi::MAP_ANONYMOUS) == 0 {
+        file = current().process.files().get(fd as i32)?;
+        request.object = Some((mappable(&file)?, offset / PAGE_BYTES));
+        request.file_readable = file.readable();
+        request.file_writable = file.writable();
+        if !request.file_readable {
+            return Err(Errno::EACCES.into());
+        }
+    }
+    Ok(mm().mmap(request)?)
+}
+
+/// What a file gives to map.
+fn mappable(file: &File) -> Result<Arc<crate::KObject>, Errno> {
+    file.mmap_object()
+}
+
+/// munmap(2).
+pub fn munmap(a: &Args, _: &mut TrapFrame) -> SysResult {
+    done(mm().munmap(a[0], a[1]))
+}
+
+/// mprotect(2).
+pub fn mprotect(a: &Args, _: &mut TrapFrame) -> SysResult {
+    heap_room()?;
+    done(mm().mprotect(a[0], a[1], a[2]))
+}
+
+/// mremap(2).
+pub fn mremap(a: &Args, _: &mut TrapFrame) -> SysResult {
+    heap_room()?;
+    Ok(mm().mremap(a[0], a[1], a[2], a[3], a[4])?)
+}
+
+/// madvise(2).
+pub fn madvise(a: &Args, _: &mut TrapFrame) -> SysResult {
+    done(mm().madvise(a[0], a[1], a[2] as i32))
+}
+
+/// brk(2): the new break, or the old one when it cannot move.
+pub fn brk(a: &Args, _: &mut TrapFrame) -> SysResult {
+    Ok(mm().brk(a[0]))
+}
+
+/// mincore(2).
+pub fn mincore(a: &Args, _: &mut TrapFrame) -> SysResult {
+    let [addr, len, vec, ..] = *a;
+    // One byte a page goes out in pieces, so that no lock is held while user memory is touched.
+    let mut at = addr;
+    let end = addr.checked_add(len).ok_or(Errno::ENOMEM)?;
+    let mm = mm();
+    let mut piece = [0_u8; 512];
+    mm.mincore(addr, 0, &mut |_| Ok(()))?;
+    while at < end {
+        let pages = (end - at).div_ceil(PAGE_BYTES).min(piece.len() as u64);
+        let mut n = 0;
+        mm.mincore(at, (pages * PAGE_BYTES).min(end - at), &mut |byte| {
+            if let Some(slot) = piece.get_mut(n) {
+                *slot = byte;
+            }
+            n += 1;
+            Ok(())
+        })?;
+        uaccess::copy_out(vec + (at - addr) / PAGE_BYTES, &piece[..pages as usize])?;
+        at += pages * PAGE_BYTES;
+    }
+    Ok(0)
+}
+
+/// msync(2).
+pub fn msync(a: &Args, _: &mut TrapFrame) -> SysResult {
+    done(mm().msync(a[0], a[1], a[2] as i32))
+}
+
+/// mlock(2).
+pub fn mlock(a: &Args, _: &mut TrapFrame) -> SysResult {
+    done(mm().mlock(a[0], a[1], false))
+}
+
+/// mlock2(2).
+pub fn mlock2(a: &Args, _: &mut TrapFrame) -> SysResult {
+    if a[2] & !u64::from(abi::MLOCK_ONFAULT) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    done(mm().mlock(a[0], a[1], a[2] != 0))
+}
+
+/// munlock(2).
+pub fn munlock(a: &Args, _: &mut TrapFrame) -> SysResult {
+    done(mm().munlock(a[0], a[1]))
+}
+
+/// mlockall(2).
+pub fn mlockall(a: &Args, _: &mut TrapFrame) -> SysResult {
+    done(mm().mlockall(a[0] as i32))
+}
+
+/// munlockall(2).
+pub fn munlockall(_: &Args, _: &mut TrapFrame) -> SysResult {
+    done(mm().munlockall())
+}

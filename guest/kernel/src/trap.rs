@@ -1,0 +1,76 @@
+//! From traps to what the kernel makes of them.
+
+use crate::task::{self, current};
+use crate::{signal, verify};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_abi::sys::general as abi;
+use ptshare_machine::trap::{PF_FETCH, PF_WRITE, TrapFrame};
+use ptshare_machine::{Machine, boot};
+use ptshare_mm::{Access, Env, FaultOutcome};
+
+/// A page fault in user mode.
+pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
+    let access =
+        Access { write: frame.error & PF_WRITE != 0, exec: frame.error & PF_FETCH != 0 };
+    let outcome = current().process.mm().fault(addr, access);
+    match outcome {
+        FaultOutcome::Resolved => {}
+        FaultOutcome::SegvMapErr => segv(frame, addr, abi::SEGV_MAPERR),
+        FaultOutcome::SegvAccErr => segv(frame, addr, abi::SEGV_ACCERR),
+        FaultOutcome::BusAdrErr => signal::force_fault(abi::SIGBUS, abi::BUS_ADRERR as i32, addr, frame),
+        FaultOutcome::OutOfMemory => {
+            Machine.stats().oom_kills.fetch_add(1, Relaxed);
+            signal::force_kill();
+        }
+    }
+    verify::after_fault(Machine.stats().page_faults.load(Relaxed));
+}
+
+#[cold]
+fn segv(frame: &TrapFrame, addr: u64, code: u32) {
+    signal::force_fault(abi::SIGSEGV, code as i32, addr, frame);
+}
+
+/// Any other exception in user mode, by its vector (SDM 3A, "Exceptions and Interrupts").
+#[cold]
+pub fn exception(frame: &mut TrapFrame) {
+    let rip = frame.rip;
+    let (sig, code, addr) = match frame.vector {
+        0 => (abi::SIGFPE, abi::FPE_INTDIV as i32, rip),
+        1 => (abi::SIGTRAP, abi::TRAP_TRACE as i32, rip),
+        3 => (abi::SIGTRAP, abi::SI_KERNEL as i32, 0),
+        4 => (abi::SIGSEGV, abi::SI_KERNEL as i32, 0),
+        5 => (abi::SIGSEGV, abi::SI_KERNEL as i32, 0),
+        6 => (abi::SIGILL, abi::ILL_ILLOPN as i32, rip),
+        16 => (abi::SIGFPE, abi::FPE_FLTINV as i32, rip),
+        17 => (abi::SIGBUS, abi::BUS_ADRALN as i32, 0),
+        19 => (abi::SIGFPE, abi::FPE_FLTINV as i32, rip),
+        11 | 12 => (abi::SIGBUS, abi::SI_KERNEL as i32, 0),
+        _ => (abi::SIGSEGV, abi::SI_KERNEL as i32, 0),
+    };
+    signal::force_fault(sig, code, addr, frame);
+}
+
+/// The last step before user mode.
+#[inline]
+pub fn return_to_user(frame: &mut TrapFrame) {
+    task::return_to_user(frame);
+}
+
+/// A system call touches user memory that the tables do not allow yet. Gives whether a retry will work.
+pub fn uaccess_fault(addr: u64, write: bool) -> bool {
+    if addr >= ptshare_paging::USER_END {
+        return false;
+    }
+    current().process.mm().fault(addr, Access { write, exec: false }) == FaultOutcome::Resolved
+}
+
+/// A task runs for the first time: the switch that started it ends here.
+pub fn new_task() {
+    task::sched::finish_first_switch();
+}
+
+/// The kernel is dying: which process ran?
+pub fn panicked() -> u64 {
+    boot::current_pid()
+}
