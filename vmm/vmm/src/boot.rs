@@ -121,7 +121,7 @@ pub fn load_kernel(ram: &GuestRam, path: &Path, image: &[u8]) -> Result<(u32, u6
     if elf.elf_header().e_machine(endian) != EM_X86_64 || elf.elf_header().e_type(endian) != ET_EXEC {
         return Err(bad("is no x86-64 kernel image but some other ELF file".into()));
     }
-    let low_end = ram.bytes().min(LOW_RAM_END);
+    let low_end = linear_tables(ram.bytes()).start;
     for header in elf.elf_program_headers().iter().filter(|h| h.p_type(endian) == PT_LOAD) {
         let (start, len) = (header.p_paddr(endian), header.p_memsz(endian));
         let end = start.checked_add(len).filter(|&end| start >= KERNEL_PHYS_LOAD && end <= low_end);
