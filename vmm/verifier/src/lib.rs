@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dump;
+pub mod inspect;
 pub mod report;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

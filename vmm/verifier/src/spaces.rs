@@ -190,11 +190,8 @@ impl<'a> Walker<'a> {
                 return Some(0);
             }
         }
-        if *self.budget < ENTRIES as u64 {
-            census_is_sound::budget(mm.id, self.sink);
-            return None;
-        }
-        *self.budget -= ENTRIES as u64;
+        // One for the visit; a scan costs a table's worth more.
+        self.spend(1, mm)?;
         let before = self.sink.total();
         let shared = table.parents > 1 && mm.vmas_sound && level != Level::Pgd;
         let agrees = shared && self.meet_sharers(m, index, level, base);
@@ -205,6 +202,7 @@ impl<'a> Walker<'a> {
         {
             return Some(*tables);
         }
+        self.spend(ENTRIES as u64, mm)?;
         let tables = self.entries(m, index, level, base, rights)?;
         if agrees
             && self.sink.total() == before
@@ -213,6 +211,18 @@ impl<'a> Walker<'a> {
             seen.clean.push((rights, tables));
         }
         Some(tables)
+    }
+
+    /// Takes from the budget; `None`, with a finding, once it does not suffice.
+    fn spend(&mut self, entries: u64, mm: &Mm) -> Option<()> {
+        match self.budget.checked_sub(entries) {
+            Some(left) => *self.budget = left,
+            None => {
+                census_is_sound::budget(mm.id, self.sink);
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// Compares this mm's view of a shared table with the first sharer's; true if there is nothing between them.

@@ -1,0 +1,86 @@
+//! Corruptions of the records of mms, CPUs and the census.
+
+use std::mem::{offset_of, size_of};
+
+use ptshare_paging::Level;
+use ptshare_wire::{CensusHeader, CpuRec, MmRec, VmaRec};
+
+use super::{add_to_header, set_aux};
+use crate::testing::scout::Scout;
+use crate::view::{Image, PhysView};
+
+// counters of tables and mms
+
+pub(super) fn present_count_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    let table = s.graph.tables.iter().find(|t| t.level == Level::Pte)?;
+    set_aux(image, s, table.pfn, u32::from(table.nonzero) + 1)
+}
+
+pub(super) fn table_pages_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    let pages = s.mms.first()?.table_pages;
+    image.write_u64(s.mm_field(0, offset_of!(MmRec, table_pages)), pages + 1).then_some(())
+}
+
+// cpu-runs-its-mm
+
+/// An online CPU in an mm: its number, and the address of its record.
+fn busy_cpu(s: &Scout) -> Option<(usize, u64)> {
+    let index = s.cpus.iter().position(|c| c.online && c.mm_slot != 0)?;
+    Some((index, s.census.cpu_table + (index * size_of::<CpuRec>()) as u64))
+}
+
+pub(super) fn cpu_claims_another_mm(image: &mut Image, s: &Scout) -> Option<()> {
+    let (index, pa) = busy_cpu(s)?;
+    let now = s.cpus[index].mm_slot;
+    let other = s.mms.iter().map(|mm| u64::from(mm.id.slot) + 1).find(|slot| *slot != now).unwrap_or(0);
+    image.write_u64(pa + offset_of!(CpuRec, mm_slot) as u64, other).then_some(())
+}
+
+pub(super) fn cpu_missing_from_mask(image: &mut Image, s: &Scout) -> Option<()> {
+    let (index, _) = busy_cpu(s)?;
+    let mm = s.mms.iter().position(|mm| u64::from(mm.id.slot) + 1 == s.cpus[index].mm_slot)?;
+    let mask = s.mms[mm].cpumask & !(1 << index);
+    image.write_u64(s.mm_field(mm, offset_of!(MmRec, cpumask)), mask).then_some(())
+}
+
+// vma-list-sorted
+
+pub(super) fn vma_count_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    let count = s.mms.first()?.vmas.len() as u64;
+    image.write_u64(s.mm_field(0, offset_of!(MmRec, vma_count)), count + 1).then_some(())
+}
+
+pub(super) fn vmas_swapped(image: &mut Image, s: &Scout) -> Option<()> {
+    let mm = s.mms.iter().position(|mm| mm.vmas.len() > 1)?;
+    let (a, b) = (s.vma_pa(image, mm, 0)?, s.vma_pa(image, mm, 1)?);
+    for field in (0..size_of::<VmaRec>() as u64).step_by(8) {
+        let (x, y) = (image.read_u64(a + field)?, image.read_u64(b + field)?);
+        image.write_u64(a + field, y);
+        image.write_u64(b + field, x);
+    }
+    Some(())
+}
+
+pub(super) fn vma_end_unaligned(image: &mut Image, s: &Scout) -> Option<()> {
+    let end = s.mms.first()?.vmas.first()?.end;
+    let pa = s.vma_pa(image, 0, 0)? + offset_of!(VmaRec, end) as u64;
+    image.write_u64(pa, end - 1).then_some(())
+}
+
+// census-is-sound
+
+pub(super) fn magic_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    add_to_header(image, s, offset_of!(CensusHeader, magic), 1)
+}
+
+pub(super) fn vma_index_wild(image: &mut Image, s: &Scout) -> Option<()> {
+    image.write_u64(s.mm_field(0, offset_of!(MmRec, vma_index)), 0xdead_beef).then_some(())
+}
+
+pub(super) fn frame_array_wild(image: &mut Image, s: &Scout) -> Option<()> {
+    add_to_header(image, s, offset_of!(CensusHeader, frame_array), 1 << 50)
+}
+
+pub(super) fn slots_absurd(image: &mut Image, s: &Scout) -> Option<()> {
+    add_to_header(image, s, offset_of!(CensusHeader, mm_high), 1 << 40)
+}

@@ -1,0 +1,127 @@
+//! Corruptions of frame metadata and of the sums over it.
+
+use std::mem::offset_of;
+
+use ptshare_paging::{Level, Pte};
+use ptshare_wire::CensusHeader;
+use ptshare_wire::frame::{FLAG_IN_CACHE, FrameKind, state};
+
+use super::entries::plant;
+use super::{add_to_header, first_frame, leaf, set_aux, set_entry, set_kind, set_refs, set_state};
+use crate::testing::scout::Scout;
+use crate::view::Image;
+
+// table-refs-equal-parents
+
+pub(super) fn table_refs_one_more(image: &mut Image, s: &Scout) -> Option<()> {
+    let table = s.graph.tables.iter().find(|t| t.level == Level::Pte && t.parents == 1)?;
+    set_refs(image, s, table.pfn, table.parents + 1)
+}
+
+pub(super) fn shared_table_refs_one_less(image: &mut Image, s: &Scout) -> Option<()> {
+    let table = s.graph.tables.iter().find(|t| t.parents > 1)?;
+    set_refs(image, s, table.pfn, table.parents - 1)
+}
+
+pub(super) fn root_refs_zero(image: &mut Image, s: &Scout) -> Option<()> {
+    set_refs(image, s, s.mms.first()?.root, 0)
+}
+
+// leaf-refs-equal-maps
+
+pub(super) fn anon_refs_one_more(image: &mut Image, s: &Scout) -> Option<()> {
+    let pfn = first_frame(s, |_, f| f.kind() == Some(FrameKind::Anon) && f.maps > 0)?;
+    set_refs(image, s, pfn, s.frames.get(pfn)?.refs + 1)
+}
+
+pub(super) fn anon_refs_zero(image: &mut Image, s: &Scout) -> Option<()> {
+    let pfn = first_frame(s, |_, f| f.kind() == Some(FrameKind::Anon) && f.maps > 0)?;
+    set_refs(image, s, pfn, 0)
+}
+
+pub(super) fn cache_reference_forgotten(image: &mut Image, s: &Scout) -> Option<()> {
+    let pfn = first_frame(s, |_, f| f.kind() == Some(FrameKind::Cache) && f.in_cache() && f.maps > 0)?;
+    set_state(image, s, pfn, |old| old & !FLAG_IN_CACHE)
+}
+
+pub(super) fn zero_page_hold_forgotten(image: &mut Image, s: &Scout) -> Option<()> {
+    set_aux(image, s, s.census.zero_page, s.frames.get(s.census.zero_page)?.aux.checked_sub(1)?)
+}
+
+pub(super) fn leaf_cleared_without_put(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| p.level == Level::Pte && s.maps(p, FrameKind::Anon))?;
+    set_entry(image, victim, Pte::ABSENT)?;
+    set_aux(image, s, victim.table, s.frames.get(victim.table)?.aux - 1)
+}
+
+// free-frames-unreferenced
+
+pub(super) fn leaf_to_free_frame(image: &mut Image, s: &Scout) -> Option<()> {
+    plant(image, s, first_frame(s, |_, f| f.kind() == Some(FrameKind::Free) && f.is_head())?)
+}
+
+pub(super) fn leaf_to_virgin_frame(image: &mut Image, s: &Scout) -> Option<()> {
+    plant(image, s, s.census.ram.iter().find(|r| r.virgin < r.end)?.virgin)
+}
+
+pub(super) fn free_frame_counted(image: &mut Image, s: &Scout) -> Option<()> {
+    set_refs(image, s, first_frame(s, |_, f| f.kind() == Some(FrameKind::Free))?, 1)
+}
+
+pub(super) fn mapped_frame_freed(image: &mut Image, s: &Scout) -> Option<()> {
+    let pfn = first_frame(s, |_, f| f.kind() == Some(FrameKind::Anon) && f.maps > 0)?;
+    set_state(image, s, pfn, |_| 0)?;
+    set_refs(image, s, pfn, 0)
+}
+
+pub(super) fn table_freed(image: &mut Image, s: &Scout) -> Option<()> {
+    let table = s.graph.tables.iter().find(|t| t.level == Level::Pte)?;
+    set_state(image, s, table.pfn, |_| 0)?;
+    set_refs(image, s, table.pfn, 0)
+}
+
+// frame-has-one-state
+
+pub(super) fn kind_unknown(image: &mut Image, s: &Scout) -> Option<()> {
+    let pfn = first_frame(s, |_, f| f.kind() == Some(FrameKind::Anon))?;
+    set_kind(image, s, pfn, 7)
+}
+
+pub(super) fn table_called_anon(image: &mut Image, s: &Scout) -> Option<()> {
+    let table = s.graph.tables.iter().find(|t| t.level == Level::Pte)?;
+    set_kind(image, s, table.pfn, FrameKind::Anon as u8)
+}
+
+pub(super) fn second_zero_page(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| s.maps(p, FrameKind::Anon) && !p.word.writable())?;
+    set_kind(image, s, victim.word.pfn().0, FrameKind::Zero as u8)
+}
+
+// frames-add-up
+
+pub(super) fn free_count_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    add_to_header(image, s, offset_of!(CensusHeader, free_frames), 1)
+}
+
+pub(super) fn kernel_count_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    add_to_header(image, s, offset_of!(CensusHeader, kernel_frames), 1)
+}
+
+/// A free block of one frame.
+fn free_page(s: &Scout) -> Option<u64> {
+    first_frame(s, |_, f| f.kind() == Some(FrameKind::Free) && f.is_head() && f.level() == 0)
+}
+
+pub(super) fn table_lost(image: &mut Image, s: &Scout) -> Option<()> {
+    set_state(image, s, free_page(s)?, |_| state(FrameKind::Table, 1, 0))?;
+    add_to_header(image, s, offset_of!(CensusHeader, free_frames), u64::MAX)
+}
+
+pub(super) fn page_lost(image: &mut Image, s: &Scout) -> Option<()> {
+    set_state(image, s, free_page(s)?, |_| state(FrameKind::Anon, 0, 0))?;
+    add_to_header(image, s, offset_of!(CensusHeader, free_frames), u64::MAX)
+}
+
+pub(super) fn block_order_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    set_state(image, s, free_page(s)?, |old| old | 1 << 8)
+}

@@ -1,0 +1,159 @@
+//! Seeded corruptions: each breaks one book of an image and leaves the others right, so that one rule reports.
+//!
+//! They look for a victim through the census, and so work on synthetic and on captured images; one that finds none says
+//! so. A corruption that fits no image of the test suite is a gap in the suite.
+
+mod books;
+mod entries;
+mod frames;
+mod sharing;
+
+use std::collections::BTreeSet;
+use std::mem::offset_of;
+
+use ptshare_paging::Pte;
+use ptshare_wire::FrameMeta;
+
+use super::scout::{Place, Scout};
+use crate::report::Finding;
+use crate::view::{Image, PhysView};
+use crate::{Options, Vcpu, verify};
+use books::*;
+use entries::*;
+use frames::*;
+use sharing::*;
+
+/// A way to break an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Corruption {
+    /// What it does, in kebab-case.
+    pub name: &'static str,
+    /// The rule that must report.
+    pub rule: &'static str,
+    /// Breaks the image whose census header is at the address; false if it finds nothing to break.
+    pub apply: fn(&mut Image, u64) -> bool,
+}
+
+/// How the judge did on one corruption.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The rule reported, and no other.
+    Caught,
+    /// The image has nothing that this corruption could break.
+    NoVictim,
+    /// The rule was silent, or another reported: these are the findings.
+    Wrong(Vec<Finding>),
+}
+
+/// One corruption tried on one image.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The corruption.
+    pub corruption: &'static Corruption,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// Tries every corruption on a copy of `image`, which must be clean.
+pub fn run_corruptions(image: &Image, census_pa: u64, vcpus: &[Vcpu]) -> Vec<Trial> {
+    let trial = |corruption: &'static Corruption| {
+        let mut broken = image.clone();
+        if !(corruption.apply)(&mut broken, census_pa) {
+            return Trial { corruption, verdict: Verdict::NoVictim };
+        }
+        let report = verify(&broken, census_pa, vcpus, &Options::default());
+        let rules: BTreeSet<&str> = report.findings.iter().map(|f| f.rule).collect();
+        let caught = rules.len() == 1 && rules.contains(corruption.rule);
+        let verdict = if caught { Verdict::Caught } else { Verdict::Wrong(report.findings) };
+        Trial { corruption, verdict }
+    };
+    CORRUPTIONS.iter().map(trial).collect()
+}
+
+/// Every corruption; at least one for each rule.
+pub fn corruptions() -> &'static [Corruption] {
+    CORRUPTIONS
+}
+
+macro_rules! table {
+    ($($rule:literal: $($name:ident)+;)+) => {
+        const CORRUPTIONS: &[Corruption] = &[$($(
+            Corruption {
+                name: stringify!($name),
+                rule: $rule,
+                apply: |image, pa| match Scout::new(image, pa) {
+                    Some(scout) => $name(image, &scout).is_some(),
+                    None => false,
+                },
+            },
+        )+)+];
+    };
+}
+
+table! {
+    "table-refs-equal-parents": table_refs_one_more shared_table_refs_one_less root_refs_zero;
+    "leaf-refs-equal-maps": anon_refs_one_more anon_refs_zero cache_reference_forgotten zero_page_hold_forgotten
+        leaf_cleared_without_put;
+    "cow-shared-entries-read-only": shared_entry_made_writable;
+    "object-shared-tables-uniform": object_entry_made_read_only;
+    "sharers-agree": sharer_vma_changed sharer_vma_extended;
+    "private-page-shared-not-writable": shared_private_page_made_writable zero_page_made_writable
+        private_file_page_made_writable;
+    "rights-within-vma": leaf_made_executable leaf_made_writable vma_made_read_only vma_made_prot_none;
+    "no-entry-outside-vma": vma_shortened leaf_moved_outside;
+    "frame-fits-vma": cache_index_wrong anon_page_called_cached;
+    "no-user-path-to-kernel": leaf_to_kernel_frame leaf_to_table leaf_to_reserved_memory leaf_to_nowhere
+        leaf_made_supervisor pointer_made_supervisor kernel_half_made_user;
+    "kernel-half-identical": kernel_entry_missing;
+    "free-frames-unreferenced": leaf_to_free_frame leaf_to_virgin_frame free_frame_counted mapped_frame_freed
+        table_freed;
+    "frame-has-one-state": kind_unknown table_called_anon second_zero_page;
+    "frames-add-up": free_count_wrong kernel_count_wrong table_lost page_lost block_order_wrong;
+    "table-level": level_wrong table_twice_in_mm table_in_a_cycle;
+    "table-present-count": present_count_wrong;
+    "mm-table-pages": table_pages_wrong;
+    "entry-bits-legal": software_bit_set high_address_bit_set global_set cache_disabled high_unused_bit_set
+        root_entry_huge marker_in_pmd;
+    "cpu-runs-its-mm": cpu_claims_another_mm cpu_missing_from_mask;
+    "vma-list-sorted": vma_count_wrong vmas_swapped vma_end_unaligned;
+    "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd;
+}
+
+/// A frame's `state` with another kind or level.
+fn set_state(image: &mut Image, s: &Scout, pfn: u64, change: impl FnOnce(u32) -> u32) -> Option<()> {
+    let old = s.frames.get(pfn)?.state;
+    image.write_u32(s.meta(pfn, offset_of!(FrameMeta, state)), change(old)).then_some(())
+}
+
+/// Another kind, all else as it was.
+fn set_kind(image: &mut Image, s: &Scout, pfn: u64, kind: u8) -> Option<()> {
+    set_state(image, s, pfn, |old| old & !0xff | u32::from(kind))
+}
+
+fn set_refs(image: &mut Image, s: &Scout, pfn: u64, refs: u32) -> Option<()> {
+    image.write_u32(s.meta(pfn, offset_of!(FrameMeta, refs)), refs).then_some(())
+}
+
+fn set_aux(image: &mut Image, s: &Scout, pfn: u64, aux: u32) -> Option<()> {
+    image.write_u32(s.meta(pfn, offset_of!(FrameMeta, aux)), aux).then_some(())
+}
+
+fn set_entry(image: &mut Image, place: &Place, word: Pte) -> Option<()> {
+    image.write_u64(place.pa(), word.0).then_some(())
+}
+
+/// Adds to a word of the header.
+fn add_to_header(image: &mut Image, s: &Scout, field: usize, by: u64) -> Option<()> {
+    let pa = s.census_pa + field as u64;
+    let old = image.read_u64(pa)?;
+    image.write_u64(pa, old.wrapping_add(by)).then_some(())
+}
+
+/// The first leaf that fits.
+fn leaf(s: &Scout, fits: impl Fn(&Place) -> bool) -> Option<&Place> {
+    s.leaves.iter().find(|p| fits(p))
+}
+
+fn first_frame(s: &Scout, fits: impl Fn(u64, &crate::frames::Frame) -> bool) -> Option<u64> {
+    s.frames.iter().find(|(pfn, f)| fits(*pfn, f)).map(|(pfn, _)| pfn)
+}
