@@ -25,7 +25,7 @@ fn main() {
         println!("mmap: {}", errno_name(failure));
         check!((30..64).contains(&blocks), "{blocks} MiB fitted into 64 MiB");
         // SAFETY: a size that cannot be had; the result is only compared.
-        let memory = unsafe { libc::malloc(32 << 20) };
+        let memory = std::hint::black_box(unsafe { libc::malloc(32 << 20) });
         println!("malloc: {}", if memory.is_null() { "NULL" } else { "memory" });
         let old = unsafe_brk(0);
         println!("brk: {}", if unsafe_brk(64 << 20) == old { "unchanged" } else { "moved" });
@@ -38,7 +38,7 @@ fn main() {
         println!("{name}: {}", result.map_or_else(errno_name, |_| "mapped".into()));
     }
     if judge::present() {
-        let status = process::in_child(|| touch_everything());
+        let status = process::in_child(touch_everything);
         judge::checkpoint("memory-was-full");
         judge::metric("end_of_the_greedy_child", u64::from(status.0.unsigned_abs()));
         check!(status.signal() == Some(libc::SIGKILL), "touching all memory: {status}");

@@ -28,7 +28,7 @@ fn is_open(fd: i32) -> bool {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let Some(step) = arguments.next() else {
-        let status = process::in_child(|| start());
+        let status = process::in_child(start);
         println!("the chain: {status}");
         check_eq!(status.code(), Some(TIMES as i32));
         return;
@@ -41,9 +41,9 @@ fn main() {
     check!(!is_open(closed), "the file marked close-on-exec is open");
     check_eq!(handler_of(libc::SIGUSR1), libc::SIG_DFL);
     check_eq!(handler_of(libc::SIGUSR2), libc::SIG_IGN);
-    check_eq!(std::env::var("CHAIN").as_deref(), Ok(format!("link-{step}").as_str()));
-    // SAFETY: the descriptor was just seen to be open, and this process image owns it.
+    check_eq!(std::env::var("CHAIN").ok(), Some(format!("link-{step}")));
     let mut text = String::new();
+    // SAFETY: the descriptor was just seen to be open, and this process image owns it.
     let file = std::mem::ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(kept) });
     use std::io::{Read, Seek};
     let _ = (&*file).rewind();

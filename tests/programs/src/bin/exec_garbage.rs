@@ -46,36 +46,42 @@ fn main() {
     let _ = std::os::unix::fs::symlink("loop", folder.join("loop"));
 
     println!("a copy of this program: {}", exec(&file(&folder, "copy", 0o755, &own), &["answer"]));
-    println!("missing: {}", exec(&in_folder("missing"), &[]));
-    println!("a folder: {}", exec(&folder.to_string_lossy(), &[]));
-    println!("below a file: {}", exec(&in_folder("copy/x"), &[]));
-    println!("a loop of links: {}", exec(&in_folder("loop"), &[]));
-    println!("a long name: {}", exec(&format!("/{}", "x".repeat(300)), &[]));
-    println!("not executable: {}", exec(&file(&folder, "plain", 0o644, &own), &[]));
-    println!("empty: {}", exec(&file(&folder, "empty", 0o755, b""), &[]));
-    println!("text: {}", exec(&file(&folder, "text", 0o755, b"echo hello\n"), &[]));
-    println!("another machine: {}", exec(&file(&folder, "machine", 0o755, &changed(18, 40)), &[]));
-    println!("32-bit: {}", exec(&file(&folder, "class", 0o755, &changed(4, 1)), &[]));
-    println!("an object file: {}", exec(&file(&folder, "object", 0o755, &changed(16, 1)), &[]));
-    println!("only a header: {}", exec(&file(&folder, "header", 0o755, &own[..64]), &[]));
-    println!("half a header: {}", exec(&file(&folder, "half", 0o755, &own[..40]), &[]));
+    println!("missing: {}", exec(&in_folder("missing"), &["answer"]));
+    println!("a folder: {}", exec(&folder.to_string_lossy(), &["answer"]));
+    println!("below a file: {}", exec(&in_folder("copy/x"), &["answer"]));
+    println!("a loop of links: {}", exec(&in_folder("loop"), &["answer"]));
+    println!("a long name: {}", exec(&format!("/{}", "x".repeat(300)), &["answer"]));
+    println!("not executable: {}", exec(&file(&folder, "plain", 0o644, &own), &["answer"]));
+    println!("empty: {}", exec(&file(&folder, "empty", 0o755, b""), &["answer"]));
+    println!("text: {}", exec(&file(&folder, "text", 0o755, b"echo hello\n"), &["answer"]));
+    println!("another machine: {}", exec(&file(&folder, "machine", 0o755, &changed(18, 40)), &["answer"]));
+    println!("32-bit: {}", exec(&file(&folder, "class", 0o755, &changed(4, 1)), &["answer"]));
+    println!("an object file: {}", exec(&file(&folder, "object", 0o755, &changed(16, 1)), &["answer"]));
+    println!("only a header: {}", exec(&file(&folder, "header", 0o755, &own[..64]), &["answer"]));
+    println!("half a header: {}", exec(&file(&folder, "half", 0o755, &own[..40]), &["answer"]));
     println!(
         "wrong size of program headers: {}",
-        exec(&file(&folder, "phentsize", 0o755, &changed(54, 57)), &[])
+        exec(&file(&folder, "phentsize", 0o755, &changed(54, 57)), &["answer"])
     );
     println!(
         "a script: {}",
-        exec(&file(&folder, "script", 0o755, format!("#!{me} answer\n").as_bytes()), &["a", "b"])
+        exec(&file(&folder, "script", 0o755, format!("#!{me} answer\n").as_bytes()), &["b", "c"])
     );
     println!(
         "a script for a script: {}",
-        exec(&file(&folder, "nested", 0o755, format!("#!{} x\n", in_folder("script")).as_bytes()), &[])
+        exec(
+            &file(&folder, "nested", 0o755, format!("#!{} x\n", in_folder("script")).as_bytes()),
+            &["answer"]
+        )
     );
-    println!("a script for nobody: {}", exec(&file(&folder, "nobody", 0o755, b"#!/no/such/file\n"), &[]));
-    println!("a script without a name: {}", exec(&file(&folder, "noname", 0o755, b"#!\n"), &[]));
+    println!(
+        "a script for nobody: {}",
+        exec(&file(&folder, "nobody", 0o755, b"#!/no/such/file\n"), &["answer"])
+    );
+    println!("a script without a name: {}", exec(&file(&folder, "noname", 0o755, b"#!\n"), &["answer"]));
     println!("a script for itself: {}", {
         let path = in_folder("itself");
-        exec(&file(&folder, "itself", 0o755, format!("#!{path}\n").as_bytes()), &[])
+        exec(&file(&folder, "itself", 0o755, format!("#!{path}\n").as_bytes()), &["answer"])
     });
     let long = "y".repeat(140_000);
     println!("a long argument: {}", exec(&me, &[&long]));

@@ -6,7 +6,7 @@ use ptshare_programs::{check, errno, errno_name, judge, now_ns, process};
 /// Where a wild pointer may point.
 const WILD: &[usize] = &[
     0x10,
-    0x7fff_ffff_eff8,
+    0x1234_5678_9008,
     0x8000_0000_0000_0000,
     0xffff_8880_0010_0000,
     0xffff_ffff_8010_0000,
