@@ -137,8 +137,7 @@ fn load_address_space(task: &Task) {
 pub(super) fn use_mm(task: &Task, mm: Option<&crate::KMm>) {
     match mm {
         Some(mm) => {
-            task.mm_slot.store(u64::from(mm.slot()) + 1, Relaxed);
-            task.mm_root.store(mm.root().0, Relaxed);
+            task.set_address_space(mm.slot(), mm.root());
             load_address_space(task);
         }
         None => {

@@ -4,6 +4,7 @@ use super::process::Process;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use ptshare_machine::context::TaskContext;
+use ptshare_paging::Pfn;
 use ptshare_sync::{Lock, Rank};
 
 /// What a task does.
@@ -149,6 +150,12 @@ impl Task {
     #[inline]
     pub fn tid(&self) -> u32 {
         self.tid.load(Relaxed)
+    }
+
+    /// Says which address space to load with the task.
+    pub(super) fn set_address_space(&self, slot: u32, root: Pfn) {
+        self.mm_slot.store(u64::from(slot) + 1, Relaxed);
+        self.mm_root.store(root.0, Relaxed);
     }
 
     /// Takes the leader's number, after exec.

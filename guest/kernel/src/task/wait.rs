@@ -148,7 +148,7 @@ pub fn sleep_until(deadline_ns: Option<u64>) -> WaitError {
     }
 }
 
-fn wait_on<T>(
+pub(super) fn wait_on<T>(
     queues: &[&WaitQueue],
     state: TaskState,
     deadline_ns: Option<u64>,
