@@ -123,8 +123,11 @@ fn run_list(mut jobs: Strings) -> Result<i32, i32> {
         environment.set(at, CStr::new(variable));
     }
     if mode == Mode::Single
-        && let Some(Err(errno)) =
-            read_file(path(b"/etc/ptshare/cwd\0")).ok().and_then(|mut f| f.next()).and_then(CStr::new).map(sys::chdir)
+        && let Some(Err(errno)) = read_file(path(b"/etc/ptshare/cwd\0"))
+            .ok()
+            .and_then(|mut f| f.next())
+            .and_then(CStr::new)
+            .map(sys::chdir)
     {
         let mut line = Line::new();
         line.text(b"ptshare: the working directory: ").text(text::of_errno(errno)).text(b"\n").send(2);

@@ -31,7 +31,9 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(dst: *mut u8, src: *const u8, len: usize) -> *mut u8 {
     // SAFETY: the caller vouches for both ranges.
-    unsafe { asm!("rep movsb", inout("rdi") dst => _, inout("rsi") src => _, inout("rcx") len => _, options(nostack)) };
+    unsafe {
+        asm!("rep movsb", inout("rdi") dst => _, inout("rsi") src => _, inout("rcx") len => _, options(nostack))
+    };
     dst
 }
 
@@ -60,7 +62,9 @@ unsafe extern "C" fn memmove(dst: *mut u8, src: *const u8, len: usize) -> *mut u
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(dst: *mut u8, byte: i32, len: usize) -> *mut u8 {
     // SAFETY: the caller vouches for the range.
-    unsafe { asm!("rep stosb", inout("rdi") dst => _, in("al") byte as u8, inout("rcx") len => _, options(nostack)) };
+    unsafe {
+        asm!("rep stosb", inout("rdi") dst => _, in("al") byte as u8, inout("rcx") len => _, options(nostack))
+    };
     dst
 }
 

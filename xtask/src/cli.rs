@@ -1,0 +1,100 @@
+//! The verbs of `cargo xtask` and their options. The doc comments are the help.
+
+use crate::guest::{self, Options, Target};
+use crate::{docs, run, test};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Builds, runs and tests ptshare.
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = exit_codes())]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Run a program in a guest of its own, or the tour of scenarios when none is named
+    Run(run::RunArgs),
+    /// Build everything and run every test; those that need /dev/kvm or busybox are skipped out loud without it
+    Test(test::TestArgs),
+    /// Build the guest kernel, init and the test programs
+    Build(BuildArgs),
+    /// Generate docs/SYSCALLS.md from the table of system calls
+    DocSyscalls(DocArgs),
+    /// Print the compiler flags of the guest kernel, as RUSTFLAGS takes them
+    KernelFlags,
+}
+
+#[derive(clap::Args, Debug)]
+struct BuildArgs {
+    /// The kernel with its own checks on (lock order, drop bombs, overflow)
+    #[arg(long)]
+    checked: bool,
+    /// How the kernel is built
+    #[arg(long, value_enum, default_value = "linux-lto")]
+    target: Target,
+    /// Show Cargo's output
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(clap::Args, Debug)]
+struct DocArgs {
+    /// Only say whether the file is up to date
+    #[arg(long)]
+    check: bool,
+}
+
+/// The table of exit codes, for the end of the help.
+fn exit_codes() -> String {
+    let mut text =
+        String::from("Exit status of `run`: the program's own (128 + N when signal N killed it), or\n");
+    for (code, meaning) in ptshare_vmm::exit_code::TABLE {
+        text += &format!("  {code}  {meaning}\n");
+    }
+    text
+}
+
+/// Parses the command line and carries it out.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { ptshare_vmm::exit_code::USAGE } else { 0 });
+        }
+    };
+    ptshare_vmm::init_logging(ptshare_vmm::verbosity(match &cli.verb {
+        Verb::Run(args) => args.verbose,
+        _ => 0,
+    }));
+    match carry_out(cli.verb) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(ptshare_vmm::exit_code::BAD_FILE)
+        }
+    }
+}
+
+fn carry_out(verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Build(args) => {
+            let options = Options { checked: args.checked, target: args.target, verbose: args.verbose };
+            let built = guest::build_all(&options)?;
+            println!("{}\n{}\n{}", built.kernel.display(), built.init.display(), built.programs.display());
+            Ok(0)
+        }
+        Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
+        Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
+        Verb::KernelFlags => {
+            println!("{}", guest::kernel_flags(Target::LinuxLto)?.join(" "));
+            Ok(0)
+        }
+    }
+}

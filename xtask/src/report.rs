@@ -1,0 +1,27 @@
+//! The verdict line, and the file that `--json` names.
+
+use anyhow::{Context, Result};
+use ptshare_vmm::Outcome;
+use serde_json::Value;
+use std::path::Path;
+
+/// The judge's line.
+pub fn verdict(outcome: &Outcome) -> String {
+    let v = &outcome.verifier;
+    format!(
+        "{} checkpoints verified, {} entries walked, {} rules, {} violations, {:.1} ms",
+        v.verified,
+        v.entries_walked,
+        v.rules.len(),
+        v.violations.len(),
+        v.micros as f64 / 1000.0
+    )
+}
+
+/// Writes a report.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, report: &Value) -> Result<()> {
+    std::fs::write(path, format!("{report:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+}

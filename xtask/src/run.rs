@@ -1,0 +1,180 @@
+//! `cargo xtask run -- PROGRAM`: one program of the host in a guest of its own.
+
+use crate::guest::{self, Artefacts, Target};
+use crate::image::{Image, Job, Mode};
+use crate::{report, tour};
+use anyhow::{Context, Result};
+use ptshare_vmm::{Config, Console, Ending, Initramfs, VerifyMode, VmmError, exit_code, json, verbosity};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How page tables are shared at fork.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Sharing {
+    /// Copy all levels, as an unmodified kernel does
+    None,
+    /// Share PTE pages, copy them on write
+    Pte,
+    /// Share whole subtrees, copy them on write
+    Tree,
+}
+
+impl Sharing {
+    /// The word for the kernel's command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sharing::None => "none",
+            Sharing::Pte => "pte",
+            Sharing::Tree => "tree",
+        }
+    }
+}
+
+/// Options of `cargo xtask run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// How page tables are shared at fork [default: pte; the tour compares pte with none]
+    #[arg(long, value_enum)]
+    pub sharing: Option<Sharing>,
+    /// Guest memory, with suffix K, M, G or T; costs nothing until the guest touches it
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = ptshare_vmm::config::parse_size)]
+    pub mem: u64,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u32,
+    /// When the verifier walks the page tables: off, exit (process exits, requests, shutdown), or faults:N (also every N
+    /// page faults)
+    #[arg(long, value_name = "WHEN", default_value = "exit", value_parser = parse_verify)]
+    pub verify: VerifyMode,
+    /// End the run after this many seconds, with exit status 107 [default: none for a program, 120 for the tour]
+    #[arg(long, value_name = "SECS")]
+    pub timeout: Option<u64>,
+    /// Add everything below DIR to the guest's root; may be given more than once
+    #[arg(long, value_name = "DIR")]
+    pub root: Vec<PathBuf>,
+    /// Write what was counted and verified as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Use the kernel with its own checks on (lock order, drop bombs, overflow)
+    #[arg(long)]
+    pub checked: bool,
+    /// Words to add to the guest kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    pub cmdline: String,
+    /// Where a violation's dump of guest memory goes
+    #[arg(long, value_name = "FILE", default_value = "violation.ptdump")]
+    pub dump: PathBuf,
+    /// How the kernel is built
+    #[arg(long, value_enum, default_value = "linux-lto")]
+    pub target: Target,
+    /// More of the guest's log; twice for all of it, and Cargo's output
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Any Linux x86-64 ELF file of this machine, and its arguments; without it, the tour
+    #[arg(trailing_var_arg = true, value_name = "PROGRAM")]
+    pub program: Vec<String>,
+}
+
+/// `off`, `exit`, `faults:N` or `faults=N`.
+fn parse_verify(text: &str) -> Result<VerifyMode, String> {
+    text.replacen(':', "=", 1).parse().map_err(|_| format!("`{text}` is not one of off, exit, faults:N"))
+}
+
+impl RunArgs {
+    /// How the guest is built for this run.
+    pub fn build_options(&self) -> guest::Options {
+        guest::Options { checked: self.checked, target: self.target, verbose: self.verbose >= 2 }
+    }
+
+    /// The run's configuration, but for console and initramfs.
+    pub fn config(&self, built: &Artefacts, sharing: Sharing) -> Config {
+        Config {
+            kernel: built.kernel.clone(),
+            initramfs: Initramfs::Bytes(Vec::new()),
+            cmdline_extra: self.cmdline.clone(),
+            mem_bytes: self.mem,
+            cpus: self.cpus,
+            sharing: sharing.name().into(),
+            verify: self.verify,
+            timeout: self.timeout.map(Duration::from_secs),
+            dump_path: Some(self.dump.clone()),
+            log_level: verbosity(self.verbose),
+            ..Config::default()
+        }
+    }
+}
+
+/// The verb. Returns the exit status.
+///
+/// # Errors
+/// The guest cannot be built. Everything after that has an exit status of its own.
+pub fn run(args: &RunArgs) -> Result<u8> {
+    // Judge the options before minutes of building.
+    if let Err(error) = args.config(&Artefacts::expected(&args.build_options()), Sharing::Pte).check() {
+        return Ok(refused(&error));
+    }
+    if let Some(folder) = args.root.iter().find(|folder| !folder.is_dir()) {
+        eprintln!("ptshare: --root {}: not a directory", folder.display());
+        return Ok(exit_code::BAD_FILE);
+    }
+    let built = guest::build_all(&args.build_options())?;
+    match args.program.split_first() {
+        None => tour::run(args, &built),
+        Some((program, arguments)) => run_program(args, &built, program, arguments),
+    }
+}
+
+fn run_program(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[String]) -> Result<u8> {
+    let initramfs = match program_image(args, built, program, arguments) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            eprintln!("ptshare: {error:#}");
+            return Ok(exit_code::BAD_FILE);
+        }
+    };
+    let config = Config {
+        initramfs: Initramfs::Bytes(initramfs),
+        console: Console::Inherit,
+        ..args.config(built, args.sharing.unwrap_or(Sharing::Pte))
+    };
+    let outcome = match ptshare_vmm::run(&config) {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(refused(&error)),
+    };
+    if !matches!(outcome.ending, Ending::Exited(_)) {
+        eprintln!("ptshare: {}", outcome.ending);
+    }
+    if args.verbose > 0 {
+        eprintln!("ptshare: {}", report::verdict(&outcome));
+    }
+    if let Some(path) = &args.json {
+        report::write(path, &json::report(&config, &outcome, true))?;
+    }
+    Ok(outcome.status)
+}
+
+fn program_image(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[String]) -> Result<Vec<u8>> {
+    let mut image = Image::new(&built.init)?;
+    for folder in &args.root {
+        image.host_folder(folder)?;
+    }
+    if let Ok(term) = std::env::var("TERM") {
+        image.variable(format!("TERM={term}"));
+    }
+    // A program that only the guest's root has is started as it is.
+    let in_root = args.root.iter().any(|folder| folder.join(program.trim_start_matches('/')).is_file());
+    let path = if in_root && program.starts_with('/') {
+        program.to_owned()
+    } else {
+        image.host_program(Path::new(program)).with_context(|| format!("PROGRAM {program}"))?
+    };
+    let mut argv = vec![path];
+    argv.extend(arguments.iter().cloned());
+    Ok(image.finish(Mode::Single, &[Job { name: "program".into(), argv }]))
+}
+
+/// Says why a run could not begin; its exit status.
+pub fn refused(error: &VmmError) -> u8 {
+    eprintln!("ptshare: {error}");
+    exit_code::of_error(error)
+}

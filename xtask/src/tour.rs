@@ -1,0 +1,271 @@
+//! `cargo xtask run` without a program: a list of scenarios, what each did to page tables, and the host's verdict.
+//!
+//! The scenarios are the test programs (`tests/programs`). Each sharing mode is one boot.
+
+use crate::batch::{self, JobResult};
+use crate::guest::Artefacts;
+use crate::image::{Image, Job, Mode};
+use crate::report;
+use crate::run::{RunArgs, Sharing, refused};
+use anyhow::Result;
+use ptshare_vmm::{Config, Console, Ending, Initramfs, Outcome, exit_code, json};
+use std::time::Duration;
+
+/// Program and what it shows.
+pub const SCENARIOS: &[(&str, &str)] = &[
+    ("hello", "a program starts and ends"),
+    ("small_fork", "fork of a small process"),
+    ("big_fork", "fork of 1 GiB, a byte in each 2 MiB"),
+    ("fork_cow", "parent and child see only their own writes"),
+    ("fork_chain", "20 generations, each forks the next"),
+    ("exec_chain", "programs replace each other"),
+    ("vfork_exec", "vfork and exec"),
+    ("mprotect_cow", "mprotect of part of a shared table"),
+    ("munmap_partial", "munmap of part of a shared table"),
+    ("mremap_cow", "mremap of shared ranges"),
+    ("brk_fork", "heaps grow apart after fork"),
+    ("stack_growth", "stacks grow on demand"),
+    ("shared_anon", "shared memory stays shared over fork"),
+    ("segv_repair", "a signal handler repairs the mapping"),
+    ("signals_model", "alarm, kill, groups, wait"),
+    ("pipe_poll", "pipes and poll"),
+    ("futex_threads", "threads meet at futexes"),
+    ("fpu_switch", "SSE state survives preemption"),
+];
+
+/// The scenario whose fork times are compared.
+const BIG_FORK: &str = "big_fork";
+
+struct Boot {
+    config: Config,
+    outcome: Outcome,
+    results: Vec<JobResult>,
+}
+
+impl Boot {
+    fn ok(&self) -> bool {
+        self.outcome.ending == Ending::Exited(0) && self.results.iter().all(JobResult::passed)
+    }
+
+    fn big_fork(&self) -> Option<&JobResult> {
+        self.results.iter().find(|r| r.name == BIG_FORK)
+    }
+}
+
+/// The verb. Returns the exit status: 0 when all scenarios passed in all modes, 1 when one failed, or the code of what
+/// ended the run.
+///
+/// # Errors
+/// The image cannot be put together, or the JSON file cannot be written.
+pub fn run(args: &RunArgs, built: &Artefacts) -> Result<u8> {
+    let modes = match args.sharing {
+        Some(mode) => vec![mode],
+        None => vec![Sharing::Pte, Sharing::None],
+    };
+    let mut boots = Vec::new();
+    for mode in modes {
+        eprintln!("booting with sharing={}, {} scenarios ...", mode.name(), SCENARIOS.len());
+        match boot(args, built, mode)? {
+            Ok(boot) => {
+                print!("{}", table(&boot));
+                boots.push(boot);
+            }
+            Err(status) => return Ok(status),
+        }
+    }
+    print!("{}{}", comparison(&boots), verdicts(&boots));
+    if let Some(path) = &args.json {
+        let mut reports: Vec<_> = boots.iter().map(|b| json::report(&b.config, &b.outcome, false)).collect();
+        if !reports.is_empty() {
+            let mut first = reports.remove(0);
+            if !reports.is_empty() {
+                first["compared_with"] = reports.into();
+            }
+            report::write(path, &first)?;
+        }
+    }
+    let ended =
+        boots.iter().find(|b| !matches!(b.outcome.ending, Ending::Exited(_))).map(|b| b.outcome.status);
+    Ok(ended.unwrap_or_else(|| u8::from(!boots.iter().all(Boot::ok))))
+}
+
+fn boot(args: &RunArgs, built: &Artefacts, mode: Sharing) -> Result<Result<Boot, u8>> {
+    let mut image = Image::new(&built.init)?;
+    for folder in &args.root {
+        image.host_folder(folder)?;
+    }
+    let mut jobs = Vec::new();
+    for (name, _) in SCENARIOS {
+        let path = format!("/usr/bin/{name}");
+        image.executable(&path, &built.program(name))?;
+        jobs.push(Job::new(*name, &[&path]));
+    }
+    let mut config = Config {
+        initramfs: Initramfs::Bytes(image.finish(Mode::Batch, &jobs)),
+        console: Console::Captured { stdin: Vec::new() },
+        ..args.config(built, mode)
+    };
+    config.timeout = config.timeout.or(Some(Duration::from_secs(120)));
+    let outcome = match ptshare_vmm::run(&config) {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(Err(refused(&error))),
+    };
+    if !matches!(outcome.ending, Ending::Exited(_)) {
+        eprintln!("ptshare: {}", outcome.ending);
+    }
+    let results = batch::results(&outcome, &jobs);
+    for result in results.iter().filter(|r| !r.passed()) {
+        eprintln!("{}: {}", result.name, result.ending());
+        eprint!("{}{}", String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
+    }
+    if args.verbose > 0 {
+        eprint!("{}", outcome.kernel_log);
+    }
+    Ok(Ok(Boot { config, outcome, results }))
+}
+
+/// Microseconds or milliseconds, whichever reads better.
+fn show_ns(ns: u64) -> String {
+    match ns {
+        0 => "-".into(),
+        1..10_000_000 => format!("{} us", ns / 1000),
+        _ => format!("{} ms", ns / 1_000_000),
+    }
+}
+
+/// The table of one boot.
+fn table(boot: &Boot) -> String {
+    let header = [
+        "scenario",
+        "what it shows",
+        "verdict",
+        "time",
+        "faults",
+        "forks",
+        "a fork takes",
+        "shared",
+        "copied",
+        "unshared",
+        "pages copied",
+    ];
+    let mut rows = vec![header.map(str::to_owned)];
+    for (result, (_, what)) in boot.results.iter().zip(SCENARIOS) {
+        let forks = result.metric("forks");
+        let count = |name: &str| match result.metric(name) {
+            0 => "-".into(),
+            n => n.to_string(),
+        };
+        rows.push([
+            result.name.clone(),
+            (*what).into(),
+            result.ending(),
+            show_ns(result.micros() * 1000),
+            count("page_faults"),
+            count("forks"),
+            show_ns(result.metric("big_fork_ns").checked_div(forks).unwrap_or(0)),
+            count("fork_tables_shared"),
+            count("fork_tables_copied"),
+            count("unshares"),
+            count("cow_copies"),
+        ]);
+    }
+    let first_user = boot.outcome.first_user_instruction_us.map_or("never".into(), |us| show_ns(us * 1000));
+    format!(
+        "\nsharing={}: memory {}, first user instruction after {first_user}; columns \"shared\" to \"unshared\" count PTE \
+         pages\n{}",
+        boot.config.sharing,
+        ptshare_vmm::config::show_size(boot.config.mem_bytes),
+        aligned(&rows)
+    )
+}
+
+/// Rows as text with aligned columns: the first three to the left, numbers to the right.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = width(column);
+            if column < 3 {
+                line += &format!("  {cell:<width$}");
+            } else {
+                line += &format!("  {cell:>width$}");
+            }
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// The big fork in all modes beside each other.
+fn comparison(boots: &[Boot]) -> String {
+    let mut rows = vec![
+        [
+            "big_fork",
+            "",
+            "",
+            "tables before",
+            "fork adds",
+            "child's write adds",
+            "parent's write adds",
+            "fork takes",
+        ]
+        .map(str::to_owned),
+    ];
+    let mut times = Vec::new();
+    for boot in boots {
+        let Some(result) = boot.big_fork().filter(|r| r.passed()) else { continue };
+        let metric = |name: &str| result.metric(name);
+        let step = |from: &str, to: &str| (metric(to) as i64 - metric(from) as i64).to_string();
+        times.push((boot.config.sharing.as_str(), metric("big_fork_ns")));
+        rows.push([
+            format!("sharing={}", boot.config.sharing),
+            String::new(),
+            String::new(),
+            metric("tables_before_fork").to_string(),
+            step("tables_before_fork", "tables_after_fork"),
+            step("tables_after_fork", "tables_after_child_write"),
+            step("tables_after_child_write", "tables_after_parent_write"),
+            show_ns(metric("big_fork_ns")),
+        ]);
+    }
+    if times.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{}", aligned(&rows));
+    let time = |mode: &str| times.iter().find(|t| t.0 == mode).map(|t| t.1);
+    if let (Some(pte), Some(none)) = (time("pte"), time("none"))
+        && pte > 0
+    {
+        text +=
+            &format!("  with shared PTE pages the fork is {:.1} times as fast\n", none as f64 / pte as f64);
+    }
+    text
+}
+
+/// The judge's last lines.
+fn verdicts(boots: &[Boot]) -> String {
+    let mut text = String::from("\n");
+    for boot in boots {
+        let passed = boot.results.iter().filter(|r| r.passed()).count();
+        text += &format!(
+            "sharing={:<5} {passed} of {} scenarios passed; the host's verdict: {}\n",
+            boot.config.sharing,
+            boot.results.len(),
+            report::verdict(&boot.outcome)
+        );
+    }
+    if let Some(boot) = boots.first() {
+        text += &format!("rules: {}\n", boot.outcome.verifier.rules.join(" "));
+    }
+    let broken = boots.iter().any(|b| b.outcome.status == exit_code::VIOLATION);
+    let all = boots.iter().all(Boot::ok);
+    text += match (broken, all) {
+        (true, _) => "VIOLATION: see above\n",
+        (_, true) => "all is well\n",
+        _ => "FAILED: see above\n",
+    };
+    text
+}
