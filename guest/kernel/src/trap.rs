@@ -11,7 +11,7 @@ use ptshare_mm::{Access, Env, FaultOutcome};
 /// A page fault in user mode.
 pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
     let access =
-        Access { write: frame.error & PF_WRITE != 0, exec: frame.error & PF_FETCH != 0 };
+        Access { write: frame.error & PF_WRITE != 0, exec: frame.error & PF_FETCH != 0, user: true };
     let outcome = current().process.mm().fault(addr, access);
     match outcome {
         FaultOutcome::Resolved => {}
@@ -62,7 +62,7 @@ pub fn uaccess_fault(addr: u64, write: bool) -> bool {
     if addr >= ptshare_paging::USER_END {
         return false;
     }
-    current().process.mm().fault(addr, Access { write, exec: false }) == FaultOutcome::Resolved
+    current().process.mm().fault(addr, Access { write, exec: false, user: false }) == FaultOutcome::Resolved
 }
 
 /// A task runs for the first time: the switch that started it ends here.

@@ -28,6 +28,7 @@ pub struct BootInfo {
 }
 
 const CMDLINE_MAX: usize = 4096;
+const WORDS_MAX: usize = 64;
 const START_MAGIC: u32 = 0x336e_c578;
 const E820_RAM: u32 = 1;
 /// Frames kept back for the kernel's heap when user allocations have taken the rest: 4 MiB.
@@ -124,7 +125,7 @@ static MMS: [MmRec; MM_SLOTS] = [const {
 /// Kernel-virtual address of the frame array.
 static FRAMES: AtomicU64 = AtomicU64::new(0);
 static INFO: Once<BootInfo> = Once::new();
-static CMDLINE: Once<[u8; CMDLINE_MAX]> = Once::new();
+static CMDLINE: Once<Cmdline> = Once::new();
 
 /// A frame's metadata.
 #[inline]
@@ -181,14 +182,9 @@ pub fn info() -> &'static BootInfo {
     INFO.get().expect("boot information is set before the kernel starts")
 }
 
-fn cmdline() -> &'static str {
-    let bytes = CMDLINE.get().map_or(&[][..], |bytes| bytes);
-    core::str::from_utf8(bytes.split(|&b| b == 0).next().unwrap_or(&[])).unwrap_or("")
-}
-
 /// The value of `name=value` on the command line.
 pub fn option(name: &str) -> Option<&'static str> {
-    cmdline().split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    CMDLINE.get()?.words().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The value of `name=NUMBER` on the command line, 0 when absent or malformed.
@@ -223,7 +219,7 @@ extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
     };
     set_up_memory(memmap, ram_end.min(LINEAR_MAX_BYTES), initramfs_pa, initramfs_bytes);
     INFO.call_once(|| BootInfo {
-        cmdline: cmdline(),
+        cmdline: CMDLINE.get().map_or("", |line| line.text(0, line.len)),
         // SAFETY: the module lies in RAM that is reserved for it below.
         initramfs: unsafe {
             core::slice::from_raw_parts(phys::virt(initramfs_pa) as *const u8, initramfs_bytes as usize)
@@ -236,21 +232,50 @@ extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
     ptshare_hook_main()
 }
 
+/// The command line, and where its words begin and end: found in one pass, because each look-up would otherwise cost
+/// thousands of instructions.
+struct Cmdline {
+    bytes: [u8; CMDLINE_MAX],
+    len: usize,
+    words: [(u16, u16); WORDS_MAX],
+    count: usize,
+}
+
+impl Cmdline {
+    /// Text between two word bounds; only ASCII is kept.
+    fn text(&self, from: usize, to: usize) -> &str {
+        core::str::from_utf8(&self.bytes[from..to]).unwrap_or("")
+    }
+
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.words[..self.count].iter().map(|&(from, to)| self.text(usize::from(from), usize::from(to)))
+    }
+}
+
 /// Copies the command line before anything can overwrite it.
 fn take_cmdline(pa: u64) {
-    let mut bytes = [0; CMDLINE_MAX];
-    if pa != 0 {
-        let mut n = 0;
-        while n < CMDLINE_MAX - 1 {
-            let byte: &u8 = loaded(pa, n as u64);
-            if *byte == 0 {
+    CMDLINE.call_once(|| {
+        let mut line =
+            Cmdline { bytes: [0; CMDLINE_MAX], len: 0, words: [(0, 0); WORDS_MAX], count: 0 };
+        let source: &[u8; CMDLINE_MAX] = loaded(pa, 0);
+        let mut start = 0;
+        for (i, &byte) in source.iter().enumerate() {
+            let end = pa == 0 || byte == 0 || i == CMDLINE_MAX - 1;
+            if end || byte == b' ' {
+                if i > start && line.count < WORDS_MAX {
+                    line.words[line.count] = (start as u16, i as u16);
+                    line.count += 1;
+                }
+                start = i + 1;
+            }
+            if end {
+                line.len = i;
                 break;
             }
-            bytes[n] = *byte;
-            n += 1;
+            line.bytes[i] = if byte.is_ascii() { byte } else { b'?' };
         }
-    }
-    CMDLINE.call_once(|| bytes);
+        line
+    });
 }
 
 /// Maps all RAM, reserves what is in use, places the frame array, and gives the rest to the allocator.

@@ -320,7 +320,7 @@ pub fn shmdt(a: &Args, _: &mut TrapFrame) -> SysResult {
             if object.kind() != ObjectKind::Shm || vma.start < addr {
                 return;
             }
-            let in_place = vma.start - addr == vma.pgoff * PAGE_BYTES;
+            let in_place = vma.start - addr == vma.offset;
             let first = id.is_none() && in_place;
             if next.is_none() && (first || in_place && id == Some(object.id()) && vma.start < end) {
                 next = Some((vma.start, vma.end - vma.start, object.id(), addr + object.size_bytes()));

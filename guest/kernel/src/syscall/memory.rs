@@ -69,7 +69,7 @@ pub fn mremap(a: &Args, _: &mut TrapFrame) -> SysResult {
 
 /// madvise(2).
 pub fn madvise(a: &Args, _: &mut TrapFrame) -> SysResult {
-    done(mm().madvise(a[0], a[1], a[2] as i32))
+    done(mm().madvise(a[0], a[1], a[2]))
 }
 
 /// brk(2): the new break, or the old one when it cannot move.
@@ -80,44 +80,27 @@ pub fn brk(a: &Args, _: &mut TrapFrame) -> SysResult {
 /// mincore(2).
 pub fn mincore(a: &Args, _: &mut TrapFrame) -> SysResult {
     let [addr, len, vec, ..] = *a;
-    // One byte a page goes out in pieces, so that no lock is held while user memory is touched.
-    let mut at = addr;
-    let end = addr.checked_add(len).ok_or(Errno::ENOMEM)?;
-    let mm = mm();
-    let mut piece = [0_u8; 512];
-    mm.mincore(addr, 0, &mut |_| Ok(()))?;
-    while at < end {
-        let pages = (end - at).div_ceil(PAGE_BYTES).min(piece.len() as u64);
-        let mut n = 0;
-        mm.mincore(at, (pages * PAGE_BYTES).min(end - at), &mut |byte| {
-            if let Some(slot) = piece.get_mut(n) {
-                *slot = byte;
-            }
-            n += 1;
-            Ok(())
-        })?;
-        uaccess::copy_out(vec + (at - addr) / PAGE_BYTES, &piece[..pages as usize])?;
-        at += pages * PAGE_BYTES;
-    }
-    Ok(0)
+    let mut at = vec;
+    done(mm().mincore(addr, len, &mut |run| {
+        uaccess::copy_out(at, run)?;
+        at += run.len() as u64;
+        Ok(())
+    }))
 }
 
 /// msync(2).
 pub fn msync(a: &Args, _: &mut TrapFrame) -> SysResult {
-    done(mm().msync(a[0], a[1], a[2] as i32))
+    done(mm().msync(a[0], a[1], a[2]))
 }
 
 /// mlock(2).
 pub fn mlock(a: &Args, _: &mut TrapFrame) -> SysResult {
-    done(mm().mlock(a[0], a[1], false))
+    done(mm().mlock(a[0], a[1], 0))
 }
 
 /// mlock2(2).
 pub fn mlock2(a: &Args, _: &mut TrapFrame) -> SysResult {
-    if a[2] & !u64::from(abi::MLOCK_ONFAULT) != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    done(mm().mlock(a[0], a[1], a[2] != 0))
+    done(mm().mlock(a[0], a[1], a[2]))
 }
 
 /// munlock(2).
@@ -127,10 +110,11 @@ pub fn munlock(a: &Args, _: &mut TrapFrame) -> SysResult {
 
 /// mlockall(2).
 pub fn mlockall(a: &Args, _: &mut TrapFrame) -> SysResult {
-    done(mm().mlockall(a[0] as i32))
+    done(mm().mlockall(a[0]))
 }
 
 /// munlockall(2).
 pub fn munlockall(_: &Args, _: &mut TrapFrame) -> SysResult {
-    done(mm().munlockall())
+    mm().munlockall();
+    Ok(0)
 }
