@@ -1,0 +1,105 @@
+//! How a run ends is told by its exit status; stdin, stdout and stderr are the program's own.
+
+use ptshare_boot_tests::{BUSYBOX, assert_clean, config, guest, have_busybox, run_single};
+use ptshare_vmm::{Config, Ending, VmmError, exit_code};
+use std::path::Path;
+use std::time::Duration;
+
+fn shell(script: &str, stdin: &[u8]) -> Option<ptshare_vmm::Outcome> {
+    let built = guest()?;
+    if !have_busybox() {
+        return None;
+    }
+    Some(run_single(&built, config(&built, "pte"), Path::new(BUSYBOX), &["sh", "-c", script], stdin))
+}
+
+#[test]
+fn the_programs_status_is_the_runs() {
+    for (script, status) in [("exit 0", 0), ("exit 7", 7), ("kill -SEGV $$", 139), ("kill -KILL $$", 137)] {
+        let Some(outcome) = shell(script, b"") else { return };
+        assert_clean(&outcome);
+        assert_eq!(outcome.status, status, "{script}");
+    }
+}
+
+#[test]
+fn stdin_reaches_the_program_and_ends() {
+    let Some(outcome) = shell("cat; echo end", b"one\ntwo\nno newline") else { return };
+    assert_clean(&outcome);
+    assert_eq!(String::from_utf8_lossy(&outcome.stdout), "one\ntwo\nno newlineend\n");
+    let long: Vec<u8> = (0..200_000u32).map(|i| b'a' + (i % 26) as u8).collect();
+    let Some(outcome) = shell("md5sum; wc -c </dev/null", &long) else { return };
+    assert_clean(&outcome);
+    let text = String::from_utf8_lossy(&outcome.stdout).into_owned();
+    let mut host = std::process::Command::new(BUSYBOX)
+        .arg("md5sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut host.stdin.take().unwrap(), &long).unwrap();
+    let expected = host.wait_with_output().unwrap();
+    assert_eq!(text, format!("{}0\n", String::from_utf8_lossy(&expected.stdout)));
+}
+
+#[test]
+fn a_shell_reads_its_script_from_stdin() {
+    let Some(built) = guest() else { return };
+    if !have_busybox() {
+        return;
+    }
+    let script = b"x=5\nwhile [ $x -gt 0 ]; do x=$((x - 1)); done\necho x is $x\nread line\nthis is data\necho got $line >&2\nexit 3\n";
+    let outcome = run_single(&built, config(&built, "pte"), Path::new(BUSYBOX), &["sh"], script);
+    assert_clean(&outcome);
+    assert_eq!(String::from_utf8_lossy(&outcome.stdout), "x is 0\n");
+    assert_eq!(String::from_utf8_lossy(&outcome.stderr), "got this is data\n");
+    assert_eq!(outcome.status, 3);
+}
+
+#[test]
+fn a_time_limit_ends_the_run() {
+    let Some(built) = guest() else { return };
+    if !have_busybox() {
+        return;
+    }
+    for script in ["sleep 1000", "while :; do :; done"] {
+        let config = Config { timeout: Some(Duration::from_secs(4)), ..config(&built, "pte") };
+        let outcome = run_single(&built, config, Path::new(BUSYBOX), &["sh", "-c", script], b"");
+        assert!(matches!(outcome.ending, Ending::Timeout { .. }), "{script}: {}", outcome.ending);
+        assert_eq!(outcome.status, exit_code::TIMEOUT);
+    }
+}
+
+#[test]
+fn a_dynamic_program_brings_its_libraries() {
+    let Some(built) = guest() else { return };
+    let program = Path::new("/usr/bin/sort");
+    let dynamic = std::fs::read(program)
+        .is_ok_and(|data| xtask::elf::needs(&data).is_ok_and(|n| n.interpreter.is_some()));
+    if !dynamic {
+        eprintln!("SKIP: this machine has no dynamic /usr/bin/sort");
+        return;
+    }
+    let outcome = run_single(&built, config(&built, "pte"), program, &["-n"], b"30\n4\n100\n");
+    assert!(
+        matches!(outcome.ending, Ending::Exited(0)),
+        "{}\n{}",
+        outcome.ending,
+        String::from_utf8_lossy(&outcome.stderr)
+    );
+    assert_eq!(String::from_utf8_lossy(&outcome.stdout), "4\n30\n100\n");
+}
+
+#[test]
+fn what_cannot_begin_says_why() {
+    let kernel = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(kernel.path(), b"this is no kernel").unwrap();
+    let config = Config { kernel: kernel.path().to_path_buf(), ..Config::default() };
+    if Path::new("/dev/kvm").exists() {
+        let error = ptshare_vmm::run(&config).unwrap_err();
+        assert_eq!(exit_code::of_error(&error), exit_code::BAD_FILE, "{error}");
+    }
+    let error = ptshare_vmm::run(&Config { mem_bytes: 12345, ..config }).unwrap_err();
+    assert!(matches!(error, VmmError::Usage(_)), "{error}");
+    assert_eq!(exit_code::of_error(&error), exit_code::USAGE);
+}

@@ -1,0 +1,51 @@
+//! Programs that misbehave in every way: each ends as on Linux, the kernel lives, the judge finds nothing, no frame is
+//! lost.
+
+use ptshare_boot_tests::{Programs, config, difference, guest};
+use ptshare_vmm::{Config, Ending};
+use xtask::guest::Artefacts;
+
+/// Runs a program twice in one boot, the first time to warm up the kernel's heap, and compares the second time.
+fn twice(built: &Artefacts, name: &str, sharing: &str, mem_bytes: u64) {
+    let mut programs = Programs::new();
+    let path = format!("/usr/bin/{name}");
+    for time in ["first", "second"] {
+        programs.add(&format!("{name}-{time}"), &built.program(name), &path, &[]);
+    }
+    let (outcome, results) = programs.boot(built, Config { mem_bytes, ..config(built, sharing) });
+    assert!(matches!(outcome.ending, Ending::Exited(_)), "{}\n{}", outcome.ending, outcome.kernel_log);
+    assert!(outcome.verifier.violations.is_empty(), "{:?}", outcome.verifier.violations);
+    let host = programs.on_host();
+    for (guest, host) in results.iter().zip(&host) {
+        let difference = difference(guest, host, false);
+        assert!(difference.is_empty(), "{difference}{}", outcome.kernel_log);
+    }
+    let second = &results[1];
+    assert_eq!(
+        second.metric("frames_free_before"),
+        second.metric("frames_free_after"),
+        "{name} with sharing={sharing}: frames were lost"
+    );
+}
+
+macro_rules! robust {
+    ($($test:ident: $name:literal, $mem:expr;)+) => {
+        $(#[test]
+        fn $test() {
+            let Some(built) = guest() else { return };
+            for sharing in ["pte", "none"] {
+                twice(&built, $name, sharing, $mem);
+            }
+        })+
+    };
+}
+
+robust! {
+    forking_until_it_fails: "fork_until_fail", 48 << 20;
+    allocating_until_it_fails: "alloc_until_fail", 32 << 20;
+    jumping_into_the_kernel: "wild_jump", 512 << 20;
+    privileged_instructions: "privileged", 512 << 20;
+    wild_pointers_in_every_call: "wild_pointers", 512 << 20;
+    overflowing_the_stack: "stack_overflow", 512 << 20;
+    dividing_by_zero: "div_zero", 512 << 20;
+}
