@@ -90,7 +90,7 @@ impl<E: Env> VmaSet<E> {
     ) {
         let mut at = start;
         let mut changed = false;
-        loop {
+        while at < end {
             let pos = self.seek(at);
             let Some(vma) = self.get(pos).filter(|vma| vma.rec.start < end) else { break };
             let (from, upto) = (vma.rec.start.max(start), vma.rec.end.min(end));
