@@ -89,6 +89,12 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         return Some(Ending::GuestPanic { text });
     }
     if report.findings.is_empty() {
+        // `checkpoint dump` asks for a dump of a guest in which nothing is wrong.
+        if let (CheckpointReason::Request, "dump", Some(path)) = (reason, label, &machine.dump_path)
+            && let Err(e) = dump(machine, path, census, &vcpus)
+        {
+            warn!("the dump {} cannot be written: {e}", path.display());
+        }
         return None;
     }
     Some(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, &when) })

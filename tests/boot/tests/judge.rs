@@ -1,0 +1,61 @@
+//! The judge is judged: a dump of a real guest is corrupted in every known way, and the right rule must report each time.
+
+use ptshare_boot_tests::{Programs, config, guest, have_busybox};
+use ptshare_verifier::testing::{Verdict, run_corruptions};
+use ptshare_verifier::{Options, dump, verify};
+use ptshare_vmm::{Config, Ending};
+
+/// A shell with children that share its tables, a mapped file, and pages that only some have written.
+const SCRIPT: &str = "x=$(seq 1 200); sleep 50 & (y=$x$x; sleep 50) & sleep 50 | cat & \
+                      sleep 1; echo checkpoint dump > /dev/ptshare; kill %1 %2 %3";
+
+#[test]
+fn every_corruption_of_a_real_guest_is_reported_by_its_rule() {
+    let Some(built) = guest() else { return };
+    if !have_busybox() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.ptdump");
+    let mut programs = Programs::new();
+    programs.script("sharers", SCRIPT);
+    let config = Config { dump_path: Some(path.clone()), ..config(&built, "pte") };
+    let (outcome, results) = programs.boot(&built, config);
+    assert!(matches!(outcome.ending, Ending::Exited(_)), "{}\n{}", outcome.ending, outcome.kernel_log);
+    assert!(path.exists(), "no dump: {}", String::from_utf8_lossy(&results[0].stderr));
+
+    let (image, census, vcpus) = dump::read(&path).unwrap();
+    let report = verify(&image, census, &vcpus, &Options::default());
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert!(report.tables_shared > 0, "nothing is shared in this guest");
+
+    let mut caught = 0;
+    let mut wrong = String::new();
+    for trial in run_corruptions(&image, census, &vcpus) {
+        match trial.verdict {
+            Verdict::Caught => caught += 1,
+            // Not every guest holds a victim for every corruption; the synthetic one of the judge's own tests does.
+            Verdict::NoVictim => eprintln!("{}: no victim in this guest", trial.corruption.name),
+            Verdict::Wrong(findings) => {
+                wrong += &format!("{} (must be {}):\n", trial.corruption.name, trial.corruption.rule);
+                for finding in findings {
+                    wrong += &format!("  {finding}\n");
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(caught >= 30, "only {caught} corruptions found a victim");
+}
+
+#[test]
+fn a_guest_that_nobody_judges_runs_the_same() {
+    let Some(built) = guest() else { return };
+    let mut programs = Programs::new();
+    programs.test_program(&built, "fork_cow");
+    let config = Config { verify: ptshare_vmm::VerifyMode::Off, ..config(&built, "pte") };
+    let (outcome, results) = programs.boot(&built, config);
+    assert!(matches!(outcome.ending, Ending::Exited(_)), "{}", outcome.ending);
+    assert!(results[0].passed(), "{}", results[0].ending());
+    assert!(outcome.verifier.checkpoints > 0 && outcome.verifier.verified == 0);
+}
