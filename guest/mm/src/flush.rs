@@ -36,7 +36,15 @@ impl<'a, E: Env> FlushBatch<'a, E> {
     /// A batch for changes to one mm.
     #[inline]
     pub fn new(env: &'a E, mm: &'a MmRec) -> Self {
-        FlushBatch { env, mm: Some(mm), start: u64::MAX, end: 0, held_len: 0, held: [Pfn(0); HELD_MAX], chain: 0 }
+        FlushBatch {
+            env,
+            mm: Some(mm),
+            start: u64::MAX,
+            end: 0,
+            held_len: 0,
+            held: [Pfn(0); HELD_MAX],
+            chain: 0,
+        }
     }
 
     /// A batch for changes to an object that any number of mms map (truncate, hole punching).

@@ -220,7 +220,8 @@ impl<E: Env> Mm<E> {
         let window = FAULT_AROUND_PAGES * PAGE_BYTES;
         let first = (page & !(window - 1)).max(vma.rec.start);
         let end = ((page & !(window - 1)) + window).min(vma.rec.end);
-        let write = if vma.rec.flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE { Pte::WRITE } else { 0 };
+        let write =
+            if vma.rec.flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE { Pte::WRITE } else { 0 };
         let flags = leaf_flags(vma.rec.flags) | write;
         let mut filled = 0;
         let mut at = first;

@@ -146,8 +146,7 @@ impl Arena {
     }
 
     fn page_mut(&self, pfn: Pfn) -> &Page {
-        self.0.pages[pfn.0 as usize]
-            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; ENTRIES]))
+        self.0.pages[pfn.0 as usize].get_or_init(|| Box::new([const { AtomicU64::new(0) }; ENTRIES]))
     }
 
     fn entry(&self, table: Pfn, slot: Slot) -> &AtomicU64 {
@@ -174,9 +173,7 @@ impl Env for Arena {
 
     fn next_nonzero(&self, table: Pfn, from: Slot) -> Option<(Slot, Pte)> {
         let page = self.page(table)?;
-        (from.index()..ENTRIES)
-            .map(|i| (Slot::new(i), Pte(page[i].load(SeqCst))))
-            .find(|(_, pte)| pte.0 != 0)
+        (from.index()..ENTRIES).map(|i| (Slot::new(i), Pte(page[i].load(SeqCst)))).find(|(_, pte)| pte.0 != 0)
     }
 
     fn zero_pages(&self, first: Pfn, pages: u64) {

@@ -1,0 +1,53 @@
+//! Copying a table's entries: everything below gets one more reference, and loses R/W on both sides.
+
+use crate::Env;
+use crate::frame::is_kind;
+use crate::table::{get_table, holds_frame};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{Level, Pfn, Pte, Slot};
+use ptshare_wire::frame::FrameKind;
+
+/// Copies the entries `[from, to)` (slot numbers) of the table `src` at `level` to the same slots of `dst`, a table that
+/// nobody else can reach and whose slots are zero; gives the number copied, for the caller to add to `dst`'s `aux`. The
+/// lock of `src` is held.
+///
+/// The right to write is taken from `src` without a flush: the caller flushes if an entry above `src` has R/W = 1; if
+/// none has (the table is shared), no CPU holds a writable translation.
+#[inline]
+pub(crate) fn copy_entries<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level, from: usize, to: usize) -> u32 {
+    let mut copied = 0;
+    let mut at = if from < to { Some(Slot::new(from)) } else { None };
+    while let Some((slot, pte)) = at.and_then(|from| env.next_nonzero(src, from)) {
+        if slot.index() >= to {
+            break;
+        }
+        let copy = match level {
+            Level::Pte => copy_leaf(env, src, slot, pte),
+            _ => {
+                get_table(env, pte.pfn());
+                protect(env, src, slot, pte)
+            }
+        };
+        env.store(dst, slot, copy);
+        copied += 1;
+        at = slot.next();
+    }
+    copied
+}
+
+/// Counts the frame once more and write-protects it if it is private; gives the entry for the copy.
+#[inline]
+fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
+    if !holds_frame(pte) {
+        return pte;
+    }
+    let meta = env.meta(pte.pfn());
+    meta.refs.fetch_add(1, Relaxed);
+    if is_kind(meta.state.load(Relaxed), FrameKind::Anon) { protect(env, src, slot, pte) } else { pte }
+}
+
+/// Clears R/W in the original; gives the entry as it is now.
+#[inline]
+fn protect<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
+    if pte.writable() { env.clear_bits(src, slot, Pte::WRITE).without(Pte::WRITE) } else { pte }
+}

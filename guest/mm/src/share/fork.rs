@@ -1,0 +1,310 @@
+//! Fork's half of the tables: the child's tree.
+//!
+//! Reserve, then commit: all tables that the child can need are allocated before the first entry of the parent changes.
+//!
+//! | mode | upper levels | PTE pages |
+//! |---|---|---|
+//! | `None` | copied | copied; those of shared file mappings refault, as on Linux |
+//! | `Pte` | copied | shared: R/W cleared in both PMD entries, counted; copied if the mm has few of them |
+//! | `Tree` | shared below the root | shared with their parents |
+//!
+//! PTE pages that translate part of a VMA that the child does not get (MADV_DONTFORK) or gets empty
+//! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied.
+
+use super::copy_entries;
+use crate::frame::NoMemory;
+use crate::table::{add_aux, alloc_table, free_table, get_table, lock_table, set_aux};
+use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
+use ptshare_wire::frame::{FrameKind, state};
+use ptshare_wire::layout::KERNEL_HALF_SLOT;
+use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK};
+use ptshare_wire::{VmaRec, stats::Stats};
+
+/// Tables of an mm below the root.
+#[derive(Default)]
+struct Census {
+    upper: u64,
+    pte: u64,
+}
+
+/// Tables allocated ahead, chained through `FrameMeta::a`.
+struct Reserve<'a, E: Env> {
+    env: &'a E,
+    head: u64,
+}
+
+/// One fork under way.
+struct Fork<'a, E: Env> {
+    env: &'a E,
+    set: &'a VmaSet<E>,
+    reserve: Reserve<'a, E>,
+    /// Copy PTE pages instead of sharing them.
+    eager: bool,
+    /// There are VMAs whose entries the child does not get.
+    special: bool,
+    linked: u64,
+    copied: u64,
+    shared: u64,
+    newly_shared: u64,
+    /// The reserve was too small: a mistake in the count.
+    short: bool,
+}
+
+impl<E: Env> Mm<E> {
+    /// Gives `child`, whose tree is empty, what a fork gives it of this mm's tables. Write-protects on both sides and
+    /// flushes this mm. Both `mmap_lock`s are held for write, `set` is this mm's. The child's VMAs are registered with
+    /// their objects already, *behind* this mm's: a truncate that runs at the same time waits for this mm's
+    /// `page_table_lock`, or has zapped here before, and then visits the child.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; nothing that this process can see has changed. The child is to be dropped.
+    pub(crate) fn copy_tables(
+        &self,
+        set: &VmaSet<E>,
+        child: &Mm<E>,
+        mode: Sharing,
+        small_tables: u32,
+    ) -> Result<(), NoMemory> {
+        let upper = self.page_table.lock();
+        let census = self.count_below();
+        let small = census.pte <= u64::from(small_tables);
+        if mode == Sharing::Tree && !small {
+            self.share_tree(child);
+            drop(upper);
+            return trim_child(set, child);
+        }
+        let eager = small || mode == Sharing::None;
+        let special = set.iter().any(|vma| !is_inherited(&vma.rec, eager));
+        let mut tables = census.upper;
+        if eager {
+            tables += census.pte;
+        } else if special {
+            let skipped = set.iter().filter(|vma| !is_inherited(&vma.rec, eager));
+            tables += skipped.map(|vma| self.pte_tables_in(vma.rec.start, vma.rec.end)).sum::<u64>();
+        }
+        let reserve = Reserve::fill(&self.env, tables)?;
+        let mut fork = Fork {
+            env: &self.env,
+            set,
+            reserve,
+            eager,
+            special,
+            linked: 0,
+            copied: 0,
+            shared: 0,
+            newly_shared: 0,
+            short: false,
+        };
+        let entries = fork.copy_upper(self.root, Level::Pgd, 0, Some(child.root)).1;
+        set_aux(&self.env, child.root, entries);
+        child.count_tables(fork.linked);
+        fork.publish(self.env.stats());
+        self.flush_all();
+        if fork.short { Err(NoMemory) } else { Ok(()) }
+    }
+
+    fn flush_all(&self) {
+        self.env.flush(self.rec(), FlushRange::All);
+        self.env.stats().tlb_flushes.fetch_add(1, Relaxed);
+    }
+
+    /// Counts the tables below the root without a look at PTE pages or the entries of PMD pages.
+    fn count_below(&self) -> Census {
+        let mut census = Census::default();
+        let aux = |table: Pfn| u64::from(self.env.meta(table).aux.load(Relaxed));
+        each_entry(&self.env, self.root, KERNEL_HALF_SLOT, |_, pud| {
+            census.upper += 1 + aux(pud.pfn());
+            each_entry(&self.env, pud.pfn(), ENTRIES, |_, pmd| census.pte += aux(pmd.pfn()));
+        });
+        census
+    }
+
+    /// Shares everything below the root.
+    fn share_tree(&self, child: &Mm<E>) {
+        each_entry(&self.env, self.root, KERNEL_HALF_SLOT, |slot, pte| {
+            get_table(&self.env, pte.pfn());
+            if pte.writable() {
+                self.env.clear_bits(self.root, slot, Pte::WRITE);
+            }
+            self.env.store(child.root, slot, pte.without(Pte::WRITE));
+            add_aux(&self.env, child.root, 1);
+        });
+        child.count_tables(self.rec().table_pages.load(Relaxed) - 1);
+        self.flush_all();
+    }
+}
+
+/// Takes out of a child that shares everything what it must not see.
+fn trim_child<E: Env>(set: &VmaSet<E>, child: &Mm<E>) -> Result<(), NoMemory> {
+    for vma in set.iter().filter(|vma| !is_inherited(&vma.rec, false)) {
+        child.unshare_edges(vma.rec.start, vma.rec.end)?;
+        let mut batch = child.batch();
+        child.zap(vma.rec.start, vma.rec.end, &mut batch);
+        batch.finish();
+    }
+    Ok(())
+}
+
+impl<E: Env> Fork<'_, E> {
+    /// Copies the table `src` at `level`, the first address of whose span is `base`, with all below it: into `into`, or
+    /// a table of the reserve if there is something to copy. Gives that table and its number of entries.
+    fn copy_upper(&mut self, src: Pfn, level: Level, base: u64, into: Option<Pfn>) -> (Option<Pfn>, u32) {
+        let (mut dst, mut entries) = (into, 0);
+        let slots = if level == Level::Pgd { KERNEL_HALF_SLOT } else { ENTRIES };
+        let mut at = Some(Slot::new(0));
+        while let Some((slot, pte)) = at.and_then(|from| self.env.next_nonzero(src, from)) {
+            if slot.index() >= slots {
+                break;
+            }
+            at = slot.next();
+            let start = base + ((slot.index() as u64) << level.shift());
+            let copy = if level == Level::Pmd {
+                self.copy_pte_page(src, slot, pte, start)
+            } else if let Some(below) = level.below() {
+                self.copy_upper(pte.pfn(), below, start, None).0.map(Pte::user_table)
+            } else {
+                None
+            };
+            let Some(copy) = copy else { continue };
+            if dst.is_none() {
+                dst = self.take(level);
+            }
+            if let Some(dst) = dst {
+                self.env.store(dst, slot, copy);
+                entries += 1;
+            }
+        }
+        if let Some(dst) = dst {
+            set_aux(self.env, dst, entries);
+        }
+        (dst, entries)
+    }
+
+    /// What the child gets for the PTE page below `pte`, which is entry `slot` of the parent's PMD page `pmd`.
+    #[inline]
+    fn copy_pte_page(&mut self, pmd: Pfn, slot: Slot, pte: Pte, start: u64) -> Option<Pte> {
+        let split = self.special && self.has_skipped(start);
+        if self.eager || split {
+            return self.copy_leaves(pte.pfn(), start, split).map(Pte::user_table);
+        }
+        self.newly_shared += u64::from(self.env.meta(pte.pfn()).refs.fetch_add(1, Relaxed) == 1);
+        self.shared += 1;
+        self.linked += 1;
+        if pte.writable() {
+            self.env.clear_bits(pmd, slot, Pte::WRITE);
+        }
+        Some(pte.without(Pte::WRITE))
+    }
+
+    fn copy_leaves(&mut self, src: Pfn, start: u64, split: bool) -> Option<Pfn> {
+        let dst = self.take(Level::Pte)?;
+        let end = start + Level::Pte.span_bytes();
+        let _guard = lock_table(self.env, src, Level::Pte);
+        let mut entries = 0;
+        if split {
+            for vma in self.set.iter_from(start).take_while(|vma| vma.rec.start < end) {
+                if is_inherited(&vma.rec, self.eager) {
+                    let from = (vma.rec.start.max(start) - start) >> 12;
+                    let to = (vma.rec.end.min(end) - start) >> 12;
+                    entries += copy_entries(self.env, src, dst, Level::Pte, from as usize, to as usize);
+                }
+            }
+        } else {
+            entries = copy_entries(self.env, src, dst, Level::Pte, 0, ENTRIES);
+        }
+        if entries == 0 {
+            self.linked -= 1;
+            self.reserve.give(dst);
+            return None;
+        }
+        set_aux(self.env, dst, entries);
+        self.copied += 1;
+        Some(dst)
+    }
+
+    /// Does the PTE page at `start` translate part of a VMA whose entries the child does not get?
+    fn has_skipped(&self, start: u64) -> bool {
+        let end = start + Level::Pte.span_bytes();
+        let mut vmas = self.set.iter_from(start).take_while(|vma| vma.rec.start < end);
+        vmas.any(|vma| !is_inherited(&vma.rec, self.eager))
+    }
+
+    fn take(&mut self, level: Level) -> Option<Pfn> {
+        let table = self.reserve.take(level);
+        match table {
+            Some(_) => self.linked += 1,
+            None => self.short = true,
+        }
+        debug_assert!(table.is_some(), "reserve-then-commit: fork reserved too few tables");
+        table
+    }
+
+    fn publish(&self, stats: &Stats) {
+        stats.fork_tables_copied.fetch_add(self.copied, Relaxed);
+        stats.fork_tables_shared.fetch_add(self.shared, Relaxed);
+        let now = stats.tables_shared_now.fetch_add(self.newly_shared, Relaxed) + self.newly_shared;
+        if now > stats.tables_shared_peak.load(Relaxed) {
+            stats.tables_shared_peak.store(now, Relaxed);
+        }
+    }
+}
+
+impl<'a, E: Env> Reserve<'a, E> {
+    /// Allocates this many tables; all or none.
+    fn fill(env: &'a E, tables: u64) -> Result<Self, NoMemory> {
+        let mut reserve = Reserve { env, head: 0 };
+        for _ in 0..tables {
+            reserve.give(alloc_table(env, Level::Pte)?);
+        }
+        Ok(reserve)
+    }
+
+    #[inline]
+    fn give(&mut self, table: Pfn) {
+        self.env.meta(table).a.store(self.head, Relaxed);
+        self.head = table.0;
+    }
+
+    #[inline]
+    fn take(&mut self, level: Level) -> Option<Pfn> {
+        if self.head == 0 {
+            return None;
+        }
+        let table = Pfn(self.head);
+        let meta = self.env.meta(table);
+        self.head = meta.a.load(Relaxed);
+        meta.state.store(state(FrameKind::Table, level as u8, 0), Relaxed);
+        Some(table)
+    }
+}
+
+impl<E: Env> Drop for Reserve<'_, E> {
+    fn drop(&mut self) {
+        while let Some(table) = self.take(Level::Pte) {
+            free_table(self.env, table, true);
+        }
+    }
+}
+
+/// Does a child get the entries of this VMA? If PTE pages are copied, those of shared mappings need not be: the object
+/// has the pages.
+#[inline]
+fn is_inherited(vma: &VmaRec, eager: bool) -> bool {
+    vma.flags & (VM_DONTCOPY | VM_WIPEONFORK) == 0
+        && !(eager && vma.flags & VM_SHARED != 0 && vma.object != 0)
+}
+
+/// Calls `f` for each non-zero entry of a table below slot `end`.
+#[inline]
+fn each_entry<E: Env>(env: &E, table: Pfn, end: usize, mut f: impl FnMut(Slot, Pte)) {
+    let mut at = Some(Slot::new(0));
+    while let Some((slot, pte)) = at.and_then(|from| env.next_nonzero(table, from)) {
+        if slot.index() >= end {
+            break;
+        }
+        f(slot, pte);
+        at = slot.next();
+    }
+}

@@ -1,0 +1,99 @@
+//! Unsharing: an mm gets a table of its own.
+
+use super::copy_entries;
+use crate::frame::NoMemory;
+use crate::table::{Entries, alloc_table, lock_table, put_table, set_aux};
+use crate::{Env, FlushRange, Mm};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
+
+impl<E: Env> Mm<E> {
+    /// Makes the table below an entry with R/W = 0 this mm's own, and sets R/W: takes it back if it is its last user
+    /// (`reclaims`), copies it otherwise (`unshares`). `parent`, at `level`, is this mm's own; `va` is any address that
+    /// the entry translates. `page_table_lock` is held.
+    ///
+    /// # Errors
+    /// [`NoMemory`], with nothing changed.
+    pub(crate) fn own_child(&self, parent: Pfn, slot: Slot, level: Level, va: u64) -> Result<Pfn, NoMemory> {
+        let env = &self.env;
+        let Some(below) = level.below() else { return Err(NoMemory) };
+        let entry = env.load(parent, slot);
+        let shared = entry.pfn();
+        let guard = lock_table(env, shared, below);
+        if env.meta(shared).refs.load(Relaxed) == 1 {
+            // Only a fork of this mm could share it again, and that needs the locks that are held here.
+            env.swap(parent, slot, entry.with(Pte::WRITE));
+            env.stats().reclaims.fetch_add(1, Relaxed);
+            return Ok(shared);
+        }
+        let copy = alloc_table(env, below)?;
+        let entries = copy_entries(env, shared, copy, below, 0, ENTRIES);
+        set_aux(env, copy, entries);
+        env.swap(parent, slot, Pte::user_table(copy));
+        drop(guard);
+        env.stats().unshares.fetch_add(1, Relaxed);
+        // A CPU may still walk through the old table, whose next owner may be about to write to it.
+        let start = va & !(level.entry_bytes() - 1);
+        env.flush(self.rec(), FlushRange::Pages { start, end: start + level.entry_bytes() });
+        env.stats().tlb_flushes.fetch_add(1, Relaxed);
+        put_table(env, shared);
+        Ok(copy)
+    }
+
+    /// Makes every table that translates part of `[start, end)` this mm's own: before a change of VMAs or of leaves.
+    /// `mmap_lock` is held for write.
+    ///
+    /// # Errors
+    /// [`NoMemory`]. Tables unshared so far stay so: it changes nothing that the process can see.
+    pub(crate) fn unshare_all(&self, start: u64, end: u64) -> Result<(), NoMemory> {
+        if start >= end {
+            return Ok(());
+        }
+        let _upper = self.page_table.lock();
+        self.unshare_below(self.root, Level::Pgd, start, end)
+    }
+
+    fn unshare_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> Result<(), NoMemory> {
+        let Some(below) = level.below() else { return Ok(()) };
+        for item in Entries::new(&self.env, table, level, start, end) {
+            let child = if item.pte.writable() {
+                item.pte.pfn()
+            } else {
+                self.own_child(table, item.slot, level, item.start)?
+            };
+            if below != Level::Pte {
+                self.unshare_below(child, below, item.start, item.end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the tables that translate `[start, end)` and addresses outside it as well this mm's own: before
+    /// [`Mm::zap`], which detaches those that lie inside. `mmap_lock` is held for write.
+    ///
+    /// # Errors
+    /// As for [`Mm::unshare_all`].
+    pub(crate) fn unshare_edges(&self, start: u64, end: u64) -> Result<(), NoMemory> {
+        if start >= end {
+            return Ok(());
+        }
+        let _upper = self.page_table.lock();
+        self.unshare_edge(start, start, end)?;
+        self.unshare_edge(end - 1, start, end)
+    }
+
+    /// Owns the path to `va`, down to where an entry's span lies wholly in the range.
+    fn unshare_edge(&self, va: u64, start: u64, end: u64) -> Result<(), NoMemory> {
+        let mut table = self.root;
+        for level in [Level::Pgd, Level::Pud, Level::Pmd] {
+            let slot = level.slot(va);
+            let first = va & !(level.entry_bytes() - 1);
+            let entry = self.env.load(table, slot);
+            if !entry.present() || (start <= first && first + level.entry_bytes() <= end) {
+                break;
+            }
+            table = if entry.writable() { entry.pfn() } else { self.own_child(table, slot, level, va)? };
+        }
+        Ok(())
+    }
+}

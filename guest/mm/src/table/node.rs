@@ -1,0 +1,216 @@
+//! One table: its frame, its count, its lock, its entries.
+
+use crate::Env;
+use crate::frame::{NoMemory, Priority, put_data, take};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use ptshare_paging::{Entry, Level, Pfn, Pte, Slot};
+use ptshare_sync::{Rank, acquire, release, spin_wait};
+use ptshare_wire::FrameMeta;
+use ptshare_wire::frame::{FrameKind, state};
+
+/// A table with at most this many entries is emptied entry by entry when it goes, so that its frame is known to be
+/// zero; for more, a bulk clear at its next use costs less.
+const SPARSE_ENTRIES: u32 = 4;
+
+/// Takes an all-zero table of this level with a count of 1: that of the entry about to point to it.
+///
+/// # Errors
+/// [`NoMemory`].
+#[inline]
+pub(crate) fn alloc_table<E: Env>(env: &E, level: Level) -> Result<Pfn, NoMemory> {
+    let table = take(env, state(FrameKind::Table, level as u8, 0), true, Priority::User)?;
+    let stats = env.stats();
+    let now = stats.tables_now.fetch_add(1, Relaxed) + 1;
+    if now > stats.tables_peak.load(Relaxed) {
+        stats.tables_peak.store(now, Relaxed);
+    }
+    Ok(table)
+}
+
+/// Frees a table that nothing points to any more and that holds no references; `zeroed` if all its entries are zero.
+#[inline]
+pub(crate) fn free_table<E: Env>(env: &E, table: Pfn, zeroed: bool) {
+    let meta = env.meta(table);
+    meta.refs.store(0, Relaxed);
+    env.stats().tables_now.fetch_sub(1, Relaxed);
+    env.allocator().lock().free(env, table, 0, zeroed);
+}
+
+/// A fresh root: a count of 1 for the mm record that will name it, the kernel half filled in.
+///
+/// # Errors
+/// [`NoMemory`].
+pub(crate) fn new_root<E: Env>(env: &E) -> Result<Pfn, NoMemory> {
+    let root = alloc_table(env, Level::Pgd)?;
+    env.fill_kernel_half(root);
+    Ok(root)
+}
+
+/// Frees a root whose user half is empty and which no CPU has loaded.
+pub(crate) fn free_root<E: Env>(env: &E, root: Pfn) {
+    debug_assert!(env.meta(root).aux.load(Relaxed) == 0, "aux-counts-entries: root {:#x} not empty", root.0);
+    free_table(env, root, false);
+}
+
+/// Counts one more entry that points to this table.
+#[inline]
+pub(crate) fn get_table<E: Env>(env: &E, table: Pfn) {
+    if env.meta(table).refs.fetch_add(1, Relaxed) == 1 {
+        let stats = env.stats();
+        let now = stats.tables_shared_now.fetch_add(1, Relaxed) + 1;
+        if now > stats.tables_shared_peak.load(Relaxed) {
+            stats.tables_shared_peak.store(now, Relaxed);
+        }
+    }
+}
+
+/// Counts one entry less; with the last, drops everything that the table points to, and frees it. Every CPU that may
+/// have cached the entry has been flushed. Says whether others still use the table.
+#[inline]
+pub(crate) fn put_table<E: Env>(env: &E, table: Pfn) -> bool {
+    let meta = env.meta(table);
+    let before = meta.refs.fetch_sub(1, AcqRel);
+    debug_assert!(before > 0, "table-refs-equal-parents: table {:#x} has no parents", table.0);
+    if before == 2 {
+        env.stats().tables_shared_now.fetch_sub(1, Relaxed);
+    }
+    if before == 1 {
+        drop_contents(env, table, meta);
+    }
+    before > 1
+}
+
+/// Frees a table and the references that its entries hold. At most four deep.
+fn drop_contents<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) {
+    let sparse = meta.aux.load(Relaxed) <= SPARSE_ENTRIES;
+    let upper = meta.state.load(Relaxed) >> 8 & 0xff != Level::Pte as u32;
+    let mut at = Some(Slot::new(0));
+    while let Some((slot, pte)) = at.and_then(|from| env.next_nonzero(table, from)) {
+        if sparse {
+            env.store(table, slot, Pte::ABSENT);
+        }
+        if upper {
+            if put_table(env, pte.pfn()) {
+                env.stats().detaches.fetch_add(1, Relaxed);
+            }
+        } else {
+            put_data(env, pte.pfn());
+        }
+        at = slot.next();
+    }
+    free_table(env, table, sparse);
+}
+
+/// Holds a table's `pte_page_lock`.
+pub(crate) struct TableGuard<'a> {
+    meta: &'a FrameMeta,
+    rank: Rank,
+}
+
+/// Takes the `pte_page_lock` of a table at `level`. A table found without a lock that keeps it alive may have been
+/// replaced meanwhile: the caller looks at the entry again. (The lock word of a frame that has become something else
+/// is never in use, so taking it does no harm.)
+#[inline]
+pub(crate) fn lock_table<E: Env>(env: &E, table: Pfn, level: Level) -> TableGuard<'_> {
+    let rank = match level {
+        Level::Pte => Rank::TablePte,
+        Level::Pmd => Rank::TablePmd,
+        Level::Pud | Level::Pgd => Rank::TablePud,
+    };
+    acquire(rank);
+    let meta = env.meta(table);
+    while meta.lock.swap(1, Acquire) != 0 {
+        spin_wait();
+    }
+    TableGuard { meta, rank }
+}
+
+impl Drop for TableGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.meta.lock.store(0, Release);
+        release(self.rank);
+    }
+}
+
+/// Sets the number of non-zero entries of a table that nobody else can reach yet.
+#[inline]
+pub(crate) fn set_aux<E: Env>(env: &E, table: Pfn, entries: u32) {
+    env.meta(table).aux.store(entries, Relaxed);
+}
+
+/// Notes that `entries` entries of a table became non-zero. The table's lock is held, or nobody else can reach it.
+#[inline]
+pub(crate) fn add_aux<E: Env>(env: &E, table: Pfn, entries: u32) {
+    let aux = &env.meta(table).aux;
+    aux.store(aux.load(Relaxed).wrapping_add(entries), Relaxed);
+}
+
+/// Notes that `entries` entries of a table became zero; gives what is left. Locking as for [`add_aux`].
+#[inline]
+pub(crate) fn sub_aux<E: Env>(env: &E, table: Pfn, entries: u32) -> u32 {
+    let aux = &env.meta(table).aux;
+    let left = aux.load(Relaxed).wrapping_sub(entries);
+    aux.store(left, Relaxed);
+    left
+}
+
+/// Does this leaf-level entry hold a reference on a frame?
+#[inline]
+pub(crate) fn holds_frame(pte: Pte) -> bool {
+    matches!(pte.decode(Level::Pte), Entry::Leaf(_) | Entry::NoAccess(_))
+}
+
+/// The non-zero entries of one table that overlap a range of addresses.
+pub(crate) struct Entries<'a, E: Env> {
+    env: &'a E,
+    table: Pfn,
+    level: Level,
+    start: u64,
+    end: u64,
+    next: Option<Slot>,
+    last: Slot,
+}
+
+/// One entry of [`Entries`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item {
+    /// Where in the table.
+    pub slot: Slot,
+    /// The entry.
+    pub pte: Pte,
+    /// Start of the part of the range that the entry translates.
+    pub start: u64,
+    /// Its end.
+    pub end: u64,
+    /// Is that all that the entry translates?
+    pub whole: bool,
+}
+
+impl<'a, E: Env> Entries<'a, E> {
+    /// Entries of `table`, at `level`, that translate addresses of `[start, end)`; the range is not empty and lies
+    /// within the table's span.
+    #[inline]
+    pub fn new(env: &'a E, table: Pfn, level: Level, start: u64, end: u64) -> Self {
+        debug_assert!(start < end && end - level.span_start(start) <= level.span_bytes());
+        Entries { env, table, level, start, end, next: Some(level.slot(start)), last: level.slot(end - 1) }
+    }
+}
+
+impl<E: Env> Iterator for Entries<'_, E> {
+    type Item = Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<Item> {
+        let (slot, pte) = self.env.next_nonzero(self.table, self.next?)?;
+        if slot > self.last {
+            self.next = None;
+            return None;
+        }
+        self.next = slot.next();
+        let base = self.level.span_start(self.start) + ((slot.index() as u64) << self.level.shift());
+        let top = base + self.level.entry_bytes();
+        let (start, end) = (base.max(self.start), top.min(self.end));
+        Some(Item { slot, pte, start, end, whole: start == base && end == top })
+    }
+}

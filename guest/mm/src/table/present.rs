@@ -1,0 +1,40 @@
+//! Looking at a range without changing it.
+
+use super::node::Entries;
+use crate::{Env, Mm};
+use ptshare_paging::{Level, Pfn, Pte};
+
+impl<E: Env> Mm<E> {
+    /// Calls `f(va, entry)` for every non-zero leaf entry of `[start, end)` (present, or
+    /// [`ptshare_paging::Entry::NoAccess`]), in address order. Absent subtrees cost nothing. The caller holds
+    /// `mmap_lock`, so that no table goes away.
+    pub(crate) fn present_in(&self, start: u64, end: u64, f: &mut dyn FnMut(u64, Pte)) {
+        if start < end {
+            self.present_below(self.root, Level::Pgd, start, end, f);
+        }
+    }
+
+    fn present_below(&self, table: Pfn, level: Level, start: u64, end: u64, f: &mut dyn FnMut(u64, Pte)) {
+        for item in Entries::new(&self.env, table, level, start, end) {
+            match level.below() {
+                Some(below) => self.present_below(item.pte.pfn(), below, item.start, item.end, f),
+                None => f(item.start, item.pte),
+            }
+        }
+    }
+
+    /// PTE pages that translate part of `[start, end)`. Locking as for [`Mm::present_in`].
+    pub(crate) fn pte_tables_in(&self, start: u64, end: u64) -> u64 {
+        if start < end { self.pte_tables_below(self.root, Level::Pgd, start, end) } else { 0 }
+    }
+
+    fn pte_tables_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> u64 {
+        let entries = Entries::new(&self.env, table, level, start, end);
+        match level.below() {
+            Some(below) if level != Level::Pmd => {
+                entries.map(|item| self.pte_tables_below(item.pte.pfn(), below, item.start, item.end)).sum()
+            }
+            _ => entries.count() as u64,
+        }
+    }
+}

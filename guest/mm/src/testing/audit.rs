@@ -1,0 +1,207 @@
+//! A quick check of the core's own rules, for tests. (The judge of the real guest is another crate, written apart.)
+
+use super::{Arena, RAM_START};
+use crate::vma::{VM_EXEC, VM_READ, VM_SHARED, VM_WRITE};
+use crate::{Env, Mm};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
+use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_ZEROED, FrameKind};
+use std::collections::{BTreeMap, HashMap};
+
+#[derive(Default)]
+struct Seen {
+    /// Entries and roots that point to a table, and whether one of them has R/W = 1.
+    tables: HashMap<u64, (u32, bool)>,
+    /// Leaf entries that map a frame, once a table.
+    data: HashMap<u64, u32>,
+}
+
+impl Arena {
+    /// Checks frames, tables, leaves, counts and the TLB. `mms` are all that exist.
+    ///
+    /// # Panics
+    /// At the first broken rule, naming it.
+    pub fn audit(&self, mms: &[&Mm<Arena>]) {
+        assert_eq!(self.0.cpu.critical.load(Relaxed), 0, "a critical section was not left");
+        let mut seen = Seen::default();
+        for mm in mms {
+            seen.tables.entry(mm.root().0).or_default().0 += 1;
+            self.visit(mm.root(), Level::Pgd, &mut seen);
+            let tables = self.visit_mm(mm, mm.root(), Level::Pgd, 0);
+            assert_eq!(
+                mm.rec().table_pages.load(Relaxed),
+                tables,
+                "table_pages of the mm at {:?}",
+                mm.root()
+            );
+        }
+        self.check_frames(&seen);
+        self.assert_tlb_coherent();
+    }
+
+    fn slots(level: Level) -> usize {
+        if level == Level::Pgd { ENTRIES / 2 } else { ENTRIES }
+    }
+
+    /// Visits each table once, whoever shares it.
+    fn visit(&self, table: Pfn, level: Level, seen: &mut Seen) {
+        let mut nonzero = 0;
+        for i in 0..Self::slots(level) {
+            let pte = self.load(table, Slot::new(i));
+            nonzero += u32::from(pte.0 != 0);
+            match pte.decode(level) {
+                Entry::Absent => {}
+                Entry::Marker(pte) => panic!("an unknown marker {pte} in {table:?}"),
+                Entry::NoAccess(pfn) | Entry::Leaf(pfn) => {
+                    assert_eq!(level, Level::Pte);
+                    *seen.data.entry(pfn.0).or_default() += 1;
+                }
+                Entry::Table(child) => {
+                    let parents = seen.tables.entry(child.0).or_default();
+                    parents.0 += 1;
+                    parents.1 |= pte.writable();
+                    if parents.0 == 1 {
+                        self.visit(child, level.below().expect("not a leaf level"), seen);
+                    }
+                }
+            }
+        }
+        let meta = self.meta(table);
+        assert_eq!(meta.aux.load(Relaxed), nonzero, "aux-counts-entries: {table:?} at {level:?}");
+        assert_eq!(
+            meta.state.load(Relaxed),
+            FrameKind::Table as u32 | (level as u32) << 8,
+            "state of {table:?}"
+        );
+        assert_eq!(meta.lock.load(Relaxed), 0, "lock of {table:?} still held");
+    }
+
+    /// Visits the tree as the mm sees it; gives the number of its tables.
+    fn visit_mm(&self, mm: &Mm<Arena>, table: Pfn, level: Level, base: u64) -> u64 {
+        let mut tables = 1;
+        for i in 0..Self::slots(level) {
+            let (pte, va) = (self.load(table, Slot::new(i)), base + ((i as u64) << level.shift()));
+            match (pte.decode(level), level.below()) {
+                (Entry::Table(child), Some(below)) => tables += self.visit_mm(mm, child, below, va),
+                (Entry::Absent, _) => {}
+                _ => self.check_leaf(mm, va, pte),
+            }
+        }
+        tables
+    }
+
+    fn check_leaf(&self, mm: &Mm<Arena>, va: u64, pte: Pte) {
+        let set = mm.vmas.read();
+        let Some(vma) = set.find(va) else { panic!("leaf-in-vma: {pte} at {va:#x}") };
+        let flags = vma.rec.flags;
+        let state = self.meta(pte.pfn()).state.load(Relaxed);
+        let kind = FrameKind::from_u8(state as u8);
+        if !pte.present() {
+            return;
+        }
+        let accessible = flags & (VM_READ | VM_WRITE | VM_EXEC) != 0;
+        let fine = accessible
+            && pte.has(Pte::USER)
+            && (!pte.writable() || flags & VM_WRITE != 0)
+            && (pte.has(Pte::NO_EXEC) || flags & VM_EXEC != 0);
+        assert!(fine, "leaf-within-vma-rights: {pte} at {va:#x}, vma flags {flags:#x}");
+        let shared = flags & VM_SHARED != 0;
+        let right_kind = match kind {
+            Some(FrameKind::Anon) => !shared,
+            Some(FrameKind::Zero) => !pte.writable() && vma.object.is_none(),
+            Some(FrameKind::Cache) => vma.object.is_some() && (shared || !pte.writable()),
+            _ => false,
+        };
+        assert!(right_kind, "leaf at {va:#x} maps a frame of kind {kind:?}: {pte}, vma flags {flags:#x}");
+        let private = kind == Some(FrameKind::Anon) && pte.writable();
+        let refs = self.meta(pte.pfn()).refs.load(Relaxed);
+        assert!(!private || refs == 1, "private-shared-page-is-read-only: {pte} at {va:#x} has refs {refs}");
+    }
+
+    fn check_frames(&self, seen: &Seen) {
+        let range = &self.0.header.ram[0];
+        let (virgin, end) = (range.virgin.load(Relaxed), range.end.load(Relaxed));
+        let (mut free, mut kernel, mut tables, mut shared) = (0, 0, 0, 0);
+        let mut at = RAM_START;
+        while at < virgin {
+            let meta = self.meta(Pfn(at));
+            let (refs, state) = (meta.refs.load(Relaxed), meta.state.load(Relaxed));
+            let parents = seen.tables.get(&at).copied().unwrap_or_default();
+            let leaves = seen.data.get(&at).copied().unwrap_or(0);
+            let kind = FrameKind::from_u8(state as u8).expect("a known kind");
+            if kind != FrameKind::Table {
+                assert_eq!(parents.0, 0, "an entry points to frame {at:#x} of kind {kind:?} as to a table");
+            }
+            match kind {
+                FrameKind::Free => {
+                    let pages = self.check_free(at, state, refs + leaves);
+                    free += pages;
+                    at += pages - 1;
+                }
+                FrameKind::Table => {
+                    assert_eq!(refs, parents.0, "table-refs-equal-parents: {at:#x}");
+                    assert!(refs == 1 || !parents.1, "shared-table-is-read-only: {at:#x}");
+                    tables += 1;
+                    shared += u64::from(refs > 1);
+                }
+                FrameKind::Anon | FrameKind::Cache | FrameKind::Zero => {
+                    let cached = u32::from(state & FLAG_IN_CACHE != 0);
+                    let expected = leaves + cached + meta.aux.load(Relaxed);
+                    assert_eq!(refs, expected, "page-refs-equal-leaves: {kind:?} {at:#x}");
+                    assert!(refs > 0 || kind == FrameKind::Zero, "frame {at:#x} of kind {kind:?} is lost");
+                }
+                FrameKind::Kernel => kernel += 1,
+                FrameKind::Hugetlb => panic!("no hugetlb pages yet"),
+            }
+            at += 1;
+        }
+        for at in virgin..end {
+            let meta = self.meta(Pfn(at));
+            let words = [&meta.refs, &meta.state, &meta.lock, &meta.aux].map(|word| word.load(Relaxed));
+            assert_eq!(words, [0; 4], "virgin frame {at:#x}");
+            assert!(self.is_zero(at), "virgin frame {at:#x} is not zero");
+        }
+        let header = &self.0.header;
+        assert_eq!(header.free_frames.load(Relaxed), free, "free_frames");
+        assert_eq!(self.free_frames(), free + end - virgin, "frames-add-up");
+        assert_eq!(header.kernel_frames.load(Relaxed), kernel, "kernel_frames");
+        assert_eq!(header.stats.tables_now.load(Relaxed), tables, "tables_now");
+        assert_eq!(header.stats.tables_shared_now.load(Relaxed), shared, "tables_shared_now");
+    }
+
+    /// Checks a free block; gives its frames.
+    fn check_free(&self, at: u64, state: u32, refs: u32) -> u64 {
+        assert!(state & FLAG_HEAD != 0, "frame {at:#x} is free but on no list");
+        assert_eq!(refs, 0, "free frame {at:#x} is referenced");
+        let pages = 1 << (state >> 8 & 0xff);
+        assert_eq!(at % pages, 0, "free block {at:#x} is not aligned");
+        for inside in at + 1..at + pages {
+            let meta = self.meta(Pfn(inside));
+            assert_eq!(
+                (meta.state.load(Relaxed), meta.refs.load(Relaxed)),
+                (0, 0),
+                "inside of free block {at:#x}"
+            );
+        }
+        let zeroed = (at..at + pages).all(|pfn| self.is_zero(pfn));
+        assert!(state & FLAG_ZEROED == 0 || zeroed, "free block {at:#x} is not zero");
+        pages
+    }
+
+    fn is_zero(&self, pfn: u64) -> bool {
+        self.page(Pfn(pfn)).is_none_or(|page| page.iter().all(|word| word.load(Relaxed) == 0))
+    }
+
+    /// What the process can see of its memory: VMAs, and the content of each page that is there.
+    pub fn digest(&self, mm: &Mm<Arena>) -> BTreeMap<u64, Vec<u64>> {
+        let set = mm.vmas.read();
+        let mut digest = BTreeMap::new();
+        for vma in set.iter() {
+            digest.insert(vma.rec.start + 1, vec![vma.rec.end, vma.rec.flags, vma.rec.pgoff, vma.rec.object]);
+            mm.present_in(vma.rec.start, vma.rec.end, &mut |va, pte| {
+                digest.insert(va, (0..ENTRIES).map(|i| self.word(pte.pfn(), i)).collect());
+            });
+        }
+        digest
+    }
+}

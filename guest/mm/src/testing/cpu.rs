@@ -1,0 +1,179 @@
+//! A processor that keeps translations for as long as it may: until a flush, or a fault at that address.
+
+use super::Arena;
+use crate::{Access, Env, FaultOutcome, FlushRange, Mm};
+use core::sync::atomic::Ordering::SeqCst;
+use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, page_floor};
+use std::collections::HashMap;
+use std::sync::MutexGuard;
+
+/// What the processor has cached, by root.
+#[derive(Default)]
+pub(super) struct Tlb {
+    /// (root, page address) -> translation.
+    leaves: HashMap<(u64, u64), Cached>,
+    /// (root, address of a 2 MiB span) -> PTE page and whether the entries above allow writes.
+    spans: HashMap<(u64, u64), (Pfn, bool)>,
+}
+
+#[derive(Clone, Copy)]
+struct Cached {
+    pfn: Pfn,
+    write: bool,
+    exec: bool,
+}
+
+/// Faults in a row at one access after which the core is stuck.
+const FAULTS_MAX: usize = 16;
+
+impl Tlb {
+    pub(super) fn flush(&mut self, root: u64, range: FlushRange) {
+        let (start, end) = match range {
+            FlushRange::All => (0, u64::MAX),
+            FlushRange::Pages { start, end } => (start, end),
+        };
+        assert!(start < end && start % PAGE_BYTES == 0, "an odd range to flush: {start:#x}..{end:#x}");
+        self.leaves.retain(|(owner, page), _| *owner != root || *page < start || *page >= end);
+        let span = Level::Pte.span_bytes();
+        self.spans.retain(|(owner, at), _| *owner != root || at + span <= start || *at >= end);
+    }
+}
+
+impl Arena {
+    pub(super) fn lock_tlb(&self) -> MutexGuard<'_, Tlb> {
+        self.0.tlb.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Rule `flush-before-free`: a frame that is being filled anew is in no TLB.
+    pub(super) fn assert_not_cached(&self, pfn: Pfn) {
+        let tlb = self.lock_tlb();
+        let stale = tlb.leaves.iter().find(|(_, cached)| cached.pfn == pfn);
+        if let Some(((root, page), _)) = stale {
+            panic!(
+                "flush-before-free: frame {:#x} is reused while root {root:#x} maps {page:#x} to it",
+                pfn.0
+            );
+        }
+        assert!(
+            !tlb.spans.values().any(|span| span.0 == pfn),
+            "flush-before-free: table {:#x} is reused",
+            pfn.0
+        );
+    }
+
+    /// What the processor does for one access of user code, without the fault handler. `None`: page fault.
+    pub fn translate(&self, root: Pfn, va: u64, access: Access) -> Option<Pfn> {
+        let page = page_floor(va);
+        let mut tlb = self.lock_tlb();
+        if let Some(hit) = tlb.leaves.get(&(root.0, page))
+            && (!access.write || hit.write)
+            && (!access.exec || hit.exec)
+        {
+            return Some(hit.pfn);
+        }
+        let span = Level::Pte.span_start(va);
+        let walked = tlb.spans.get(&(root.0, span)).copied().or_else(|| self.walk_upper(root, va));
+        let found = walked.and_then(|(table, write_above)| {
+            tlb.spans.insert((root.0, span), (table, write_above));
+            self.walk_leaf(table, va, write_above, access)
+        });
+        match found {
+            Some(cached) => {
+                tlb.leaves.insert((root.0, page), cached);
+            }
+            None => {
+                tlb.leaves.remove(&(root.0, page));
+                tlb.spans.remove(&(root.0, span));
+            }
+        }
+        found.map(|cached| cached.pfn)
+    }
+
+    fn walk_upper(&self, root: Pfn, va: u64) -> Option<(Pfn, bool)> {
+        let (mut table, mut write) = (root, true);
+        for level in [Level::Pgd, Level::Pud, Level::Pmd] {
+            let slot = level.slot(va);
+            let entry = self.load(table, slot);
+            if !entry.has(Pte::PRESENT | Pte::USER) {
+                return None;
+            }
+            self.entry(table, slot).fetch_or(Pte::ACCESSED, SeqCst);
+            write &= entry.writable();
+            table = entry.pfn();
+        }
+        Some((table, write))
+    }
+
+    fn walk_leaf(&self, table: Pfn, va: u64, write_above: bool, access: Access) -> Option<Cached> {
+        let slot = Level::Pte.slot(va);
+        let pte = self.load(table, slot);
+        let write = write_above && pte.writable();
+        let exec = !pte.has(Pte::NO_EXEC);
+        if !pte.has(Pte::PRESENT | Pte::USER) || (access.write && !write) || (access.exec && !exec) {
+            return None;
+        }
+        let used = Pte::ACCESSED | if access.write { Pte::DIRTY } else { 0 };
+        self.entry(table, slot).fetch_or(used, SeqCst);
+        Some(Cached { pfn: pte.pfn(), write: access.write && write, exec })
+    }
+
+    /// One access of user code, with faults.
+    ///
+    /// # Errors
+    /// How the last fault ended, if not with [`FaultOutcome::Resolved`].
+    pub fn access(&self, mm: &Mm<Arena>, va: u64, access: Access) -> Result<Pfn, FaultOutcome> {
+        for _ in 0..FAULTS_MAX {
+            if let Some(pfn) = self.translate(mm.root(), va, access) {
+                return Ok(pfn);
+            }
+            match mm.fault(va, access) {
+                FaultOutcome::Resolved => {}
+                outcome => return Err(outcome),
+            }
+        }
+        panic!("{FAULTS_MAX} faults at {va:#x} did not resolve {access:?}");
+    }
+
+    /// A user-mode load of the aligned word at `va`.
+    ///
+    /// # Errors
+    /// As for [`Arena::access`].
+    pub fn user_load(&self, mm: &Mm<Arena>, va: u64) -> Result<u64, FaultOutcome> {
+        let pfn = self.access(mm, va, Access::READ)?;
+        Ok(self.word(pfn, (va % PAGE_BYTES / 8) as usize))
+    }
+
+    /// A user-mode store to the aligned word at `va`.
+    ///
+    /// # Errors
+    /// As for [`Arena::access`].
+    pub fn user_store(&self, mm: &Mm<Arena>, va: u64, value: u64) -> Result<(), FaultOutcome> {
+        let pfn = self.access(mm, va, Access::WRITE)?;
+        self.page_mut(pfn)[(va % PAGE_BYTES / 8) as usize].store(value, SeqCst);
+        Ok(())
+    }
+
+    /// Rule `tlb-holds-no-stale-rights`: whatever is cached, a walk would find too.
+    ///
+    /// # Panics
+    /// If something is stale.
+    pub fn assert_tlb_coherent(&self) {
+        let tlb = self.lock_tlb();
+        let live: Vec<u64> = self.0.mms.iter().map(|rec| rec.root.load(SeqCst)).filter(|r| *r != 0).collect();
+        for ((root, span), (table, write)) in &tlb.spans {
+            assert!(live.contains(root), "the TLB knows the dead root {root:#x}");
+            let found = self.walk_upper(Pfn(*root), *span);
+            let fine = found.is_some_and(|(now, w)| now == *table && (w || !*write));
+            assert!(fine, "stale table for {span:#x} of root {root:#x}: {table:?} w={write}, now {found:?}");
+        }
+        for ((root, page), cached) in &tlb.leaves {
+            assert!(live.contains(root), "the TLB knows the dead root {root:#x}");
+            let access = Access { write: cached.write, exec: false, user: true };
+            let found = self
+                .walk_upper(Pfn(*root), *page)
+                .and_then(|(table, write)| self.walk_leaf(table, *page, write, access));
+            let fine = found.is_some_and(|now| now.pfn == cached.pfn && (now.exec || !cached.exec));
+            assert!(fine, "stale translation of {page:#x} in root {root:#x}: {:?}", cached.pfn);
+        }
+    }
+}
