@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{docs, run, test};
+use crate::{docs, lint, run, test};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,8 +24,12 @@ enum Verb {
     Build(BuildArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
-    /// Print the compiler flags of the guest kernel, as RUSTFLAGS takes them
-    KernelFlags,
+    /// Check the format, clippy's opinion of the host's and the guest's code, and the generated documents
+    Lint {
+        /// Show Cargo's output
+        #[arg(short, long)]
+        verbose: bool,
+    },
 }
 
 #[derive(clap::Args, Debug)]
@@ -92,9 +96,6 @@ fn carry_out(verb: Verb) -> Result<u8> {
         }
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
-        Verb::KernelFlags => {
-            println!("{}", guest::kernel_flags(Target::LinuxLto)?.join(" "));
-            Ok(0)
-        }
+        Verb::Lint { verbose } => lint::run(verbose).map(|()| 0),
     }
 }

@@ -9,7 +9,7 @@
 //! init and the test programs run in user mode and are built as usual.
 
 use crate::{isa, paths, process};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -127,18 +127,18 @@ impl Artefacts {
     }
 }
 
-fn build(package: &str, profile: &str, target: &str, folder: &str, flags: &[String]) -> Command {
-    let mut command = process::cargo("build");
+fn cargo(verb: &str, package: &str, profile: &str, target: &str, folder: &str, flags: &[String]) -> Command {
+    let mut command = process::cargo(verb);
     command.args(["--package", package, "--profile", profile, "--target", target, "--target-dir"]);
     command.arg(paths::target().join(folder)).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     command
 }
 
-/// Compiler flags of the kernel; also what a lint run of the kernel needs.
+/// Compiler flags of the kernel.
 ///
 /// # Errors
 /// The linker script cannot be read.
-pub fn kernel_flags(target: Target) -> Result<Vec<String>> {
+fn kernel_flags(target: Target) -> Result<Vec<String>> {
     let mut flags = owned(KERNEL_CODE);
     if target == Target::LinuxLto {
         flags.extend(owned(KERNEL_LINUX));
@@ -157,6 +157,23 @@ fn owned(flags: &[&str]) -> Vec<String> {
     flags.iter().map(|&flag| flag.to_owned()).collect()
 }
 
+/// A clippy run over the kernel as it is built for the guest.
+///
+/// # Errors
+/// As [`kernel_flags`].
+pub fn lint_kernel(target: Target) -> Result<Command> {
+    let mut command = cargo("clippy", "ptshare-kernel", "guest", LINUX, "lint", &kernel_flags(target)?);
+    command.args(["--", "-D", "warnings"]);
+    Ok(command)
+}
+
+/// A clippy run over init as it is built for the guest.
+pub fn lint_init() -> Command {
+    let mut command = cargo("clippy", "ptshare-init", "guest", LINUX, "lint-init", &owned(INIT));
+    command.args(["--", "-D", "warnings"]);
+    command
+}
+
 /// Builds the kernel alone, and checks its instructions when it has changed.
 ///
 /// # Errors
@@ -166,6 +183,12 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
         Target::None => (NONE, "guest-none"),
         Target::LinuxLto => (LINUX, "guest"),
     };
+    if !options.target.available() {
+        bail!(
+            "the compiler has no {target} target here: `rustup target add {target}`, or leave the choice of target to \
+             the default"
+        );
+    }
     let profile = if options.checked { "guest-checked" } else { "guest" };
     let what = match (options.target, options.checked) {
         (Target::LinuxLto, false) => "building the guest kernel",
@@ -173,7 +196,8 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
         (Target::None, false) => "building the guest kernel for x86_64-unknown-none",
         (Target::None, true) => "building the guest kernel for x86_64-unknown-none with its checks on",
     };
-    let mut command = build("ptshare-kernel", profile, target, folder, &kernel_flags(options.target)?);
+    let mut command =
+        cargo("build", "ptshare-kernel", profile, target, folder, &kernel_flags(options.target)?);
     process::quietly(what, &mut command, options.verbose)?;
     let kernel = Artefacts::expected(options).kernel;
     check_instructions(&kernel)?;
@@ -198,9 +222,9 @@ fn check_instructions(kernel: &Path) -> Result<()> {
 /// As [`build_kernel`].
 pub fn build_all(options: &Options) -> Result<Artefacts> {
     build_kernel(options)?;
-    let mut init = build("ptshare-init", "guest", LINUX, "init", &owned(INIT));
+    let mut init = cargo("build", "ptshare-init", "guest", LINUX, "init", &owned(INIT));
     process::quietly("building init", &mut init, options.verbose)?;
-    let mut programs = build("ptshare-programs", "programs", LINUX, "programs", &owned(PROGRAMS));
+    let mut programs = cargo("build", "ptshare-programs", "programs", LINUX, "programs", &owned(PROGRAMS));
     process::quietly("building the test programs", &mut programs, options.verbose)?;
     Ok(Artefacts::expected(options))
 }
@@ -213,7 +237,7 @@ pub fn find_built(options: &Options) -> Result<Artefacts> {
     let found = Artefacts::expected(options);
     for path in [&found.kernel, &found.init, &found.programs] {
         if !path.exists() {
-            anyhow::bail!("{} is missing: run `cargo xtask test`, which builds it", path.display());
+            bail!("{} is missing: run `cargo xtask test`, which builds it", path.display());
         }
     }
     Ok(found)

@@ -9,6 +9,7 @@
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
 //! | [`test`] | `cargo xtask test` |
+//! | [`lint`] | `cargo xtask lint` |
 //! | [`docs`] | documents that are generated from the code |
 
 pub mod batch;
@@ -19,6 +20,7 @@ pub mod elf;
 pub mod guest;
 pub mod image;
 pub mod isa;
+pub mod lint;
 pub mod paths;
 pub mod process;
 pub mod report;
