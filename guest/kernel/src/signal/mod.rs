@@ -22,12 +22,13 @@ mod stop;
 pub mod types;
 
 pub use deliver::{deliver, note_restart, set_action, sigaltstack_call, sigreturn};
-pub use frame::{MINSIGSTKSZ, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};
+pub use frame::SS_DISABLE;
 pub use handlers::SignalHandlers;
 pub use send::{
     force, force_fault, force_kill, may_signal, queue_to_process, send_to_current, send_to_group, send_to_process,
-    send_to_task, start_group_exit, wake_for_exit,
+    send_to_task, start_group_exit,
 };
+pub(crate) use send::wake_for_exit;
 pub use state::SignalState;
 pub use stop::thread_left;
 pub use types::*;

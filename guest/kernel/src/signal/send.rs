@@ -52,7 +52,7 @@ pub fn send_to_current(sig: u32) {
 
 /// Sends a signal from the kernel to every process of a group.
 pub fn send_to_group(pgid: u32, sig: u32) {
-    let group: Vec<Arc<Process>> = table::lock().group(pgid).cloned().collect();
+    let group: Vec<Arc<Process>> = table::group_processes(pgid);
     for process in &group {
         send_to_process(process, SigInfo::kernel(sig));
     }

@@ -14,6 +14,10 @@ pub const CAP_SETGID: u32 = 6;
 pub const CAP_SETUID: u32 = 7;
 /// CAP_SETPCAP.
 pub const CAP_SETPCAP: u32 = 8;
+/// CAP_IPC_LOCK: may lock memory without limit.
+pub const CAP_IPC_LOCK: u32 = 14;
+/// CAP_SYS_RAWIO.
+pub const CAP_SYS_RAWIO: u32 = 17;
 /// CAP_SYS_BOOT: may call reboot(2).
 pub const CAP_SYS_BOOT: u32 = 22;
 /// CAP_SYS_NICE: may raise priorities.

@@ -1,5 +1,7 @@
 //! Resource limits (getrlimit(2)).
 
+use super::creds::{CAP_IPC_LOCK, CAP_SYS_RAWIO, Creds};
+use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as raw;
 use ptshare_mm::Limits as MmLimits;
 
@@ -74,13 +76,21 @@ impl Limits {
         }
     }
 
-    /// What the address space obeys.
-    pub fn for_mm(&self) -> MmLimits {
+    /// What the address space of a process with these credentials obeys.
+    pub fn for_mm(&self, creds: &Creds) -> MmLimits {
         MmLimits {
             as_bytes: self.soft(AS),
             data_bytes: self.soft(DATA),
             stack_bytes: self.soft(STACK),
-            memlock: self.soft(MEMLOCK),
+            memlock_bytes: self.soft(MEMLOCK),
+            commit_pages: memory_pages(),
+            privileged: creds.capable(CAP_IPC_LOCK) && creds.capable(CAP_SYS_RAWIO),
         }
     }
+}
+
+/// Memory in all, in pages.
+pub fn memory_pages() -> u64 {
+    let ram = &ptshare_machine::boot::census().ram;
+    ram.iter().map(|range| range.end.load(Relaxed).saturating_sub(range.start.load(Relaxed))).sum()
 }

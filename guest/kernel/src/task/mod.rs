@@ -33,12 +33,13 @@ pub mod table;
 pub mod thread;
 pub mod timer;
 pub mod usage;
+pub mod uts;
 pub mod wait;
 
 pub use creds::Creds;
 pub use current::{CurrentTask, current};
-pub use process::{Process, Slot};
-pub use sched::{on_timer_interrupt, return_to_user, run_idle, yield_now};
-pub use table::{find_process, find_task, for_each_process, process_count};
+pub use process::Process;
+pub use sched::{on_timer_interrupt, return_to_user, run_idle};
+pub use table::{find_process, find_process_of, find_task, for_each_process, process_count, task_count};
 pub use thread::{Task, TaskState};
 pub use wait::{WaitError, WaitQueue};

@@ -273,10 +273,14 @@ impl Process {
         }
     }
 
-    /// Changes who it is.
+    /// Changes who it is, and what its address space may do.
     pub fn set_creds(&self, creds: Creds) {
+        let changed = creds.cap_effective != self.creds().cap_effective;
         let old = self.creds.replace(Some(Arc::new(creds)));
         drop(old);
+        if changed && let Some(mm) = self.mm.get() {
+            mm.set_limits(self.limits().for_mm(&self.creds()));
+        }
     }
 
     /// Resource limits.
@@ -290,7 +294,7 @@ impl Process {
     /// Changes resource limits and tells the address space.
     pub fn set_limits(&self, limits: Limits) {
         if let Some(mm) = self.mm.get() {
-            mm.set_limits(limits.for_mm());
+            mm.set_limits(limits.for_mm(&self.creds()));
         }
         let old = self.limits.replace(Some(Arc::new(limits)));
         drop(old);
@@ -335,6 +339,26 @@ impl Process {
             return 'T';
         }
         state.threads().map(|task| task.state_char()).min_by_key(|c| "RDST".find(*c)).unwrap_or('Z')
+    }
+
+    /// PR_GET_DUMPABLE.
+    pub fn dumpable(&self) -> u32 {
+        self.dumpable.load(Relaxed)
+    }
+
+    /// PR_SET_DUMPABLE.
+    pub fn set_dumpable(&self, value: u32) {
+        self.dumpable.store(value, Relaxed);
+    }
+
+    /// PR_GET_CHILD_SUBREAPER.
+    pub fn is_subreaper(&self) -> bool {
+        self.subreaper.load(Relaxed)
+    }
+
+    /// PR_SET_CHILD_SUBREAPER.
+    pub fn set_subreaper(&self, on: bool) {
+        self.subreaper.store(on, Relaxed);
     }
 
     /// Is this pid init's?

@@ -371,6 +371,16 @@ pub fn for_each_process(mut f: impl FnMut(&Arc<Process>)) {
     }
 }
 
+/// Every process, zombies included, in no order.
+pub fn all_processes() -> Vec<Arc<Process>> {
+    lock().all().to_vec()
+}
+
+/// The processes of a group, zombies included, in no order.
+pub fn group_processes(pgid: u32) -> Vec<Arc<Process>> {
+    lock().group(pgid).cloned().collect()
+}
+
 /// Processes, zombies included.
 pub fn process_count() -> usize {
     lock().all().len()

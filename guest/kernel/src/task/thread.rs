@@ -158,6 +158,11 @@ impl Task {
         self.mm_root.store(root.0, Relaxed);
     }
 
+    /// Where a 0 is to be written, and a futex woken, at the thread's end; 0 for nowhere.
+    pub(crate) fn set_clear_child_tid(&self, at: u64) {
+        self.clear_child_tid.store(at, Relaxed);
+    }
+
     /// Takes the leader's number, after exec.
     pub(super) fn become_leader(&self) {
         self.tid.store(self.process.pid, Relaxed);

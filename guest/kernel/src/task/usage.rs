@@ -130,6 +130,11 @@ pub fn of_task(task: &Task) -> Used {
     }
 }
 
+/// As [`of_task`], for a counted reference.
+pub fn of_task_arc(task: &alloc::sync::Arc<Task>) -> Used {
+    of_task(task)
+}
+
 /// All threads', dead and alive.
 pub fn of_process(process: &Process) -> Used {
     let mut used = process.usage.dead_threads.get();

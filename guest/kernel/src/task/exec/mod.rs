@@ -77,7 +77,7 @@ fn load(
     limits: &limits::Limits,
 ) -> Result<Loaded, Errno> {
     let mm = Mm::new(Machine).map_err(|_| Errno::ENOMEM)?;
-    mm.set_limits(limits.for_mm());
+    mm.set_limits(limits.for_mm(creds));
     let program = image.load(&mm, false)?;
     let mut entry = program.entry;
     let mut base = 0;
