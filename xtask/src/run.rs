@@ -117,6 +117,13 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         eprintln!("ptshare: --root {}: not a directory", folder.display());
         return Ok(exit_code::BAD_FILE);
     }
+    if let Some(program) = args.program.first()
+        && !in_root(args, program)
+        && !Path::new(program).is_file()
+    {
+        eprintln!("ptshare: there is no program {program} on this machine");
+        return Ok(exit_code::BAD_FILE);
+    }
     let built = guest::build_all(&args.build_options())?;
     match args.program.split_first() {
         None => tour::run(args, &built),
@@ -153,6 +160,12 @@ fn run_program(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[St
     Ok(outcome.status)
 }
 
+/// Whether a folder of `--root` has the program: then it is started as it is.
+fn in_root(args: &RunArgs, program: &str) -> bool {
+    let Some(relative) = program.strip_prefix('/') else { return false };
+    args.root.iter().any(|folder| folder.join(relative).is_file())
+}
+
 fn program_image(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[String]) -> Result<Vec<u8>> {
     let mut image = Image::new(&built.init)?;
     for folder in &args.root {
@@ -161,9 +174,7 @@ fn program_image(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[
     if let Ok(term) = std::env::var("TERM") {
         image.variable(format!("TERM={term}"));
     }
-    // A program that only the guest's root has is started as it is.
-    let in_root = args.root.iter().any(|folder| folder.join(program.trim_start_matches('/')).is_file());
-    let path = if in_root && program.starts_with('/') {
+    let path = if in_root(args, program) {
         program.to_owned()
     } else {
         image.host_program(Path::new(program)).with_context(|| format!("PROGRAM {program}"))?

@@ -269,3 +269,29 @@ fn verdicts(boots: &[Boot]) -> String {
     };
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [["a", "b", "c", "1"], ["long", "", "d", "200"]].map(|row| row.map(str::to_owned));
+        assert_eq!(aligned(&rows), "  a     b  c    1\n  long     d  200\n");
+    }
+
+    #[test]
+    fn times_read_well() {
+        assert_eq!(show_ns(0), "-");
+        assert_eq!(show_ns(9_999_999), "9999 us");
+        assert_eq!(show_ns(10_000_000), "10 ms");
+    }
+
+    #[test]
+    fn every_scenario_is_a_test_program() {
+        for (name, _) in SCENARIOS {
+            let source = crate::paths::root().join(format!("tests/programs/src/bin/{name}.rs"));
+            assert!(source.is_file(), "{}", source.display());
+        }
+    }
+}
