@@ -75,7 +75,8 @@ macro_rules! syscalls {
                 38 setitimer "which, new, old" "";
                 39 getpid "" "";
                 40 sendfile "out, in, offset, count" "";
-                41 socket "domain, type, protocol" "";
+                41 socket "domain, type, protocol" "there is no network: always EAFNOSUPPORT";
+                53 socketpair "domain, type, protocol, fds" "only AF_UNIX streams, without messages or descriptors passed";
                 56 clone "flags, stack, parent_tid, child_tid, tls" "";
                 57 fork "" "";
                 58 vfork "" "";
@@ -85,7 +86,7 @@ macro_rules! syscalls {
                 62 kill "pid, sig" "";
                 63 uname "buf" "";
                 67 shmdt "addr" "";
-                72 fcntl "fd, cmd, arg" "";
+                72 fcntl "fd, cmd, arg" "no leases, no F_SETSIG, no F_NOTIFY; F_SETOWN has no effect";
                 73 flock "fd, op" "";
                 74 fsync "fd" "";
                 75 fdatasync "fd" "";
@@ -166,7 +167,7 @@ macro_rules! syscalls {
                 160 setrlimit "resource, rlim" "";
                 161 chroot "path" "";
                 162 sync "" "";
-                165 mount "source, target, type, flags, data" "";
+                165 mount "source, target, type, flags, data" "tmpfs, ramfs, proc, sysfs, devtmpfs, devpts, bind mounts and remounts; not MS_MOVE; nothing propagates";
                 166 umount2 "target, flags" "";
                 169 reboot "magic1, magic2, cmd, arg" "";
                 170 sethostname "name, len" "";
@@ -178,6 +179,7 @@ macro_rules! syscalls {
                 202 futex "uaddr, op, val, timeout, uaddr2, val3" "";
                 203 sched_setaffinity "pid, len, mask" "";
                 204 sched_getaffinity "pid, len, mask" "";
+                213 epoll_create "size" "";
                 217 getdents64 "fd, buf, count" "";
                 218 set_tid_address "tidptr" "";
                 219 restart_syscall "" "";
@@ -187,6 +189,8 @@ macro_rules! syscalls {
                 229 clock_getres "clock, res" "";
                 230 clock_nanosleep "clock, flags, req, rem" "";
                 231 exit_group "status" "";
+                232 epoll_wait "epfd, events, maxevents, timeout_ms" "";
+                233 epoll_ctl "epfd, op, fd, event" "";
                 234 tgkill "tgid, tid, sig" "";
                 235 utimes "path, times" "";
                 247 waitid "idtype, id, info, options, rusage" "";
@@ -208,8 +212,13 @@ macro_rules! syscalls {
                 272 unshare "flags" "";
                 273 set_robust_list "head, len" "";
                 274 get_robust_list "pid, head, len" "";
+                277 sync_file_range "fd, offset, len, flags" "";
                 280 utimensat "dirfd, path, times, flags" "";
-                285 fallocate "fd, mode, offset, len" "";
+                281 epoll_pwait "epfd, events, maxevents, timeout_ms, sigmask, setsize" "";
+                284 eventfd "value" "";
+                285 fallocate "fd, mode, offset, len" "modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE";
+                290 eventfd2 "value, flags" "";
+                291 epoll_create1 "flags" "";
                 292 dup3 "oldfd, newfd, flags" "";
                 293 pipe2 "fds, flags" "";
                 295 preadv "fd, iov, iovcnt, pos_low, pos_high" "";
@@ -220,13 +229,15 @@ macro_rules! syscalls {
                 309 getcpu "cpu, node, cache" "";
                 316 renameat2 "olddir, old, newdir, new, flags" "";
                 318 getrandom "buf, count, flags" "";
-                319 memfd_create "name, flags" "";
+                319 memfd_create "name, flags" "MFD_HUGETLB memory cannot be mapped: there is no pool";
                 322 execveat "dirfd, path, argv, envp, flags" "";
                 325 mlock2 "addr, len, flags" "";
-                326 copy_file_range "in, off_in, out, off_out, len, flags" "";
+                326 copy_file_range "in, off_in, out, off_out, len, flags" "regular files only";
+                327 preadv2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";
+                328 pwritev2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";
                 332 statx "dirfd, path, flags, mask, buf" "";
                 435 clone3 "args, size" "";
-                436 close_range "first, last, flags" "";
+                436 close_range "first, last, flags" "CLOSE_RANGE_UNSHARE does not unshare";
                 439 faccessat2 "dirfd, path, mode, flags" "";
                 452 fchmodat2 "dirfd, path, mode, flags" "";
             }
@@ -242,7 +253,6 @@ macro_rules! syscalls {
                 50 listen "";
                 51 getsockname "";
                 52 getpeername "";
-                53 socketpair "";
                 54 setsockopt "";
                 55 getsockopt "";
                 64 semget "";
@@ -300,7 +310,6 @@ macro_rules! syscalls {
                 210 io_cancel "";
                 211 get_thread_area "";
                 212 lookup_dcookie "";
-                213 epoll_create "";
                 214 epoll_ctl_old "";
                 215 epoll_wait_old "";
                 216 remap_file_pages "";
@@ -310,8 +319,6 @@ macro_rules! syscalls {
                 224 timer_gettime "";
                 225 timer_getoverrun "";
                 226 timer_delete "";
-                232 epoll_wait "";
-                233 epoll_ctl "";
                 236 vserver "";
                 237 mbind "";
                 238 set_mempolicy "";
@@ -334,19 +341,14 @@ macro_rules! syscalls {
                 256 migrate_pages "";
                 275 splice "";
                 276 tee "";
-                277 sync_file_range "";
                 278 vmsplice "";
                 279 move_pages "";
-                281 epoll_pwait "";
                 282 signalfd "";
                 283 timerfd_create "";
-                284 eventfd "";
                 286 timerfd_settime "";
                 287 timerfd_gettime "";
                 288 accept4 "";
                 289 signalfd4 "";
-                290 eventfd2 "";
-                291 epoll_create1 "";
                 294 inotify_init1 "";
                 298 perf_event_open "";
                 299 recvmmsg "";
@@ -368,8 +370,6 @@ macro_rules! syscalls {
                 321 bpf "";
                 323 userfaultfd "";
                 324 membarrier "";
-                327 preadv2 "";
-                328 pwritev2 "";
                 329 pkey_mprotect "";
                 330 pkey_alloc "";
                 331 pkey_free "";

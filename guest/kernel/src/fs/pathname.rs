@@ -1,0 +1,78 @@
+//! Path names as text: components, limits, trailing slashes. Pure: no kernel type appears here.
+//!
+//! A path is a byte string. Components are separated by one or more slashes; a path that ends in slashes asks for a
+//! directory ("Pathname Resolution", path_resolution(7)).
+
+/// Longest component, in bytes (`NAME_MAX`).
+pub const NAME_MAX: usize = 255;
+/// Longest path with its terminating NUL, in bytes (`PATH_MAX`).
+pub const PATH_MAX: usize = 4096;
+/// Symbolic links followed in one resolution before ELOOP (`MAXSYMLINKS`).
+pub const LINKS_MAX: u32 = 40;
+
+/// One component of a path, as positions in its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Component {
+    /// First byte of the name.
+    pub start: usize,
+    /// First byte after the name.
+    pub end: usize,
+    /// Where the rest of the path begins: after the slashes that follow the name.
+    pub next: usize,
+    /// No component follows.
+    pub last: bool,
+    /// Slashes follow the name.
+    pub slash: bool,
+}
+
+/// The component that begins at or after `from`; `None` when only slashes (or nothing) remain.
+#[inline]
+pub fn component(text: &[u8], from: usize) -> Option<Component> {
+    let mut start = from;
+    while *text.get(start)? == b'/' {
+        start += 1;
+    }
+    let mut end = start;
+    while end < text.len() && text[end] != b'/' {
+        end += 1;
+    }
+    let mut next = end;
+    while next < text.len() && text[next] == b'/' {
+        next += 1;
+    }
+    Some(Component { start, end, next, last: next == text.len(), slash: next > end })
+}
+
+/// The text after following a symbolic link: its target, then what was left of the path.
+pub fn splice(target: &[u8], rest: &[u8], slash: bool) -> alloc::vec::Vec<u8> {
+    let mut text = alloc::vec::Vec::with_capacity(target.len() + rest.len() + 1);
+    text.extend_from_slice(target);
+    if slash {
+        text.push(b'/');
+        text.extend_from_slice(rest);
+    }
+    text
+}
+
+/// A hash of a name, never 0: 8 bytes a step, because the kernel's own instructions are dear.
+#[inline]
+pub fn hash(name: &[u8]) -> u32 {
+    let mut h: u64 = name.len() as u64;
+    let mut chunks = name.chunks_exact(8);
+    for chunk in &mut chunks {
+        if let Ok(word) = <[u8; 8]>::try_from(chunk) {
+            h = mix(h, u64::from_le_bytes(word));
+        }
+    }
+    let mut tail = 0u64;
+    for &b in chunks.remainder() {
+        tail = tail << 8 | u64::from(b);
+    }
+    h = mix(h, tail);
+    (h >> 32) as u32 | 1
+}
+
+#[inline]
+fn mix(h: u64, word: u64) -> u64 {
+    (h.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

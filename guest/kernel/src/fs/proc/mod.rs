@@ -1,0 +1,55 @@
+//! procfs: what is in its root; the processes are in `pid.rs`.
+
+mod maps;
+pub mod pid;
+mod status;
+mod sysctl;
+mod system;
+
+pub use system::meminfo;
+
+use super::text::Text;
+use super::virt::{Entry, What};
+
+const fn text(name: &'static str, make: fn(&mut Text)) -> Entry {
+    Entry { name, mode: 0o444, what: What::Text(make) }
+}
+
+const fn link(name: &'static str, make: fn(&mut Text)) -> Entry {
+    Entry { name, mode: 0o777, what: What::Link(make) }
+}
+
+/// The fixed files in the root of procfs.
+pub static ROOT: &[Entry] = &[
+    link("self", system::self_link),
+    link("thread-self", system::thread_self_link),
+    link("mounts", |t| {
+        t.s("self/mounts");
+    }),
+    text("cmdline", system::cmdline),
+    text("cpuinfo", system::cpuinfo),
+    text("devices", system::devices),
+    text("filesystems", system::filesystems),
+    text("loadavg", system::loadavg),
+    text("meminfo", system::meminfo),
+    text("stat", system::stat),
+    text("swaps", system::swaps),
+    text("uptime", system::uptime),
+    text("version", system::version),
+    text("vmstat", system::vmstat),
+    text("zoneinfo", |_| {}),
+    Entry { name: "sys", mode: 0o555, what: What::Dir(sysctl::SYS) },
+    Entry { name: "sysvipc", mode: 0o555, what: What::Dir(SYSVIPC) },
+];
+
+static SYSVIPC: &[Entry] = &[
+    text("msg", |t| {
+        t.s("       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n");
+    }),
+    text("sem", |t| {
+        t.s("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+    }),
+    text("shm", |t| {
+        t.s("       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
+    }),
+];

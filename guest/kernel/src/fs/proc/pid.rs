@@ -1,0 +1,511 @@
+//! /proc/PID and /proc/PID/task/TID (proc_pid(5)).
+
+use super::{maps, status};
+use crate::KMm;
+use crate::fs::caller;
+use crate::fs::dentry::Path;
+use crate::fs::file::File;
+use crate::fs::inode::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use crate::fs::io::{Sink, Source};
+use crate::fs::text::Text;
+use crate::fs::virt::{Listed, number};
+use crate::fs::walk::Link;
+use crate::fs::{device, mount};
+use crate::syscall::SysResult;
+use crate::task::{self, Process, Task};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_abi::Errno;
+
+/// Which file of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Which {
+    /// The process's directory itself (or a thread's).
+    Dir,
+    /// Directory of threads.
+    Task,
+    /// Directory of descriptors.
+    Fd,
+    /// A descriptor.
+    FdLink(u32),
+    /// Directory of what is known about descriptors.
+    FdInfo,
+    /// What is known about a descriptor.
+    FdInfoFile(u32),
+    /// A file, by its place in [`FILES`].
+    File(u8),
+}
+
+/// A file of a process or thread.
+#[derive(Clone, Copy)]
+pub struct PidNode {
+    pid: u32,
+    /// The thread, for what is under `task/`; 0 else.
+    tid: u32,
+    which: Which,
+}
+
+/// Names and modes in a process's directory; the first [`DIRS`] are directories.
+const FILES: &[(&str, u32)] = &[
+    ("task", S_IFDIR | 0o555),
+    ("fd", S_IFDIR | 0o500),
+    ("fdinfo", S_IFDIR | 0o555),
+    ("cwd", S_IFLNK | 0o777),
+    ("exe", S_IFLNK | 0o777),
+    ("root", S_IFLNK | 0o777),
+    ("auxv", S_IFREG | 0o400),
+    ("cmdline", S_IFREG | 0o444),
+    ("comm", S_IFREG | 0o644),
+    ("environ", S_IFREG | 0o400),
+    ("limits", S_IFREG | 0o644),
+    ("maps", S_IFREG | 0o444),
+    ("mem", S_IFREG | 0o600),
+    ("mountinfo", S_IFREG | 0o444),
+    ("mounts", S_IFREG | 0o444),
+    ("oom_adj", S_IFREG | 0o644),
+    ("oom_score", S_IFREG | 0o444),
+    ("oom_score_adj", S_IFREG | 0o644),
+    ("pagemap", S_IFREG | 0o400),
+    ("personality", S_IFREG | 0o400),
+    ("smaps", S_IFREG | 0o444),
+    ("smaps_rollup", S_IFREG | 0o444),
+    ("stat", S_IFREG | 0o444),
+    ("statm", S_IFREG | 0o444),
+    ("status", S_IFREG | 0o444),
+    ("syscall", S_IFREG | 0o400),
+    ("wchan", S_IFREG | 0o444),
+    ("clear_refs", S_IFREG | 0o200),
+];
+const DIRS: usize = 3;
+
+/// Longest text taken from a process's memory.
+const STRINGS_MAX: usize = 128 << 10;
+
+/// The directory of a process or thread by its name in the root of procfs.
+///
+/// # Errors
+/// ENOENT.
+pub fn find(name: &[u8]) -> Result<PidNode, Errno> {
+    let pid = pid_of(name)?;
+    // A thread's id works too, though it is not listed.
+    let process = task::table::find_process_of(pid).ok_or(Errno::ENOENT)?;
+    let tid = if process.pid == pid { 0 } else { pid };
+    Ok(PidNode { pid: process.pid, tid, which: Which::Dir })
+}
+
+fn pid_of(name: &[u8]) -> Result<u32, Errno> {
+    if name.first() == Some(&b'0') || !name.iter().all(u8::is_ascii_digit) {
+        return Err(Errno::ENOENT);
+    }
+    number(name).and_then(|n| u32::try_from(n).ok()).ok_or(Errno::ENOENT)
+}
+
+/// The first process whose pid is not below `from`.
+pub fn list_processes(from: u64) -> Option<Listed> {
+    let mut first: Option<u32> = None;
+    task::for_each_process(|process| {
+        if u64::from(process.pid) >= from && first.is_none_or(|pid| process.pid < pid) {
+            first = Some(process.pid);
+        }
+    });
+    let pid = first?;
+    Some(listed(u64::from(pid) + 1, number_name(pid), S_IFDIR))
+}
+
+fn number_name(n: u32) -> Vec<u8> {
+    let mut text = Text::new();
+    text.dec(u64::from(n));
+    text.into_bytes()
+}
+
+fn listed(next: u64, name: Vec<u8>, file_type: u32) -> Listed {
+    Listed { next, ino: u64::from(crate::fs::pathname::hash(&name)) | 1 << 33, name, file_type }
+}
+
+impl PidNode {
+    fn process(&self) -> Result<Arc<Process>, Errno> {
+        task::find_process(self.pid).ok_or(Errno::ESRCH)
+    }
+
+    fn task(&self) -> Option<Arc<Task>> {
+        task::find_task(if self.tid != 0 { self.tid } else { self.pid })
+    }
+
+    fn mm(&self) -> Result<Option<Arc<KMm>>, Errno> {
+        Ok(self.process()?.try_mm())
+    }
+
+    fn id(&self) -> u32 {
+        if self.tid != 0 { self.tid } else { self.pid }
+    }
+
+    fn sub(&self, which: Which) -> PidNode {
+        PidNode { which, ..*self }
+    }
+
+    /// `st_mode`.
+    pub fn mode(&self) -> u32 {
+        match self.which {
+            Which::Dir => S_IFDIR | 0o555,
+            Which::Task | Which::FdInfo => S_IFDIR | 0o555,
+            Which::Fd => S_IFDIR | 0o500,
+            Which::FdLink(_) => S_IFLNK | 0o700,
+            Which::FdInfoFile(_) => S_IFREG | 0o400,
+            Which::File(n) => FILES.get(usize::from(n)).map_or(S_IFREG, |(_, mode)| *mode),
+        }
+    }
+
+    /// Inode number: the process, the thread and the file in one number.
+    pub fn ino(&self) -> u64 {
+        let file = match self.which {
+            Which::Dir => 1,
+            Which::Task => 2,
+            Which::Fd => 3,
+            Which::FdInfo => 4,
+            Which::File(n) => 16 + u64::from(n),
+            Which::FdLink(fd) => 256 + 2 * u64::from(fd),
+            Which::FdInfoFile(fd) => 257 + 2 * u64::from(fd),
+        };
+        1 << 32 | u64::from(self.id()) << 33 | file & 0xffff_ffff
+    }
+
+    /// Owner and group: the process's effective ones.
+    pub fn owner(&self) -> (u32, u32) {
+        self.process().map_or((0, 0), |process| {
+            let cred = process.creds();
+            (cred.euid, cred.egid)
+        })
+    }
+
+    /// The entry of this directory with this name.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub fn lookup(&self, name: &[u8]) -> Result<PidNode, Errno> {
+        match self.which {
+            Which::Dir => {
+                let at = FILES.iter().position(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
+                self.process().map_err(|_| Errno::ENOENT)?;
+                if self.tid != 0 && at == 0 {
+                    return Err(Errno::ENOENT);
+                }
+                Ok(self.sub(match at {
+                    0 => Which::Task,
+                    1 => Which::Fd,
+                    2 => Which::FdInfo,
+                    n => Which::File(n as u8),
+                }))
+            }
+            Which::Task => {
+                let tid = pid_of(name)?;
+                let task = task::find_task(tid).ok_or(Errno::ENOENT)?;
+                if task.process.pid != self.pid {
+                    return Err(Errno::ENOENT);
+                }
+                Ok(PidNode { pid: self.pid, tid, which: Which::Dir })
+            }
+            Which::Fd | Which::FdInfo => {
+                let fd = if name == b"0" { 0 } else { pid_of(name)? };
+                let files = self.process()?.try_files().ok_or(Errno::ENOENT)?;
+                files.get(fd as i32).map_err(|_| Errno::ENOENT)?;
+                Ok(self.sub(if self.which == Which::Fd { Which::FdLink(fd) } else { Which::FdInfoFile(fd) }))
+            }
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// The entry of this directory at a position or after it.
+    pub fn list(&self, at: u64) -> Option<Listed> {
+        match self.which {
+            Which::Dir => {
+                let skip = if self.tid != 0 { 1 } else { 0 };
+                let (name, mode) = FILES.get(at as usize + skip)?;
+                Some(listed(at + 1, name.as_bytes().to_vec(), mode & S_IFMT))
+            }
+            Which::Task => {
+                let process = self.process().ok()?;
+                let tids: Vec<u32> = process.signals.lock().threads().map(|task| task.tid()).collect();
+                let tid = tids.into_iter().filter(|tid| u64::from(*tid) >= at).min()?;
+                Some(listed(u64::from(tid) + 1, number_name(tid), S_IFDIR))
+            }
+            Which::Fd | Which::FdInfo => {
+                let files = self.process().ok()?.try_files()?;
+                let (fd, _) = files.next_open(at)?;
+                let file_type = if self.which == Which::Fd { S_IFLNK } else { S_IFREG };
+                Some(listed(fd + 1, number_name(fd as u32), file_type))
+            }
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.which {
+            Which::File(n) => FILES.get(usize::from(n)).map_or("", |(name, _)| name),
+            _ => "",
+        }
+    }
+
+    /// May the caller look into this process (Linux `ptrace_may_access`)?
+    fn may_look(&self) -> Result<(), Errno> {
+        let me = caller::creds();
+        let process = self.process()?;
+        let other = process.creds();
+        let same = me.fsuid == other.uid && me.fsuid == other.euid && me.fsuid == other.suid;
+        if same || me.capable(19) || process.pid == task::current().process.pid {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        }
+    }
+
+    fn target(&self) -> Result<Path, Errno> {
+        self.may_look()?;
+        let process = self.process()?;
+        let fs = || process.try_fs().ok_or(Errno::ENOENT);
+        match self.which {
+            Which::FdLink(fd) => {
+                let files = process.try_files().ok_or(Errno::ENOENT)?;
+                let file = files.get(fd as i32).map_err(|_| Errno::ENOENT)?;
+                Ok(file.path.clone())
+            }
+            _ => match self.name() {
+                "cwd" => Ok(fs()?.cwd()),
+                "root" => Ok(fs()?.root()),
+                "exe" => process.exe().map(|file| file.path.clone()).ok_or(Errno::ENOENT),
+                _ => Err(Errno::EINVAL),
+            },
+        }
+    }
+
+    /// Where a link leads.
+    ///
+    /// # Errors
+    /// EINVAL when it is none; ENOENT, EACCES, ESRCH.
+    pub fn link(&self) -> Result<Link, Errno> {
+        if self.mode() & S_IFMT != S_IFLNK {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Link::Jump(self.target()?))
+    }
+
+    /// What readlink says of it.
+    ///
+    /// # Errors
+    /// As [`PidNode::link`].
+    pub fn link_text(&self) -> Result<Vec<u8>, Errno> {
+        if self.mode() & S_IFMT != S_IFLNK {
+            return Err(Errno::EINVAL);
+        }
+        Ok(self.target()?.text(&task::current().process.fs().root()).0)
+    }
+
+    /// The whole text of a file.
+    ///
+    /// # Errors
+    /// ESRCH when the process is gone; EACCES; EISDIR.
+    pub fn text(&self, t: &mut Text) -> Result<(), Errno> {
+        let process = self.process()?;
+        let task = self.task();
+        if let Which::FdInfoFile(fd) = self.which {
+            let files = process.try_files().ok_or(Errno::ENOENT)?;
+            let file = files.get(fd as i32).map_err(|_| Errno::ENOENT)?;
+            fd_info(t, &file);
+            return Ok(());
+        }
+        let mm = process.try_mm();
+        match (self.name(), &mm) {
+            ("maps", Some(mm)) => {
+                self.may_look()?;
+                maps::maps(t, mm);
+            }
+            ("smaps", Some(mm)) => {
+                self.may_look()?;
+                maps::smaps(t, mm);
+            }
+            ("smaps_rollup", Some(mm)) => {
+                self.may_look()?;
+                maps::smaps_rollup(t, mm);
+            }
+            ("statm", Some(mm)) => maps::statm(t, mm),
+            ("statm", None) => {
+                t.s("0 0 0 0 0 0 0\n");
+            }
+            ("cmdline", Some(mm)) => {
+                let layout = mm.layout();
+                t.b(&maps::bytes(mm, layout.arg_start, layout.arg_end, STRINGS_MAX));
+            }
+            ("environ", Some(mm)) => {
+                self.may_look()?;
+                let layout = mm.layout();
+                t.b(&maps::bytes(mm, layout.env_start, layout.env_end, STRINGS_MAX));
+            }
+            ("auxv", Some(mm)) => {
+                self.may_look()?;
+                auxv(t, mm);
+            }
+            ("stat", _) => status::stat(t, &process, task.as_ref(), self.id(), self.tid == 0),
+            ("status", _) => status::status(t, &process, task.as_ref(), self.id()),
+            ("limits", _) => status::limits(t, &process),
+            ("comm", _) => {
+                status::comm(t, task.as_ref(), &process);
+                t.c(b'\n');
+            }
+            ("mounts", _) => mounts(t, &process, false),
+            ("mountinfo", _) => mounts(t, &process, true),
+            ("oom_score_adj", _) => {
+                t.int(i64::from(process.oom_score_adj.load(Relaxed))).c(b'\n');
+            }
+            ("oom_adj", _) => {
+                t.int(i64::from(process.oom_score_adj.load(Relaxed)) * 17 / 1000).c(b'\n');
+            }
+            ("oom_score", _) => {
+                t.int((666 + i64::from(process.oom_score_adj.load(Relaxed)) * 2 / 3).max(0)).c(b'\n');
+            }
+            ("personality", _) => {
+                t.hex(u64::from(process.personality.load(Relaxed)), 8).c(b'\n');
+            }
+            ("syscall", _) => {
+                t.s("running\n");
+            }
+            ("wchan", _) => {
+                t.c(b'0');
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads of files that are no texts; `None` for the others.
+    pub fn read_binary(&self, pos: u64, sink: &mut Sink) -> Option<SysResult> {
+        let read: fn(&KMm, u64, &mut Sink) -> SysResult = match self.name() {
+            "pagemap" => maps::pagemap,
+            "mem" => maps::read_mem,
+            _ => return None,
+        };
+        Some(match self.may_look().and_then(|()| self.mm()) {
+            Ok(Some(mm)) => read(&mm, pos, sink),
+            Ok(None) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        })
+    }
+
+    /// Writes of files that are no texts; `None` for the others.
+    pub fn write_binary(&self, _source: &mut Source) -> Option<SysResult> {
+        // /proc/PID/mem would need the position; nothing that runs here writes it.
+        (self.name() == "mem").then(|| Err(Errno::EIO.into()))
+    }
+
+    /// Takes a line.
+    ///
+    /// # Errors
+    /// EINVAL, EACCES, EPERM, ESRCH.
+    pub fn write(&self, line: &[u8]) -> Result<(), Errno> {
+        let process = self.process()?;
+        match self.name() {
+            "comm" => {
+                if process.pid != task::current().process.pid {
+                    return Err(Errno::EINVAL);
+                }
+                let task = self.task().ok_or(Errno::ESRCH)?;
+                task.set_comm(line.strip_suffix(b"\n").unwrap_or(line));
+            }
+            "oom_score_adj" | "oom_adj" => {
+                let n = signed(line).ok_or(Errno::EINVAL)?;
+                let (range, scale) = if self.name() == "oom_adj" { (-17..=15, 1000) } else { (-1000..=1000, 17) };
+                if !range.contains(&n) {
+                    return Err(Errno::EINVAL);
+                }
+                let value = if scale == 1000 { n * 1000 / 17 } else { n };
+                if value < i64::from(process.oom_score_adj.load(Relaxed)) {
+                    caller::need(caller::CAP_SYS_RESOURCE).map_err(|_| Errno::EACCES)?;
+                }
+                process.oom_score_adj.store(value as i32, Relaxed);
+            }
+            "clear_refs" | "limits" => {}
+            _ => return Err(Errno::EACCES),
+        }
+        Ok(())
+    }
+}
+
+fn signed(line: &[u8]) -> Option<i64> {
+    let line = line.trim_ascii();
+    match line.strip_prefix(b"-") {
+        Some(digits) => number(digits).and_then(|n| i64::try_from(n).ok()).map(|n| -n),
+        None => number(line).and_then(|n| i64::try_from(n).ok()),
+    }
+}
+
+/// The auxiliary vector lies on the stack, after the NULL that ends the environment pointers.
+fn auxv(t: &mut Text, mm: &KMm) {
+    let start = mm.layout().start_stack;
+    let mut word = [0u8; 8];
+    let mut at = start;
+    let mut read = |at: &mut u64| -> Option<u64> {
+        mm.read_user(*at, &mut word).ok()?;
+        *at += 8;
+        Some(u64::from_le_bytes(word))
+    };
+    let Some(argc) = read(&mut at) else { return };
+    at = at.saturating_add(argc.min(1 << 20) * 8 + 8);
+    for _ in 0..1 << 16 {
+        match read(&mut at) {
+            Some(0) => break,
+            Some(_) => {}
+            None => return,
+        }
+    }
+    for _ in 0..64 {
+        let (Some(key), Some(value)) = (read(&mut at), read(&mut at)) else { return };
+        t.b(&key.to_le_bytes()).b(&value.to_le_bytes());
+        if key == 0 {
+            break;
+        }
+    }
+}
+
+fn fd_info(t: &mut Text, file: &File) {
+    t.s("pos:\t").dec(file.position()).s("\nflags:\t0").oct(u64::from(file.flags()), 1);
+    t.s("\nmnt_id:\t").dec(u64::from(file.path.mount.id)).s("\nino:\t").dec(file.inode().ino).c(b'\n');
+}
+
+fn mounts(t: &mut Text, process: &Process, info: bool) {
+    let Some(fs) = process.try_fs() else { return };
+    let root = fs.root();
+    for mount in mount::all() {
+        let (place, under) = mount.root_path().text(&root);
+        if !under && mount.mountpoint().is_some() {
+            continue;
+        }
+        let options = |t: &mut Text| {
+            t.s(if mount.has(mount::MS_RDONLY) { "ro" } else { "rw" });
+            for (flag, name) in [(mount::MS_NOSUID, ",nosuid"), (mount::MS_NODEV, ",nodev"), (mount::MS_NOEXEC, ",noexec")] {
+                if mount.has(flag) {
+                    t.s(name);
+                }
+            }
+            t.s(",relatime");
+        };
+        let escape = b" \t\n\\#";
+        if info {
+            let parent = mount.mountpoint().map_or(mount.id, |on| on.mount.id);
+            t.dec(u64::from(mount.id)).c(b' ').dec(u64::from(parent)).c(b' ');
+            t.dec(device::major(mount.sb.dev)).c(b':').dec(device::minor(mount.sb.dev));
+            t.s(" / ").path(&place, escape).c(b' ');
+            options(t);
+            t.s(" - ").s(mount.sb.fstype).c(b' ').path(&mount.source, escape);
+            t.s(if mount.has(mount::MS_RDONLY) { " ro" } else { " rw" });
+        } else {
+            t.path(&mount.source, escape).c(b' ').path(&place, escape).c(b' ').s(mount.sb.fstype).c(b' ');
+            options(t);
+        }
+        let limit = mount.sb.limit_pages.load(Relaxed);
+        if mount.sb.fstype == "tmpfs" && limit != u64::MAX {
+            t.s(",size=").dec(limit * 4).c(b'k');
+        }
+        t.s(if info { "\n" } else { " 0 0\n" });
+    }
+}
+
+const _: () = assert!(DIRS == 3 && FILES.len() < 256);

@@ -1,0 +1,78 @@
+//! Super blocks: one instance of a file system, its number, its limit.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use ptshare_abi::Errno;
+
+/// `f_type` of tmpfs (statfs(2)).
+pub const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// `f_type` of procfs.
+pub const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+/// `f_type` of sysfs.
+pub const SYSFS_MAGIC: u64 = 0x6265_6572;
+/// `f_type` of pipefs.
+pub const PIPEFS_MAGIC: u64 = 0x5049_5045;
+/// `f_type` of the anonymous-inode file system.
+pub const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
+
+/// Device number of the next file system: major 0, as Linux numbers those without a device.
+static NEXT_DEV: AtomicU64 = AtomicU64::new(1);
+
+/// One mounted (or internal) file system.
+pub struct SuperBlock {
+    /// Type name as in /proc/filesystems.
+    pub fstype: &'static str,
+    /// `f_type`.
+    pub magic: u64,
+    /// `st_dev`.
+    pub dev: u64,
+    /// Cannot be written to.
+    pub read_only: AtomicBool,
+    /// Most pages that its files may hold; `u64::MAX`: no limit.
+    pub limit_pages: AtomicU64,
+    /// Pages that its files hold, as far as writes were counted.
+    pub used_pages: AtomicU64,
+    /// Inodes that exist.
+    pub inodes: AtomicU64,
+    /// Mounts of it, bind mounts included.
+    pub mounts: AtomicU64,
+    next_ino: AtomicU64,
+}
+
+impl SuperBlock {
+    /// A new file system of a type.
+    pub fn new(fstype: &'static str, magic: u64) -> Arc<SuperBlock> {
+        Arc::new(SuperBlock {
+            fstype,
+            magic,
+            dev: NEXT_DEV.fetch_add(1, Relaxed),
+            read_only: AtomicBool::new(false),
+            limit_pages: AtomicU64::new(u64::MAX),
+            used_pages: AtomicU64::new(0),
+            inodes: AtomicU64::new(0),
+            mounts: AtomicU64::new(0),
+            next_ino: AtomicU64::new(1),
+        })
+    }
+
+    /// A fresh inode number.
+    pub fn next_ino(&self) -> u64 {
+        self.next_ino.fetch_add(1, Relaxed)
+    }
+
+    /// Takes pages from the limit.
+    ///
+    /// # Errors
+    /// ENOSPC when the limit is reached.
+    pub fn charge(&self, pages: u64) -> Result<(), Errno> {
+        let limit = self.limit_pages.load(Relaxed);
+        let take = |used: u64| used.checked_add(pages).filter(|n| *n <= limit);
+        self.used_pages.fetch_update(Relaxed, Relaxed, take).map(|_| ()).map_err(|_| Errno::ENOSPC)
+    }
+
+    /// Gives pages back.
+    pub fn uncharge(&self, pages: u64) {
+        let give = |used: u64| Some(used.saturating_sub(pages));
+        let _ = self.used_pages.fetch_update(Relaxed, Relaxed, give);
+    }
+}

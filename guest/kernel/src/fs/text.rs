@@ -1,0 +1,132 @@
+//! Text for /proc: numbers into bytes, without the formatting machinery, which costs hundreds of instructions a number.
+
+use alloc::vec::Vec;
+
+/// A text under construction.
+#[derive(Default)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    /// An empty text.
+    pub const fn new() -> Self {
+        Text(Vec::new())
+    }
+
+    /// The text so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is it empty?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// Adds a string.
+    #[inline]
+    pub fn s(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// Adds bytes.
+    #[inline]
+    pub fn b(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Adds one byte.
+    #[inline]
+    pub fn c(&mut self, byte: u8) -> &mut Self {
+        self.0.push(byte);
+        self
+    }
+
+    /// Adds a decimal number.
+    pub fn dec(&mut self, n: u64) -> &mut Self {
+        self.padded(n, 0, b' ')
+    }
+
+    /// Adds a signed decimal number.
+    pub fn int(&mut self, n: i64) -> &mut Self {
+        if n < 0 {
+            self.0.push(b'-');
+        }
+        self.dec(n.unsigned_abs())
+    }
+
+    /// Adds a decimal number, filled on the left to `width`.
+    pub fn padded(&mut self, n: u64, width: usize, fill: u8) -> &mut Self {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        let mut left = n;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        for _ in digits.len() - at..width {
+            self.0.push(fill);
+        }
+        self.0.extend_from_slice(&digits[at..]);
+        self
+    }
+
+    /// Adds a lower-case hexadecimal number of at least `width` digits.
+    pub fn hex(&mut self, n: u64, width: usize) -> &mut Self {
+        let digits = ((64 - n.leading_zeros() as usize).div_ceil(4)).max(1).max(width);
+        for at in (0..digits).rev() {
+            let nibble = if at < 16 { (n >> (4 * at) & 15) as u8 } else { 0 };
+            self.0.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+        }
+        self
+    }
+
+    /// Adds an octal number of at least `width` digits.
+    pub fn oct(&mut self, n: u64, width: usize) -> &mut Self {
+        let digits = ((64 - n.leading_zeros() as usize).div_ceil(3)).max(1).max(width);
+        for at in (0..digits).rev() {
+            self.0.push(b'0' + (n >> (3 * at) & 7) as u8);
+        }
+        self
+    }
+
+    /// Adds spaces until the last line is `column` bytes long.
+    pub fn to_column(&mut self, line_start: usize, column: usize) -> &mut Self {
+        while self.0.len() - line_start < column {
+            self.0.push(b' ');
+        }
+        self
+    }
+
+    /// Adds a line `name` (with its colon and blanks), a number of kB filled to 8 digits, and `kB`.
+    pub fn kb(&mut self, name: &str, kb: u64) -> &mut Self {
+        self.s(name).padded(kb, 8, b' ').s(" kB\n")
+    }
+
+    /// Adds a path, with blanks, tabs, newlines and backslashes as octal escapes (Linux `mangle`).
+    pub fn path(&mut self, path: &[u8], escape: &[u8]) -> &mut Self {
+        for &byte in path {
+            if escape.contains(&byte) {
+                self.c(b'\\').oct(u64::from(byte), 3);
+            } else {
+                self.0.push(byte);
+            }
+        }
+        self
+    }
+}
