@@ -374,7 +374,14 @@ fn to_abi(t: &Termios) -> abi::termios {
 }
 
 fn from_abi(t: &abi::termios) -> Termios {
-    Termios { iflag: t.c_iflag, oflag: t.c_oflag, cflag: t.c_cflag, lflag: t.c_lflag, line: t.c_line, cc: t.c_cc }
+    Termios {
+        iflag: t.c_iflag,
+        oflag: t.c_oflag,
+        cflag: t.c_cflag,
+        lflag: t.c_lflag,
+        line: t.c_line,
+        cc: t.c_cc,
+    }
 }
 
 /// ioctl on the terminal.

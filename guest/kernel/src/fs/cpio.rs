@@ -52,20 +52,24 @@ pub enum Malformed {
 #[inline]
 fn hex8(text: &[u8; 8]) -> Option<u32> {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let v = u64::from_be_bytes(*text) | 0x20 * ONES;
-    let letter = v >> 6 & ONES;
-    let low = v & 0x0f * ONES;
+    const LOW: u64 = 0x0f * ONES;
+    const CARRY: u64 = 0x10 * ONES;
+    let raw = u64::from_be_bytes(*text);
+    let letter = (raw >> 6) & ONES;
+    // Upper-case letters become lower-case ones.
+    let v = raw | (0x20 * letter);
+    let low = v & LOW;
     // High nibble 3 for a digit, 6 for a letter; low nibble 0..=9 or 1..=6.
-    let high_right = v >> 4 & 0x0f * ONES == 3 * ONES + 3 * letter;
-    let low_right = (low + 6 * ONES + 3 * letter) & 0x10 * ONES == 0;
-    let letter_right = (low + 0x0f * letter) >> 4 & ONES == letter;
+    let high_right = (v >> 4) & LOW == 3 * ONES + 3 * letter;
+    let low_right = (low + 6 * ONES + 3 * letter) & CARRY == 0;
+    let letter_right = ((low + 0x0f * letter) >> 4) & ONES == letter;
     if !(high_right && low_right && letter_right) {
         return None;
     }
     let digits = low + 9 * letter;
-    let pairs = (digits | digits >> 4) & 0x00ff_00ff_00ff_00ff;
-    let quads = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-    Some((quads | quads >> 16) as u32)
+    let pairs = (digits | (digits >> 4)) & 0x00ff_00ff_00ff_00ff;
+    let quads = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+    Some((quads | (quads >> 16)) as u32)
 }
 
 /// A reader of records: an iterator that ends at the trailer, at the end of the archive, or after an error.
@@ -147,5 +151,75 @@ impl<'a> Iterator for Archive<'a> {
         let record = self.record();
         self.over = !matches!(record, Ok(Some(_)));
         record.transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use alloc::vec::Vec;
+
+    fn record(out: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
+        let fields = [7, mode, 1, 2, 1, 99, data.len() as u32, 0, 0, 4, 5, name.len() as u32 + 1, 0];
+        out.extend_from_slice(b"070701");
+        for field in fields {
+            out.extend_from_slice(format!("{field:08X}").as_bytes());
+        }
+        out.extend_from_slice(name.as_bytes());
+        out.push(0);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend_from_slice(data);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+
+    fn archive() -> Vec<u8> {
+        let mut out = Vec::new();
+        record(&mut out, "dir", 0o040_755, b"");
+        record(&mut out, "dir/file", 0o100_644, b"hello");
+        record(&mut out, "dev", 0o020_600, b"");
+        record(&mut out, "TRAILER!!!", 0, b"");
+        out
+    }
+
+    #[test]
+    fn eight_digits_read_as_the_standard_library_reads_them() {
+        for value in [0u32, 1, 9, 10, 0xabcd_ef01, u32::MAX, 0x1234_5678] {
+            for text in [format!("{value:08x}"), format!("{value:08X}")] {
+                assert_eq!(hex8(text.as_bytes().try_into().unwrap()), Some(value));
+            }
+        }
+        for byte in 0..=255u8 {
+            for at in 0..8 {
+                let mut text = *b"00000000";
+                text[at] = byte;
+                assert_eq!(hex8(&text).is_some(), byte.is_ascii_hexdigit(), "byte {byte:#x} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_archive_gives_its_records() {
+        let bytes = archive();
+        let records: Vec<_> = Archive::new(&bytes).map(|r| r.unwrap()).collect();
+        assert_eq!(records.len(), 3);
+        assert_eq!((records[1].name, records[1].data), (&b"dir/file"[..], &b"hello"[..]));
+        assert_eq!(&bytes[records[1].data_at..][..5], b"hello");
+        assert_eq!((records[0].mode, records[2].rdev, records[1].rdev), (0o040_755, (4, 5), (0, 0)));
+    }
+
+    #[test]
+    fn whatever_is_cut_or_overwritten_never_panics() {
+        let good = archive();
+        for cut in 0..good.len() {
+            let _ = Archive::new(&good[..cut]).count();
+        }
+        for at in 0..good.len() {
+            for byte in [0, b'f', b'9', 0xff] {
+                let mut bad = good.clone();
+                bad[at] = byte;
+                let _ = Archive::new(&bad).count();
+            }
+        }
     }
 }

@@ -51,12 +51,9 @@ impl<T> Entries<T> {
             Some(index) => {
                 index.range((hash, 0)..=(hash, u32::MAX)).find_map(|&(_, at)| try_slot(at as usize))
             }
-            None => self
-                .hashes
-                .iter()
-                .enumerate()
-                .filter(|(_, h)| **h == hash)
-                .find_map(|(at, _)| try_slot(at)),
+            None => {
+                self.hashes.iter().enumerate().filter(|(_, h)| **h == hash).find_map(|(at, _)| try_slot(at))
+            }
         }
     }
 
@@ -98,7 +95,7 @@ impl<T> Entries<T> {
     }
 
     /// The first entry whose cookie is `cookie` or later, with its cookie.
-    pub fn from_cookie(&self, cookie: u64) -> Option<(u64, &T)> {
+    pub fn at_or_after(&self, cookie: u64) -> Option<(u64, &T)> {
         let at = self.slots.partition_point(|slot| slot.cookie < cookie);
         self.slots.get(at..)?.iter().find_map(|slot| Some((slot.cookie, slot.value.as_ref()?)))
     }
@@ -123,5 +120,51 @@ impl<T> Entries<T> {
     fn build_index(&mut self) {
         let live = self.hashes.iter().enumerate().filter(|(_, h)| **h != 0);
         self.index = Some(live.map(|(at, h)| (*h, at as u32)).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_hash(n: u32) -> u32 {
+        // Few values, so that names share hashes.
+        n % 7 + 1
+    }
+
+    #[test]
+    fn a_listing_neither_skips_nor_repeats_what_stays() {
+        let mut entries = Entries::new(3);
+        for n in 0..200u32 {
+            entries.insert(name_hash(n), n);
+        }
+        let mut seen = Vec::new();
+        let mut cookie = 0;
+        while let Some((at, &n)) = entries.at_or_after(cookie) {
+            cookie = at + 1;
+            seen.push(n);
+            // Every second one goes away as it is seen, as `rm -r` does.
+            if n % 2 == 0 {
+                let (slot, _) = entries.find(name_hash(n), |v| *v == n).unwrap();
+                assert_eq!(entries.remove(slot), Some(n));
+            }
+        }
+        assert_eq!(seen, (0..200).collect::<Vec<_>>());
+        assert_eq!(entries.len(), 100);
+        for n in 0..200 {
+            assert_eq!(entries.find(name_hash(n), |v| *v == n).is_some(), n % 2 == 1);
+        }
+    }
+
+    #[test]
+    fn a_replaced_entry_keeps_its_place() {
+        let mut entries = Entries::new(3);
+        entries.insert(1, 'a');
+        entries.insert(2, 'b');
+        let (slot, _) = entries.find(1, |v| *v == 'a').unwrap();
+        assert_eq!(entries.replace(slot, 'c'), Some('a'));
+        assert_eq!(entries.at_or_after(0), Some((3, &'c')));
+        assert_eq!(entries.drain(), ['c', 'b']);
+        assert!(entries.is_empty());
     }
 }

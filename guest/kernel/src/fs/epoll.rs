@@ -91,7 +91,8 @@ impl Epoll {
         let now: Vec<u32> = files.iter().map(|(file, _)| file.poll()).collect();
         let mut items = self.items.lock();
         for ((file, fd), events) in files.iter().zip(now) {
-            let is_it = |item: &&mut Item| item.fd == *fd && core::ptr::eq(item.file.as_ptr(), Arc::as_ptr(file));
+            let is_it =
+                |item: &&mut Item| item.fd == *fd && core::ptr::eq(item.file.as_ptr(), Arc::as_ptr(file));
             let Some(item) = items.iter_mut().find(is_it) else { continue };
             let hit = events & (item.events | POLLERR | POLLHUP);
             if !item.armed || found.len() >= max {

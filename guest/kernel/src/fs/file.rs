@@ -3,8 +3,8 @@
 use super::console::{self, Stream};
 use super::dentry::Path;
 use super::device::Device;
-use super::event::EventCounter;
 use super::epoll::Epoll;
+use super::event::EventCounter;
 use super::hold::Hold;
 use super::inode::{Inode, Kind};
 use super::io::{self, Sink, Source};
@@ -19,7 +19,6 @@ use crate::syscall::SysErr;
 use crate::task::WaitQueue;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_abi::Errno;
 
@@ -213,15 +212,12 @@ impl File {
         self.inode().regular().map_or(memfd::F_SEAL_SEAL, |r| r.seals.load(Relaxed))
     }
 
-    /// The path as text, as /proc/PID/fd shows it to a process with this root.
-    pub fn path_text(&self, root: &Path) -> Vec<u8> {
-        self.path.text(root).0
-    }
-
     /// Has it no position?
     pub fn is_stream(&self) -> bool {
         match &self.ops {
-            Ops::Tty(_) | Ops::Host(_) | Ops::Pipe(_) | Ops::Duplex(..) | Ops::Event(_) | Ops::Epoll(_) => true,
+            Ops::Tty(_) | Ops::Host(_) | Ops::Pipe(_) | Ops::Duplex(..) | Ops::Event(_) | Ops::Epoll(_) => {
+                true
+            }
             Ops::Device(device) => device.is_stream(),
             _ => false,
         }

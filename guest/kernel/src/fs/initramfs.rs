@@ -5,13 +5,13 @@
 
 use super::cpio::{Archive, Record};
 use super::dentry::{Dentry, Path};
+use super::device;
 use super::inode::{
     Inode, Kind, NewInode, Regular, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG,
 };
 use super::pathname::{self, NAME_MAX};
 use super::pipe::Pipe;
 use super::superblock::SuperBlock;
-use super::device;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use ptshare_abi::Errno;
@@ -78,18 +78,16 @@ impl<'a> Unpacker<'a> {
             }
             return Err(Errno::EEXIST);
         }
-        if record.nlink > 1 && record.mode & S_IFMT == S_IFREG {
-            if let Some((_, first)) = self.links.iter().find(|(ino, _)| *ino == record.ino) {
-                // The data stand with one of the names, in most archives the last.
-                if !record.data.is_empty() {
-                    if let Some(regular) = first.inode.regular() {
-                        regular.set_initramfs(archive_pa + record.data_at as u64, record.data.len() as u64);
-                    }
-                }
-                first.inode.add_links(1);
-                insert(&dir, name, first.inode.clone());
-                return Ok(());
+        let linked = record.nlink > 1 && record.mode & S_IFMT == S_IFREG;
+        let first = self.links.iter().find(|(ino, _)| linked && *ino == record.ino);
+        if let Some((_, first)) = first {
+            // The data stand with one of the names, in most archives the last.
+            if let (false, Some(regular)) = (record.data.is_empty(), first.inode.regular()) {
+                regular.set_initramfs(archive_pa + record.data_at as u64, record.data.len() as u64);
             }
+            first.inode.add_links(1);
+            insert(&dir, name, first.inode.clone());
+            return Ok(());
         }
         let kind = match record.mode & S_IFMT {
             S_IFREG => {
@@ -110,7 +108,7 @@ impl<'a> Unpacker<'a> {
         };
         let sb = &self.root.mount.sb;
         let dentry = insert(&dir, name, Inode::new(sb, sb.next_ino(), new, kind));
-        if record.nlink > 1 && record.mode & S_IFMT == S_IFREG {
+        if linked {
             self.links.push((record.ino, dentry));
         }
         Ok(())

@@ -6,8 +6,8 @@ use crate::KObject;
 use crate::syscall::SysErr;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
-use ptshare_machine::uaccess::{self, UserFault};
 use ptshare_machine::Machine;
+use ptshare_machine::uaccess::{self, UserFault};
 use ptshare_mm::Env;
 use ptshare_mm::object::{MAX_OBJECT_BYTES, ObjectError};
 
@@ -147,7 +147,8 @@ impl<'a> Sink<'a> {
     pub fn put_zeros(&mut self) -> Result<u64, UserFault> {
         if let Memory::User(va) = self.to {
             let (va, len) = (va.wrapping_add(self.done), self.left);
-            let (took, result) = as_far_as_possible(va, len, |at, n| uaccess::fill(va.wrapping_add(at), 0, n));
+            let (took, result) =
+                as_far_as_possible(va, len, |at, n| uaccess::fill(va.wrapping_add(at), 0, n));
             self.advance(took);
             return result.map(|()| took);
         }

@@ -166,7 +166,11 @@ impl LineDiscipline {
             b'\n' if self.termios.iflag & INLCR != 0 => byte = b'\r',
             _ => {}
         }
-        if self.canonical() { self.input_canonical(byte, echo) } else { self.add(byte, echo) }
+        if self.canonical() {
+            self.input_canonical(byte, echo)
+        } else {
+            self.add(byte, echo)
+        }
         None
     }
 
@@ -287,7 +291,11 @@ impl LineDiscipline {
 
     /// Bytes that a read could get now (FIONREAD).
     pub fn waiting(&self) -> usize {
-        if self.canonical() && self.lines == 0 { 0 } else { self.ready.iter().filter(|w| **w & END == 0).count() }
+        if self.canonical() && self.lines == 0 {
+            0
+        } else {
+            self.ready.iter().filter(|w| **w & END == 0).count()
+        }
     }
 
     /// Would a read end at once? Without lines: when `min` characters are there.
@@ -343,5 +351,93 @@ impl LineDiscipline {
 impl Default for LineDiscipline {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(tty: &mut LineDiscipline, bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut echo = Vec::new();
+        let signals = bytes.iter().filter_map(|b| tty.input(*b, &mut echo)).collect();
+        (echo, signals)
+    }
+
+    fn line(tty: &mut LineDiscipline) -> Vec<u8> {
+        let mut out = [0; 256];
+        let n = tty.take(&mut out);
+        out[..n].to_vec()
+    }
+
+    #[test]
+    fn a_line_can_be_read_when_it_is_finished() {
+        let mut tty = LineDiscipline::new();
+        assert_eq!(keys(&mut tty, b"ab\x7fc"), (b"ab\x08 \x08c".to_vec(), Vec::new()));
+        assert!(!tty.readable(1));
+        keys(&mut tty, b"\rnext\n");
+        assert!(tty.readable(1));
+        assert_eq!(tty.waiting(), 8);
+        assert_eq!(line(&mut tty), b"ac\n");
+        assert_eq!(line(&mut tty), b"next\n");
+        assert!(!tty.readable(1));
+    }
+
+    #[test]
+    fn end_of_file_ends_a_line_or_reads_as_nothing() {
+        let mut tty = LineDiscipline::new();
+        keys(&mut tty, b"ab\x04\x04");
+        assert_eq!(line(&mut tty), b"ab");
+        assert!(tty.readable(1));
+        assert_eq!(line(&mut tty), b"");
+        assert!(!tty.readable(1));
+        keys(&mut tty, b"xy\x04");
+        let mut two = [0; 2];
+        assert_eq!(tty.take(&mut two), 2);
+        assert!(!tty.readable(1), "the mark went with the last byte");
+    }
+
+    #[test]
+    fn signal_characters_flush_what_was_typed() {
+        let mut tty = LineDiscipline::new();
+        assert_eq!(keys(&mut tty, b"ab\x03"), (b"ab^C".to_vec(), alloc::vec![2]));
+        keys(&mut tty, b"c\n");
+        assert_eq!(line(&mut tty), b"c\n");
+        assert_eq!(keys(&mut tty, b"\x1c\x1a").1, [3, 20]);
+    }
+
+    #[test]
+    fn without_lines_every_character_counts() {
+        let mut tty = LineDiscipline::new();
+        keys(&mut tty, b"typed");
+        let mut raw = tty.termios;
+        raw.lflag &= !(ICANON | ECHO | ISIG);
+        raw.iflag &= !ICRNL;
+        tty.set(raw);
+        let (echo, signals) = keys(&mut tty, b"\x03\r");
+        assert!(echo.is_empty() && signals.is_empty());
+        assert!(tty.readable(7) && !tty.readable(8));
+        assert_eq!(line(&mut tty), b"typed\x03\r");
+    }
+
+    #[test]
+    fn words_and_lines_are_erased_and_literals_are_not_commands() {
+        let mut tty = LineDiscipline::new();
+        keys(&mut tty, b"one two \x17three\x15four\x16\x03\n");
+        assert_eq!(line(&mut tty), b"four\x03\n");
+        keys(&mut tty, "aä\x7f\n".as_bytes());
+        assert_eq!(line(&mut tty), b"a\n");
+    }
+
+    #[test]
+    fn output_gets_carriage_returns_and_input_is_bounded() {
+        let mut tty = LineDiscipline::new();
+        let mut out = Vec::new();
+        tty.output(b"a\nb", &mut out);
+        assert_eq!(out, b"a\r\nb");
+        keys(&mut tty, &[b'x'; 5000]);
+        keys(&mut tty, b"\n");
+        let mut big = [0; 8192];
+        assert_eq!(tty.take(&mut big), LIMIT + 1);
     }
 }

@@ -53,7 +53,7 @@ pub use context::FsContext;
 pub use dentry::Path;
 pub use file::File;
 pub use inode::Inode;
-pub use open::{open_exec, open_exec_at};
+pub use open::open_exec;
 pub use table::FileTable;
 
 use alloc::sync::Arc;
@@ -164,10 +164,8 @@ pub fn init() {
 
 /// The directory `name` in `dir`, made if there is none.
 fn dir_for(dir: &Path, name: &[u8], mode: u32) -> Path {
-    let dentry = dir
-        .dentry
-        .child(name)
-        .unwrap_or_else(|| initramfs::make_dir(&dir.mount.sb, &dir.dentry, name, mode));
+    let dentry =
+        dir.dentry.child(name).unwrap_or_else(|| initramfs::make_dir(&dir.mount.sb, &dir.dentry, name, mode));
     Path { mount: dir.mount.clone(), dentry }
 }
 

@@ -159,9 +159,9 @@ pub fn detach(path: Path, lazy: bool) -> Result<(), Errno> {
         // A lazy unmount takes what is mounted inside along.
         let mut next = 0;
         while lazy && next < gone.len() {
-            let (inside, rest) = core::mem::take(&mut *mounts)
-                .into_iter()
-                .partition::<Vec<_>, _>(|m| m.on.lock().as_ref().is_some_and(|on| Arc::ptr_eq(&on.mount, &gone[next])));
+            let (inside, rest) = core::mem::take(&mut *mounts).into_iter().partition::<Vec<_>, _>(|m| {
+                m.on.lock().as_ref().is_some_and(|on| Arc::ptr_eq(&on.mount, &gone[next]))
+            });
             *mounts = rest;
             gone.extend(inside);
             next += 1;

@@ -35,7 +35,11 @@ pub fn new_in(cred: &Creds, dir: &Inode, mode: u32) -> NewInode {
     let mut mode = mode;
     if inherit && mode & S_IFMT == S_IFDIR {
         mode |= S_ISGID;
-    } else if inherit && mode & (S_ISGID | 0o010) == S_ISGID | 0o010 && !cred.in_group(gid) && !cred.capable(CAP_FSETID) {
+    } else if inherit
+        && mode & (S_ISGID | 0o010) == S_ISGID | 0o010
+        && !cred.in_group(gid)
+        && !cred.capable(CAP_FSETID)
+    {
         mode &= !S_ISGID;
     }
     NewInode { mode, uid: cred.fsuid, gid, time_ns: now() }
@@ -90,7 +94,7 @@ pub fn create(cred: &Creds, parent: &Path, name: &[u8], mode: u32, kind: Kind) -
 /// # Errors
 /// EEXIST for `/`, `.` and `..`; what the walk says. ENOENT for a name with a slash that is not to be a directory.
 fn to_new(walker: &mut Walker, directory: bool) -> Result<Vec<u8>, Errno> {
-    let tail = walker.to_last()?;
+    let tail = walker.walk_to_last()?;
     let Last::Name(start, end) = tail.last else { return Err(Errno::EEXIST) };
     if walker.look(start, end).is_ok() {
         return Err(Errno::EEXIST);
@@ -182,7 +186,7 @@ pub fn link(old: &Path, mut walker: Walker, from_tmpfile: bool) -> Result<(), Er
 /// unlink: EISDIR, ENOTDIR (a slash after a file's name). rmdir: ENOTDIR, ENOTEMPTY, EINVAL (`.`), EBUSY (`/`, a mount
 /// point). Both: ENOENT, EACCES, EPERM, EROFS.
 pub fn remove(mut walker: Walker, directory: bool) -> Result<(), Errno> {
-    let tail = walker.to_last()?;
+    let tail = walker.walk_to_last()?;
     let Last::Name(start, end) = tail.last else {
         return Err(match (directory, tail.last) {
             (false, _) => Errno::EISDIR,
@@ -261,8 +265,8 @@ fn is_above(ancestor: &Arc<Dentry>, of: &Arc<Dentry>) -> bool {
 /// # Errors
 /// As rename(2).
 pub fn rename(mut from: Walker, mut to: Walker, flags: u64) -> Result<(), Errno> {
-    let old_tail = from.to_last()?;
-    let new_tail = to.to_last()?;
+    let old_tail = from.walk_to_last()?;
+    let new_tail = to.walk_to_last()?;
     if !Arc::ptr_eq(&from.at.mount, &to.at.mount) {
         return Err(Errno::EXDEV);
     }

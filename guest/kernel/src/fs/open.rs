@@ -3,8 +3,8 @@
 use super::caller;
 use super::dentry::Path;
 use super::file::{
-    File, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR,
-    O_TMPFILE, O_TRUNC, O_WRONLY, Ops, truncate,
+    File, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
+    O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, Ops, truncate,
 };
 use super::inode::{Inode, Kind, Regular, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
 use super::mount::{MS_NODEV, MS_NOEXEC};
@@ -43,7 +43,7 @@ pub fn open_at(dirfd: i32, text: Vec<u8>, flags: u32, mode: u32) -> Result<Arc<F
     let mut created = false;
     let follow = flags & O_NOFOLLOW == 0 && flags & (O_CREAT | O_EXCL) != O_CREAT | O_EXCL;
     let path = loop {
-        let tail = walker.to_last()?;
+        let tail = walker.walk_to_last()?;
         let (start, end) = match tail.last {
             Last::Here | Last::Dot => break walker.at.clone(),
             Last::DotDot => {

@@ -76,3 +76,41 @@ pub fn hash(name: &[u8]) -> u32 {
 fn mix(h: u64, word: u64) -> u64 {
     (h.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn parts(text: &str) -> Vec<(&str, bool, bool)> {
+        let mut at = 0;
+        let mut out = Vec::new();
+        while let Some(c) = component(text.as_bytes(), at) {
+            out.push((&text[c.start..c.end], c.last, c.slash));
+            at = c.next;
+        }
+        out
+    }
+
+    #[test]
+    fn components_come_with_what_follows_them() {
+        assert_eq!(parts("a/b"), [("a", false, true), ("b", true, false)]);
+        assert_eq!(parts("//a///b//"), [("a", false, true), ("b", true, true)]);
+        assert_eq!(parts("/"), []);
+        assert_eq!(parts("."), [(".", true, false)]);
+    }
+
+    #[test]
+    fn a_link_puts_its_target_before_the_rest() {
+        assert_eq!(splice(b"x/y", b"b/c", true), b"x/y/b/c");
+        assert_eq!(splice(b"x", b"", false), b"x");
+        assert_eq!(splice(b"x", b"", true), b"x/");
+    }
+
+    #[test]
+    fn hashes_differ_by_length_and_by_bytes() {
+        assert_ne!(hash(b"a"), hash(b"a\0"));
+        assert_ne!(hash(b"abcdefgh"), hash(b"abcdefgi"));
+        assert_ne!(hash(b""), 0);
+    }
+}

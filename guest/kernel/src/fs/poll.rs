@@ -21,9 +21,6 @@ pub const POLLNVAL: u32 = 0x20;
 pub const POLLRDNORM: u32 = 0x40;
 /// As POLLOUT.
 pub const POLLWRNORM: u32 = 0x100;
-/// The other side will not write any more.
-pub const POLLRDHUP: u32 = 0x2000;
-
 /// Waits until `ready` gives a value, looking again whenever one of the files may have changed. Hold no lock.
 ///
 /// # Errors

@@ -69,7 +69,8 @@ impl FileLocks {
         let mut lock = lock;
         self.records.retain(|r| {
             let alike = r.owner == lock.owner && r.write == lock.write;
-            let touches = r.end.checked_add(1) == Some(lock.start) || lock.end.checked_add(1) == Some(r.start);
+            let touches =
+                r.end.checked_add(1) == Some(lock.start) || lock.end.checked_add(1) == Some(r.start);
             if alike && touches {
                 lock.start = lock.start.min(r.start);
                 lock.end = lock.end.max(r.end);
@@ -106,5 +107,49 @@ impl FileLocks {
         self.records.retain(|r| r.owner != owner);
         self.unflock(owner);
         before != self.records.len() + self.flocks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(start: u64, end: u64, write: bool, owner: u64) -> Record {
+        Record { start, end, write, owner, pid: owner as i32 }
+    }
+
+    #[test]
+    fn readers_share_and_writers_exclude() {
+        let mut locks = FileLocks::new();
+        locks.set(lock(0, 9, false, 1));
+        assert_eq!(locks.conflict(&lock(5, 20, false, 2)), None);
+        assert_eq!(locks.conflict(&lock(5, 20, true, 2)), Some(lock(0, 9, false, 1)));
+        assert_eq!(locks.conflict(&lock(10, 20, true, 2)), None);
+        assert_eq!(locks.conflict(&lock(0, u64::MAX, true, 1)), None);
+    }
+
+    #[test]
+    fn unlocking_the_middle_leaves_two_locks_and_relocking_joins_them() {
+        let mut locks = FileLocks::new();
+        locks.set(lock(0, u64::MAX, true, 1));
+        locks.clear(10, 19, 1);
+        assert_eq!(locks.records(), 2);
+        assert_eq!(locks.conflict(&lock(10, 19, true, 2)), None);
+        assert_eq!(locks.conflict(&lock(9, 9, false, 2)), Some(lock(0, 9, true, 1)));
+        locks.set(lock(10, 19, true, 1));
+        assert_eq!(locks.records(), 1);
+        assert!(locks.forget(1));
+        assert!(!locks.forget(1));
+    }
+
+    #[test]
+    fn flocks_are_by_owner() {
+        let mut locks = FileLocks::new();
+        locks.flock(1, false);
+        assert!(!locks.flock_conflict(2, false));
+        assert!(locks.flock_conflict(2, true));
+        assert!(!locks.flock_conflict(1, true));
+        locks.unflock(1);
+        assert!(!locks.flock_conflict(2, true));
     }
 }

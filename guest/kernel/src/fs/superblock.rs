@@ -2,7 +2,6 @@
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use ptshare_abi::Errno;
 
 /// `f_type` of tmpfs (statfs(2)).
 pub const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -10,8 +9,6 @@ pub const TMPFS_MAGIC: u64 = 0x0102_1994;
 pub const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// `f_type` of sysfs.
 pub const SYSFS_MAGIC: u64 = 0x6265_6572;
-/// `f_type` of pipefs.
-pub const PIPEFS_MAGIC: u64 = 0x5049_5045;
 /// `f_type` of the anonymous-inode file system.
 pub const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
 
@@ -58,16 +55,6 @@ impl SuperBlock {
     /// A fresh inode number.
     pub fn next_ino(&self) -> u64 {
         self.next_ino.fetch_add(1, Relaxed)
-    }
-
-    /// Takes pages from the limit.
-    ///
-    /// # Errors
-    /// ENOSPC when the limit is reached.
-    pub fn charge(&self, pages: u64) -> Result<(), Errno> {
-        let limit = self.limit_pages.load(Relaxed);
-        let take = |used: u64| used.checked_add(pages).filter(|n| *n <= limit);
-        self.used_pages.fetch_update(Relaxed, Relaxed, take).map(|_| ()).map_err(|_| Errno::ENOSPC)
     }
 
     /// Gives pages back.

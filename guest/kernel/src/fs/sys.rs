@@ -36,7 +36,10 @@ pub static ROOT: Entry = Entry {
         dir("bus", &[]),
         dir("class", &[]),
         dir("dev", &[]),
-        dir("devices", &[dir("system", &[dir("cpu", CPU), dir("node", NODE), dir("clocksource", CLOCKSOURCE)])]),
+        dir(
+            "devices",
+            &[dir("system", &[dir("cpu", CPU), dir("node", NODE), dir("clocksource", CLOCKSOURCE)])],
+        ),
         dir("firmware", &[]),
         dir("fs", &[dir("cgroup", &[])]),
         dir("kernel", &[dir("debug", &[]), dir("mm", MM), fixed("uevent_seqnum", "0\n")]),
@@ -87,11 +90,8 @@ static CLOCKSOURCE: &[Entry] = &[dir(
     &[fixed("available_clocksource", "tsc \n"), fixed("current_clocksource", "tsc\n")],
 )];
 
-static MM: &[Entry] = &[
-    dir("hugepages", &[dir("hugepages-2048kB", HUGE)]),
-    dir("ksm", KSM),
-    dir("transparent_hugepage", THP),
-];
+static MM: &[Entry] =
+    &[dir("hugepages", &[dir("hugepages-2048kB", HUGE)]), dir("ksm", KSM), dir("transparent_hugepage", THP)];
 
 static HUGE: &[Entry] = &[
     text("free_hugepages", zero),
@@ -103,15 +103,20 @@ static HUGE: &[Entry] = &[
 ];
 
 static THP: &[Entry] = &[
-    kept("enabled", |t| { t.s("always madvise [never]\n"); }),
-    kept("defrag", |t| { t.s("always defer defer+madvise [madvise] never\n"); }),
-    kept("shmem_enabled", |t| { t.s("always within_size advise [never] deny force\n"); }),
-    kept("use_zero_page", |t| { t.s("1\n"); }),
+    kept("enabled", |t| {
+        t.s("always madvise [never]\n");
+    }),
+    kept("defrag", |t| {
+        t.s("always defer defer+madvise [madvise] never\n");
+    }),
+    kept("shmem_enabled", |t| {
+        t.s("always within_size advise [never] deny force\n");
+    }),
+    kept("use_zero_page", |t| {
+        t.s("1\n");
+    }),
     fixed("hpage_pmd_size", "2097152\n"),
-    dir(
-        "khugepaged",
-        &[fixed("defrag", "1\n"), fixed("full_scans", "0\n"), fixed("pages_collapsed", "0\n")],
-    ),
+    dir("khugepaged", &[fixed("defrag", "1\n"), fixed("full_scans", "0\n"), fixed("pages_collapsed", "0\n")]),
 ];
 
 static KSM_RUN: AtomicU64 = AtomicU64::new(0);

@@ -22,11 +22,6 @@ impl Text {
         self.0.len()
     }
 
-    /// Is it empty?
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The text.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
@@ -106,7 +101,7 @@ impl Text {
     }
 
     /// Adds spaces until the last line is `column` bytes long.
-    pub fn to_column(&mut self, line_start: usize, column: usize) -> &mut Self {
+    pub fn pad_to(&mut self, line_start: usize, column: usize) -> &mut Self {
         while self.0.len() - line_start < column {
             self.0.push(b' ');
         }
@@ -128,5 +123,22 @@ impl Text {
             }
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_the_formatter_writes_them() {
+        for n in [0u64, 1, 9, 10, 255, 4096, u64::from(u32::MAX), u64::MAX] {
+            let mut t = Text::new();
+            t.dec(n).c(b' ').hex(n, 1).c(b' ').hex(n, 8).c(b' ').oct(n, 1).c(b' ').padded(n, 8, b' ');
+            assert_eq!(t.bytes(), alloc::format!("{n} {n:x} {n:08x} {n:o} {n:8}").as_bytes());
+        }
+        let mut t = Text::new();
+        t.int(-5).c(b' ').int(i64::MIN).c(b' ').path(b"a b\\", b" \\").kb("X:", 7);
+        assert_eq!(t.bytes(), b"-5 -9223372036854775808 a\\040b\\134X:       7 kB\n");
     }
 }

@@ -243,10 +243,10 @@ impl Node {
     /// # Errors
     /// ESRCH when the process is gone; EFAULT, EACCES, EIO.
     pub fn read(&self, snapshot: &Snapshot, pos: u64, sink: &mut Sink) -> SysResult {
-        if let Node::Pid(node) = self {
-            if let Some(result) = node.read_binary(pos, sink) {
-                return result;
-            }
+        if let Node::Pid(node) = self
+            && let Some(result) = node.read_binary(pos, sink)
+        {
+            return result;
         }
         let kept = snapshot.0.lock().clone();
         let text = match kept {
@@ -272,10 +272,10 @@ impl Node {
     /// EINVAL for what cannot be understood; EFAULT, EACCES, EIO.
     pub fn write(&self, source: &mut Source) -> SysResult {
         let len = source.left();
-        if let Node::Pid(node) = self {
-            if let Some(result) = node.write_binary(source) {
-                return result;
-            }
+        if let Node::Pid(node) = self
+            && let Some(result) = node.write_binary(source)
+        {
+            return result;
         }
         let mut bytes = Vec::new();
         let take = len.min(WRITE_MAX) as usize;

@@ -91,17 +91,11 @@ impl Walker {
         Ok(Walker { at, root, text, pos: 0, links: 0, cred: caller::creds() })
     }
 
-    /// A walk of `text` by the kernel itself, from and below `root`, with all rights.
-    pub fn from_root(root: Path, text: &[u8]) -> Walker {
-        let cred = Arc::new(Creds::root());
-        Walker { at: root.clone(), root, text: text.to_vec(), pos: 0, links: 0, cred }
-    }
-
     /// Walks to before the last component, and looks whether it stands in a directory that may be searched.
     ///
     /// # Errors
     /// ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG.
-    pub fn to_last(&mut self) -> Result<Tail, Errno> {
+    pub fn walk_to_last(&mut self) -> Result<Tail, Errno> {
         loop {
             let Some(c) = pathname::component(&self.text, self.pos) else {
                 return Ok(Tail { last: Last::Here, slash: true });
@@ -137,7 +131,7 @@ impl Walker {
         }
     }
 
-    /// The bytes of a name found by [`Walker::to_last`].
+    /// The bytes of a name found by [`Walker::walk_to_last`].
     pub fn name(&self, start: usize, end: usize) -> &[u8] {
         self.text.get(start..end).unwrap_or(&[])
     }
@@ -204,10 +198,10 @@ impl Walker {
     /// Walks to the end. `follow`: a symbolic link at the end is followed (always, when a slash follows it).
     ///
     /// # Errors
-    /// As [`Walker::to_last`].
+    /// As [`Walker::walk_to_last`].
     pub fn finish(mut self, follow: bool) -> Result<Path, Errno> {
         loop {
-            let tail = self.to_last()?;
+            let tail = self.walk_to_last()?;
             match tail.last {
                 Last::Here | Last::Dot => return Ok(self.at),
                 Last::DotDot => {

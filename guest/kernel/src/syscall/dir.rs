@@ -232,7 +232,7 @@ fn entry_at(file: &File, pos: u64) -> Option<Entry> {
     match &inode.kind {
         Kind::Dir(dir) => {
             let dir = dir.lock();
-            let (cookie, dentry) = dir.entries.from_cookie(pos)?;
+            let (cookie, dentry) = dir.entries.at_or_after(pos)?;
             let (ino, file_type) = (dentry.inode.ino, dentry.inode.mode() & S_IFMT);
             Some(Entry { next: cookie + 1, ino, file_type, name: dentry.with_name(|name| name.to_vec()) })
         }
@@ -247,7 +247,8 @@ fn entry_at(file: &File, pos: u64) -> Option<Entry> {
 /// Lists a directory into user memory. `old`: the records of getdents(2).
 fn list(a: &Args, old: bool) -> SysResult {
     let file = file(a[0])?;
-    let is_listing = matches!(file.ops, Ops::Dir) || matches!(file.ops, Ops::Virtual(..)) && file.inode().is_dir();
+    let is_listing =
+        matches!(file.ops, Ops::Dir) || matches!(file.ops, Ops::Virtual(..)) && file.inode().is_dir();
     if !is_listing {
         return Err(Errno::ENOTDIR.into());
     }
@@ -280,10 +281,8 @@ fn list(a: &Args, old: bool) -> SysResult {
         }
         batch.extend_from_slice(&entry.name);
         batch.resize(end, 0);
-        if old {
-            if let Some(last) = batch.last_mut() {
-                *last = kind;
-            }
+        if let (true, Some(last)) = (old, batch.last_mut()) {
+            *last = kind;
         }
         pos = entry.next;
         if batch.len() >= 960 {

@@ -11,9 +11,9 @@ use crate::task::current;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use ptshare_abi::Errno;
+use ptshare_machine::Machine;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::uaccess::{self, CStrError};
-use ptshare_machine::Machine;
 use ptshare_mm::frame::{alloc_kernel, free_kernel};
 use ptshare_paging::{Pfn, is_user_range};
 
@@ -286,7 +286,13 @@ impl Drop for Bounce {
 }
 
 /// Copies up to `len` bytes from file to file. A position that is given is used and moved instead of the file's own.
-fn transfer(from: &File, mut from_pos: Option<&mut u64>, to: &File, mut to_pos: Option<&mut u64>, len: u64) -> SysResult {
+fn transfer(
+    from: &File,
+    mut from_pos: Option<&mut u64>,
+    to: &File,
+    mut to_pos: Option<&mut u64>,
+    len: u64,
+) -> SysResult {
     let bounce = Bounce::new()?;
     let pa = bounce.0.pa().0;
     let mut done = 0;
@@ -458,7 +464,9 @@ pub fn fallocate(a: &Args, _: &mut TrapFrame) -> SysResult {
     if (start as i64) < 0 || (len as i64) <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    if mode & !(KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE) != 0 || mode & PUNCH_HOLE != 0 && mode != PUNCH_HOLE | KEEP_SIZE {
+    if mode & !(KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE) != 0
+        || mode & PUNCH_HOLE != 0 && mode != PUNCH_HOLE | KEEP_SIZE
+    {
         return Err(Errno::EOPNOTSUPP.into());
     }
     if !file.writable() {

@@ -113,20 +113,15 @@ pub fn poll(a: &Args, _: &mut TrapFrame) -> SysResult {
         ..0 => None,
         ms => Some(time::now_ns() + ms as u64 * 1_000_000),
     };
-    // A restart would begin the whole time again: without a handler the rest of a finite wait is not worth a state.
-    let restart = match timeout {
-        ..0 => SysErr::Restart(Restart::NoHandler),
-        _ => SysErr::Errno(Errno::EINTR),
-    };
-    poll_files(a[0], a[1], deadline_ns, restart)
+    // Restarted without a handler (after a stop), a finite wait begins anew.
+    poll_files(a[0], a[1], deadline_ns, SysErr::Restart(Restart::NoHandler))
 }
 
 /// ppoll(2).
 pub fn ppoll(a: &Args, _: &mut TrapFrame) -> SysResult {
     let deadline_ns = timespec(a[2])?;
     let mask = sigmask(a[3], a[4])?;
-    let result =
-        with_mask(mask, || poll_files(a[0], a[1], deadline_ns, SysErr::Restart(Restart::NoHandler)));
+    let result = with_mask(mask, || poll_files(a[0], a[1], deadline_ns, SysErr::Restart(Restart::NoHandler)));
     write_rest(a[2], deadline_ns, 1);
     result
 }
@@ -135,11 +130,7 @@ pub fn ppoll(a: &Args, _: &mut TrapFrame) -> SysResult {
 const SELECT_MAX: u64 = 1 << 16;
 
 /// Events that each of select's three sets stands for (fs/select.c).
-const SETS: [u32; 3] = [
-    POLLRDNORM | POLLIN | POLLHUP | POLLERR,
-    POLLWRNORM | POLLOUT | POLLERR,
-    POLLPRI,
-];
+const SETS: [u32; 3] = [POLLRDNORM | POLLIN | POLLHUP | POLLERR, POLLWRNORM | POLLOUT | POLLERR, POLLPRI];
 
 fn select_files(n: u64, sets: [u64; 3], deadline_ns: Option<u64>) -> SysResult {
     let n = n as i32;
@@ -174,9 +165,8 @@ fn select_files(n: u64, sets: [u64; 3], deadline_ns: Option<u64>) -> SysResult {
         }
         hits
     };
-    let any = || {
-        all.iter().any(|(fd, file)| file.as_ref().is_some_and(|file| look(*fd, file) != 0)).then_some(())
-    };
+    let any =
+        || all.iter().any(|(fd, file)| file.as_ref().is_some_and(|file| look(*fd, file) != 0)).then_some(());
     let files: Vec<Option<Arc<File>>> = all.iter().map(|(_, file)| file.clone()).collect();
     let waited = match (any(), deadline_ns) {
         (Some(()), _) => Ok(()),

@@ -236,7 +236,8 @@ fn change_owner(place: &Path, uid: u64, gid: u64) -> SysResult {
     let owns = cred.fsuid == inode.uid();
     let uid_ok = uid == u32::MAX || owns && new_uid == inode.uid();
     let gid_ok = gid == u32::MAX || owns && (new_gid == inode.gid() || cred.in_group(new_gid));
-    if !(uid_ok && gid_ok) && !cred.capable(CAP_CHOWN) {
+    let allowed = uid_ok && gid_ok || cred.capable(CAP_CHOWN);
+    if !allowed {
         return Err(Errno::EPERM.into());
     }
     if !inode.is_dir() {
@@ -399,4 +400,3 @@ pub fn ftruncate(a: &Args, _: &mut TrapFrame) -> SysResult {
     file.truncate(a[1])?;
     Ok(0)
 }
-

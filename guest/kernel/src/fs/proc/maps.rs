@@ -17,11 +17,11 @@ fn line(t: &mut Text, vma: &VmaView<'_, Machine>) {
     t.c(b' ').dec(vma.ino).c(b' ');
     match vma.object {
         Some(object) => {
-            t.to_column(start, 73);
+            t.pad_to(start, 73);
             t.path(object.info().path.lock().as_bytes(), b"\n");
         }
         None if !vma.name.is_empty() => {
-            t.to_column(start, 73).s(vma.name);
+            t.pad_to(start, 73).s(vma.name);
         }
         None => {}
     }
@@ -91,7 +91,7 @@ pub fn smaps_rollup(t: &mut Text, mm: &KMm) {
         sum.locked += entry.locked;
     });
     let start = t.len();
-    t.hex(first, 8).c(b'-').hex(last, 8).s(" ---p 00000000 00:00 0 ").to_column(start, 73).s("[rollup]\n");
+    t.hex(first, 8).c(b'-').hex(last, 8).s(" ---p 00000000 00:00 0 ").pad_to(start, 73).s("[rollup]\n");
     smap_body(t, &sum, sum.locked);
 }
 
@@ -119,7 +119,7 @@ pub fn bytes(mm: &KMm, start: u64, end: u64, max: usize) -> alloc::vec::Vec<u8> 
 /// /proc/PID/pagemap: one word a page; bit 63 present, bits 54:0 the frame number (root only, as on Linux; Linux
 /// Documentation/admin-guide/mm/pagemap.rst).
 pub fn pagemap(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
-    if pos % 8 != 0 || sink.left() % 8 != 0 {
+    if (pos | sink.left()) & 7 != 0 {
         return Err(Errno::EINVAL.into());
     }
     let show = crate::task::current().process.capable(crate::fs::caller::CAP_SYS_ADMIN);

@@ -49,7 +49,5 @@ static SYSVIPC: &[Entry] = &[
     text("sem", |t| {
         t.s("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
     }),
-    text("shm", |t| {
-        t.s("       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
-    }),
+    text("shm", system::sysvipc_shm),
 ];

@@ -412,7 +412,8 @@ impl PidNode {
             }
             "oom_score_adj" | "oom_adj" => {
                 let n = signed(line).ok_or(Errno::EINVAL)?;
-                let (range, scale) = if self.name() == "oom_adj" { (-17..=15, 1000) } else { (-1000..=1000, 17) };
+                let (range, scale) =
+                    if self.name() == "oom_adj" { (-17..=15, 1000) } else { (-1000..=1000, 17) };
                 if !range.contains(&n) {
                     return Err(Errno::EINVAL);
                 }
@@ -480,7 +481,9 @@ fn mounts(t: &mut Text, process: &Process, info: bool) {
         }
         let options = |t: &mut Text| {
             t.s(if mount.has(mount::MS_RDONLY) { "ro" } else { "rw" });
-            for (flag, name) in [(mount::MS_NOSUID, ",nosuid"), (mount::MS_NODEV, ",nodev"), (mount::MS_NOEXEC, ",noexec")] {
+            for (flag, name) in
+                [(mount::MS_NOSUID, ",nosuid"), (mount::MS_NODEV, ",nodev"), (mount::MS_NOEXEC, ",noexec")]
+            {
                 if mount.has(flag) {
                     t.s(name);
                 }

@@ -43,7 +43,9 @@ pub fn stat(t: &mut Text, process: &Process, task: Option<&Arc<Task>>, tid: u32,
     t.dec(u64::from(tid)).s(" (");
     comm(t, task, process);
     t.s(") ").c(state(process, task) as u8);
-    for n in [i64::from(process.parent()), i64::from(process.pgid()), i64::from(process.sid()), tty, foreground] {
+    for n in
+        [i64::from(process.parent()), i64::from(process.pgid()), i64::from(process.sid()), tty, foreground]
+    {
         t.c(b' ').int(n);
     }
     // flags: PF_RANDOMIZE, as every ordinary program has.
@@ -70,7 +72,12 @@ pub fn stat(t: &mut Text, process: &Process, task: Option<&Arc<Task>>, tid: u32,
     let exit_signal = if whole || tid == process.pid { 17 } else { -1 };
     t.s(" 0 0 0 ").int(exit_signal).s(" 0 0 0 0 0 0 ");
     for n in [
-        layout.start_data, layout.end_data, layout.start_brk, layout.arg_start, layout.arg_end, layout.env_start,
+        layout.start_data,
+        layout.end_data,
+        layout.start_brk,
+        layout.arg_start,
+        layout.arg_end,
+        layout.env_start,
         layout.env_end,
     ] {
         t.dec(n).c(b' ');
@@ -214,11 +221,15 @@ pub fn limits(t: &mut Text, process: &Process) {
     let limits = process.limits();
     for (resource, (name, unit)) in LIMITS.iter().enumerate() {
         let start = t.len();
-        t.s(name).to_column(start, 26);
+        t.s(name).pad_to(start, 26);
         for (n, column) in limits.get(resource).unwrap_or_default().into_iter().zip([47, 68]) {
-            if n == u64::MAX { t.s("unlimited") } else { t.dec(n) };
-            t.to_column(start, column);
+            if n == u64::MAX {
+                t.s("unlimited")
+            } else {
+                t.dec(n)
+            };
+            t.pad_to(start, column);
         }
-        t.s(unit).to_column(start, 78).c(b'\n');
+        t.s(unit).pad_to(start, 78).c(b'\n');
     }
 }

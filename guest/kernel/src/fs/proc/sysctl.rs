@@ -62,14 +62,24 @@ pub static SYS: &[Entry] = &[dir("kernel", KERNEL), dir("vm", VM), dir("fs", FS)
 
 static KERNEL: &[Entry] = &[
     fixed("cap_last_cap", "40\n"),
-    line("core_pattern", |t| { t.s("core\n"); }, ignore),
+    line(
+        "core_pattern",
+        |t| {
+            t.s("core\n");
+        },
+        ignore,
+    ),
     fixed("core_uses_pid", "0\n"),
     line("hostname", hostname, set_hostname),
     fixed("domainname", "(none)\n"),
     fixed("ngroups_max", "65536\n"),
-    text("osrelease", |t| { t.s(task::uts::RELEASE).c(b'\n'); }),
+    text("osrelease", |t| {
+        t.s(task::uts::RELEASE).c(b'\n');
+    }),
     fixed("ostype", "Linux\n"),
-    text("version", |t| { t.s(task::uts::VERSION).c(b'\n'); }),
+    text("version", |t| {
+        t.s(task::uts::VERSION).c(b'\n');
+    }),
     setting("panic", &PANIC, u64::MAX),
     setting("pid_max", &PID_MAX, 1 << 22),
     setting("printk", &PRINTK, 15),
@@ -77,7 +87,13 @@ static KERNEL: &[Entry] = &[
     setting("randomize_va_space", &RANDOMIZE, 2),
     fixed("sched_child_runs_first", "0\n"),
     setting("shm_rmid_forced", &SHM_RMID_FORCED, 1),
-    line("shm_next_id", |t| { t.s("-1\n"); }, ignore),
+    line(
+        "shm_next_id",
+        |t| {
+            t.s("-1\n");
+        },
+        ignore,
+    ),
     setting("shmall", &SHMALL, u64::MAX),
     setting("shmmax", &SHMMAX, u64::MAX),
     setting("shmmni", &SHMMNI, 32768),
@@ -101,11 +117,29 @@ static RANDOM: &[Entry] = &[
 
 static VM: &[Entry] = &[
     Entry { name: "compact_memory", mode: 0o200, what: What::Line(nothing, ignore) },
-    line("drop_caches", |t| { t.s("0\n"); }, drop_caches),
+    line(
+        "drop_caches",
+        |t| {
+            t.s("0\n");
+        },
+        drop_caches,
+    ),
     setting("max_map_count", &MAX_MAP_COUNT, i32::MAX as u64),
     setting("mmap_min_addr", &MMAP_MIN_ADDR, u64::MAX),
-    line("nr_hugepages", |t| { t.s("0\n"); }, no_hugepages),
-    line("nr_overcommit_hugepages", |t| { t.s("0\n"); }, no_hugepages),
+    line(
+        "nr_hugepages",
+        |t| {
+            t.s("0\n");
+        },
+        no_hugepages,
+    ),
+    line(
+        "nr_overcommit_hugepages",
+        |t| {
+            t.s("0\n");
+        },
+        no_hugepages,
+    ),
     setting("oom_kill_allocating_task", &OOM_KILL_ALLOCATING, 1),
     setting("overcommit_kbytes", &OVERCOMMIT_KBYTES, u64::MAX),
     setting("overcommit_memory", &OVERCOMMIT, 2),
@@ -127,11 +161,6 @@ static FS: &[Entry] = &[
 
 static NET: &[Entry] = &[dir("core", NET_CORE)];
 static NET_CORE: &[Entry] = &[fixed("somaxconn", "4096\n")];
-
-/// Most VMAs of an address space (/proc/sys/vm/max_map_count).
-pub fn max_map_count() -> u64 {
-    MAX_MAP_COUNT.load(Relaxed)
-}
 
 fn nothing(_: &mut Text) {}
 

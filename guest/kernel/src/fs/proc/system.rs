@@ -140,12 +140,36 @@ pub fn cpuinfo(t: &mut Text) {
 
 /// Feature names by bit (arch/x86/include/asm/cpufeatures.h, words 0 and 4).
 const FLAGS_1_EDX: &[(u32, &str)] = &[
-    (0, "fpu"), (3, "pse"), (4, "tsc"), (5, "msr"), (6, "pae"), (8, "cx8"), (9, "apic"), (13, "pge"), (15, "cmov"),
-    (16, "pat"), (19, "clflush"), (23, "mmx"), (24, "fxsr"), (25, "sse"), (26, "sse2"),
+    (0, "fpu"),
+    (3, "pse"),
+    (4, "tsc"),
+    (5, "msr"),
+    (6, "pae"),
+    (8, "cx8"),
+    (9, "apic"),
+    (13, "pge"),
+    (15, "cmov"),
+    (16, "pat"),
+    (19, "clflush"),
+    (23, "mmx"),
+    (24, "fxsr"),
+    (25, "sse"),
+    (26, "sse2"),
 ];
 const FLAGS_1_ECX: &[(u32, &str)] = &[
-    (0, "pni"), (1, "pclmulqdq"), (9, "ssse3"), (12, "fma"), (13, "cx16"), (19, "sse4_1"), (20, "sse4_2"),
-    (22, "movbe"), (23, "popcnt"), (25, "aes"), (28, "avx"), (30, "rdrand"), (31, "hypervisor"),
+    (0, "pni"),
+    (1, "pclmulqdq"),
+    (9, "ssse3"),
+    (12, "fma"),
+    (13, "cx16"),
+    (19, "sse4_1"),
+    (20, "sse4_2"),
+    (22, "movbe"),
+    (23, "popcnt"),
+    (25, "aes"),
+    (28, "avx"),
+    (30, "rdrand"),
+    (31, "hypervisor"),
 ];
 
 pub fn devices(t: &mut Text) {
@@ -165,7 +189,13 @@ fn running() -> (u64, u64) {
 
 pub fn loadavg(t: &mut Text) {
     let (ready, all) = running();
-    t.s("0.00 0.00 0.00 ").dec(ready).c(b'/').dec(all).c(b' ').dec(u64::from(task::table::last_pid())).c(b'\n');
+    t.s("0.00 0.00 0.00 ")
+        .dec(ready)
+        .c(b'/')
+        .dec(all)
+        .c(b' ')
+        .dec(u64::from(task::table::last_pid()))
+        .c(b'\n');
 }
 
 fn seconds(t: &mut Text, ns: u64) {
@@ -234,4 +264,23 @@ pub fn vmstat(t: &mut Text) {
     ] {
         t.s(name).c(b' ').dec(value).c(b'\n');
     }
+}
+
+/// /proc/sysvipc/shm. Times and the resident part are not kept for it.
+pub fn sysvipc_shm(t: &mut Text) {
+    t.s("       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid");
+    t.s("      atime      dtime      ctime                   rss                  swap\n");
+    crate::ipc::shm::for_each(&mut |key, id, mode, bytes, creator, last, attached, uid, gid| {
+        t.padded(u64::from(key as u32), 10, b' ').c(b' ').padded(id, 10, b' ');
+        t.s("  ").oct(u64::from(mode), 4).c(b' ').padded(bytes, 21, b' ');
+        t.c(b' ').padded(u64::from(creator), 5, b' ').c(b' ').padded(u64::from(last), 5, b' ');
+        t.s("  ").padded(attached, 5, b' ');
+        for id in [uid, gid, uid, gid] {
+            t.c(b' ').padded(u64::from(id), 5, b' ');
+        }
+        for _ in 0..3 {
+            t.c(b' ').padded(0, 10, b' ');
+        }
+        t.c(b' ').padded(0, 21, b' ').c(b' ').padded(0, 21, b' ').c(b'\n');
+    });
 }
