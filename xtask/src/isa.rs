@@ -86,8 +86,12 @@ fn judge(instruction: &Instruction, info: &mut InstructionInfoFactory) -> Option
 
 /// Checks straight 64-bit code that starts at `address`.
 pub fn check_code(code: &[u8], address: u64) -> Vec<Offence> {
+    check_bits(64, code, address)
+}
+
+fn check_bits(bits: u32, code: &[u8], address: u64) -> Vec<Offence> {
     let mut info = InstructionInfoFactory::new();
-    let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bits, code, address, DecoderOptions::NONE);
     let mut offences = Vec::new();
     let mut instruction = Instruction::default();
     let mut after_end = false;
@@ -117,8 +121,8 @@ pub fn check_code(code: &[u8], address: u64) -> Vec<Offence> {
     offences
 }
 
-/// Checks every executable section of an ELF file, except those whose name ends in `32`: they hold code that runs before
-/// 64-bit mode.
+/// Checks every executable section of an ELF file. What stands between the entry point and the symbol after it is 32-bit
+/// code: a PVH kernel is entered in that mode.
 ///
 /// # Errors
 /// The file cannot be read, is not ELF, or holds a forbidden instruction: the message names symbol, address and
@@ -128,17 +132,33 @@ pub fn check_file(path: &Path) -> Result<()> {
     let header = elf::FileHeader64::<Endianness>::parse(&*data)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, &*data)?;
+    let file = object::File::parse(&*data)?;
+    let mut symbols: Vec<(u64, String)> =
+        file.symbols().filter_map(|s| Some((s.address(), s.name().ok()?.to_owned()))).collect();
+    symbols.sort();
+    let entry = header.e_entry(endian);
+    let is_kernel = symbols.iter().any(|s| s.0 == entry && s.1.ends_with("32"));
+    let early_end = symbols.iter().map(|s| s.0).find(|&at| is_kernel && at > entry).unwrap_or(entry);
     let mut offences = Vec::new();
     let mut code_bytes = 0;
     for section in sections.iter() {
-        let flags = section.sh_flags(endian);
-        let name = sections.section_name(endian, section)?;
-        if !flags.contains(elf::SHF_EXECINSTR) || name.ends_with(b"32") {
+        if !section.sh_flags(endian).contains(elf::SHF_EXECINSTR) {
             continue;
         }
         let code = section.data(endian, &*data)?;
         code_bytes += code.len();
-        offences.extend(check_code(code, section.sh_addr(endian)));
+        // Before, inside and behind the 32-bit code.
+        let start = section.sh_addr(endian);
+        let end = start + code.len() as u64;
+        for (bits, range) in
+            [(64, start..entry.min(end)), (32, entry..early_end), (64, early_end.max(start)..end)]
+        {
+            let from = usize::try_from(range.start.saturating_sub(start))?;
+            let to = usize::try_from(range.end.saturating_sub(start))?;
+            if range.start >= start && range.start < range.end {
+                offences.extend(check_bits(bits, code.get(from..to).unwrap_or_default(), range.start));
+            }
+        }
     }
     if code_bytes == 0 {
         bail!("{}: no code to check", path.display());
@@ -146,10 +166,6 @@ pub fn check_file(path: &Path) -> Result<()> {
     if offences.is_empty() {
         return Ok(());
     }
-    let file = object::File::parse(&*data)?;
-    let mut symbols: Vec<(u64, String)> =
-        file.symbols().filter_map(|s| Some((s.address(), s.name().ok()?.to_owned()))).collect();
-    symbols.sort();
     let lines: Vec<String> = offences
         .iter()
         .take(20)
