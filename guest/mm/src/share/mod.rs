@@ -20,6 +20,8 @@
 mod copy;
 mod fork;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 mod unshare;
 

@@ -81,10 +81,10 @@ impl<E: Env> Mm<E> {
             }
         }
         let mut set = self.vmas.write();
-        if set.find(addr).is_none() {
-            if let Err(outcome) = self.grow_down(&mut set, addr) {
-                return outcome;
-            }
+        if set.find(addr).is_none()
+            && let Err(outcome) = self.grow_down(&mut set, addr)
+        {
+            return outcome;
         }
         match set.find(addr) {
             Some(vma) => self.fault_in(vma, addr, access),
@@ -227,11 +227,11 @@ impl<E: Env> Mm<E> {
         let mut at = first;
         while at < end {
             let slot = Level::Pte.slot(at);
-            if self.env.load(table, slot).0 == 0 {
-                if let Some(pfn) = object.map_resident(vma.pgoff_of(at)) {
-                    self.env.store(table, slot, Pte::new(pfn, flags));
-                    filled += 1;
-                }
+            if self.env.load(table, slot).0 == 0
+                && let Some(pfn) = object.map_resident(vma.pgoff_of(at))
+            {
+                self.env.store(table, slot, Pte::new(pfn, flags));
+                filled += 1;
             }
             at += PAGE_BYTES;
         }

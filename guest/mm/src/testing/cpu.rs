@@ -1,4 +1,6 @@
-//! A processor that keeps translations for as long as it may: until a flush, or a fault at that address.
+//! Two processors that keep translations for as long as they may: until a flush, or a fault of their own at that
+//! address. Every access is made by one of them, and watched by the other, as if a second thread of the process read
+//! the same address just before and just after.
 
 use super::Arena;
 use crate::{Access, Env, FaultOutcome, FlushRange, Mm};
@@ -7,13 +9,15 @@ use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, page_floor};
 use std::collections::HashMap;
 use std::sync::MutexGuard;
 
-/// What the processor has cached, by root.
+/// What the processors have cached, by processor and root.
 #[derive(Default)]
 pub(super) struct Tlb {
-    /// (root, page address) -> translation.
-    leaves: HashMap<(u64, u64), Cached>,
-    /// (root, address of a 2 MiB span) -> PTE page and whether the entries above allow writes.
-    spans: HashMap<(u64, u64), (Pfn, bool)>,
+    /// (CPU, root, page address) -> translation.
+    leaves: HashMap<(u8, u64, u64), Cached>,
+    /// (CPU, root, address of a 2 MiB span) -> PTE page and whether the entries above allow writes.
+    spans: HashMap<(u8, u64, u64), (Pfn, bool)>,
+    /// The CPU that makes the next access.
+    turn: u8,
 }
 
 #[derive(Clone, Copy)]
@@ -33,9 +37,9 @@ impl Tlb {
             FlushRange::Pages { start, end } => (start, end),
         };
         assert!(start < end && start % PAGE_BYTES == 0, "an odd range to flush: {start:#x}..{end:#x}");
-        self.leaves.retain(|(owner, page), _| *owner != root || *page < start || *page >= end);
+        self.leaves.retain(|(_, owner, page), _| *owner != root || *page < start || *page >= end);
         let span = Level::Pte.span_bytes();
-        self.spans.retain(|(owner, at), _| *owner != root || at + span <= start || *at >= end);
+        self.spans.retain(|(_, owner, at), _| *owner != root || at + span <= start || *at >= end);
     }
 }
 
@@ -48,7 +52,7 @@ impl Arena {
     pub(super) fn assert_not_cached(&self, pfn: Pfn) {
         let tlb = self.lock_tlb();
         let stale = tlb.leaves.iter().find(|(_, cached)| cached.pfn == pfn);
-        if let Some(((root, page), _)) = stale {
+        if let Some(((_, root, page), _)) = stale {
             panic!(
                 "flush-before-free: frame {:#x} is reused while root {root:#x} maps {page:#x} to it",
                 pfn.0
@@ -61,29 +65,29 @@ impl Arena {
         );
     }
 
-    /// What the processor does for one access of user code, without the fault handler. `None`: page fault.
-    pub fn translate(&self, root: Pfn, va: u64, access: Access) -> Option<Pfn> {
+    /// What processor `cpu` does for one access of user code, without the fault handler. `None`: page fault.
+    pub fn translate(&self, cpu: u8, root: Pfn, va: u64, access: Access) -> Option<Pfn> {
         let page = page_floor(va);
         let mut tlb = self.lock_tlb();
-        if let Some(hit) = tlb.leaves.get(&(root.0, page))
+        if let Some(hit) = tlb.leaves.get(&(cpu, root.0, page))
             && (!access.write || hit.write)
             && (!access.exec || hit.exec)
         {
             return Some(hit.pfn);
         }
         let span = Level::Pte.span_start(va);
-        let walked = tlb.spans.get(&(root.0, span)).copied().or_else(|| self.walk_upper(root, va));
+        let walked = tlb.spans.get(&(cpu, root.0, span)).copied().or_else(|| self.walk_upper(root, va));
         let found = walked.and_then(|(table, write_above)| {
-            tlb.spans.insert((root.0, span), (table, write_above));
+            tlb.spans.insert((cpu, root.0, span), (table, write_above));
             self.walk_leaf(table, va, write_above, access)
         });
         match found {
             Some(cached) => {
-                tlb.leaves.insert((root.0, page), cached);
+                tlb.leaves.insert((cpu, root.0, page), cached);
             }
             None => {
-                tlb.leaves.remove(&(root.0, page));
-                tlb.spans.remove(&(root.0, span));
+                tlb.leaves.remove(&(cpu, root.0, page));
+                tlb.spans.remove(&(cpu, root.0, span));
             }
         }
         found.map(|cached| cached.pfn)
@@ -117,13 +121,22 @@ impl Arena {
         Some(Cached { pfn: pte.pfn(), write: access.write && write, exec })
     }
 
+    fn next_cpu(&self) -> u8 {
+        let mut tlb = self.lock_tlb();
+        tlb.turn ^= 1;
+        tlb.turn
+    }
+
     /// One access of user code, with faults.
     ///
     /// # Errors
     /// How the last fault ended, if not with [`FaultOutcome::Resolved`].
     pub fn access(&self, mm: &Mm<Arena>, va: u64, access: Access) -> Result<Pfn, FaultOutcome> {
+        let cpu = self.next_cpu();
         for _ in 0..FAULTS_MAX {
-            if let Some(pfn) = self.translate(mm.root(), va, access) {
+            let _ = self.translate(1 - cpu, mm.root(), va, Access::READ);
+            if let Some(pfn) = self.translate(cpu, mm.root(), va, access) {
+                let _ = self.translate(1 - cpu, mm.root(), va, Access::READ);
                 return Ok(pfn);
             }
             match mm.fault(va, access) {
@@ -160,13 +173,13 @@ impl Arena {
     pub fn assert_tlb_coherent(&self) {
         let tlb = self.lock_tlb();
         let live: Vec<u64> = self.0.mms.iter().map(|rec| rec.root.load(SeqCst)).filter(|r| *r != 0).collect();
-        for ((root, span), (table, write)) in &tlb.spans {
+        for ((_, root, span), (table, write)) in &tlb.spans {
             assert!(live.contains(root), "the TLB knows the dead root {root:#x}");
             let found = self.walk_upper(Pfn(*root), *span);
             let fine = found.is_some_and(|(now, w)| now == *table && (w || !*write));
             assert!(fine, "stale table for {span:#x} of root {root:#x}: {table:?} w={write}, now {found:?}");
         }
-        for ((root, page), cached) in &tlb.leaves {
+        for ((_, root, page), cached) in &tlb.leaves {
             assert!(live.contains(root), "the TLB knows the dead root {root:#x}");
             let access = Access { write: cached.write, exec: false, user: true };
             let found = self

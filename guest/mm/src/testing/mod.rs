@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  mod.rs    Arena: Env over atomics; an allocation budget
-//!  cpu.rs    a processor: TLB and paging-structure cache that only a flush empties, A and D bits
+//!  cpu.rs    processors: TLB and paging-structure cache that only a flush empties, A and D bits
 //!  audit.rs  a quick check of the core's own rules after each step of a test
 //!  image.rs  physical memory as the host's judge would see it, with a full census
 //! ```
@@ -44,7 +44,7 @@ const MM_SLOTS: usize = 1024;
 
 type Page = Box<[AtomicU64; ENTRIES]>;
 
-/// A host-side machine with one CPU. Clones are the same machine.
+/// A host-side machine. Clones are the same machine.
 #[derive(Clone)]
 pub struct Arena(Arc<Machine>);
 
