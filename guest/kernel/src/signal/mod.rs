@@ -70,9 +70,3 @@ pub fn restore_temporary_mask() {
         set_blocked(&task, task.saved_mask.load(Relaxed));
     }
 }
-
-/// Does the current task block or ignore this signal (the terminal's job control asks)?
-pub fn is_blocked_or_ignored(sig: u32) -> bool {
-    let task = current();
-    task.is_blocked(bit(sig)) || task.process.handlers.get().is_some_and(|h| h.get(sig).handler == SIG_IGN)
-}

@@ -83,7 +83,7 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
         }
         let chosen = match target {
             Some(task) => Some(task.clone()),
-            None => choose(state.threads(), bit),
+            None => choose(state.threads(), sig),
         };
         let blocked = chosen.as_ref().is_some_and(|task| task.is_blocked(bit));
         if ignores && !blocked {
@@ -94,7 +94,7 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
                 None => state.add_shared(info, limit, &process.shared_pending),
             };
             let fatal = is_default && default_action(sig) == DefaultAction::Terminate;
-            if let Some(task) = chosen.filter(|task| task.blocked.load(Relaxed) & bit == 0) {
+            if let Some(task) = chosen.filter(|task| wants(task, sig)) {
                 if sig == SIGKILL || fatal && !process.is_init() {
                     exit_group_locked(&mut state, process, status_killed(sig));
                 } else {
@@ -110,11 +110,16 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
     result
 }
 
-/// Which thread gets a signal for the process: the first that does not block it; else none needs to wake.
-fn choose<'a>(threads: impl Iterator<Item = &'a Arc<Task>>, bit: u64) -> Option<Arc<Task>> {
+/// Would the task act on the signal now? One that is stopped keeps all but SIGKILL for later.
+fn wants(task: &Task, sig: u32) -> bool {
+    task.blocked.load(Relaxed) & bit(sig) == 0 && (sig == SIGKILL || task.state() != TaskState::Stopped)
+}
+
+/// Which thread gets a signal for the process: the first that wants it; else it stays with the process.
+fn choose<'a>(threads: impl Iterator<Item = &'a Arc<Task>>, sig: u32) -> Option<Arc<Task>> {
     let mut first = None;
     for task in threads {
-        if task.blocked.load(Relaxed) & bit == 0 {
+        if wants(task, sig) {
             return Some(task.clone());
         }
         first = first.or(Some(task));

@@ -86,12 +86,21 @@ pub struct SignalState {
     pub stop_signal: u32,
     /// Threads that have stopped.
     pub stopped: u32,
+    /// Counts the stops, so that a thread knows whether it has been counted in this one.
+    pub stop_epoch: u64,
 }
 
 impl SignalState {
     /// No threads, nothing pending.
     pub const fn new() -> SignalState {
-        SignalState { threads: Vec::new(), shared: Queue::new(), group_exit: None, stop_signal: 0, stopped: 0 }
+        SignalState {
+            threads: Vec::new(),
+            shared: Queue::new(),
+            group_exit: None,
+            stop_signal: 0,
+            stopped: 0,
+            stop_epoch: 0,
+        }
     }
 
     /// The live threads.

@@ -19,6 +19,7 @@ pub(super) fn stop_group(sig: u32) {
         if state.stop_signal == 0 {
             state.stop_signal = sig;
             state.stopped = 0;
+            state.stop_epoch += 1;
             process.stopping.store(true, SeqCst);
             for other in state.threads() {
                 if other.tid() != task.tid() {
@@ -34,7 +35,7 @@ pub(super) fn stop_group(sig: u32) {
 pub(super) fn park() {
     let task = current();
     let process = &task.process;
-    let mut counted = false;
+    let mut counted_in = 0;
     loop {
         let report = {
             let mut state = process.signals.lock();
@@ -42,8 +43,8 @@ pub(super) fn park() {
                 break;
             }
             let mut report = None;
-            if !counted {
-                counted = true;
+            if counted_in != state.stop_epoch {
+                counted_in = state.stop_epoch;
                 state.stopped += 1;
                 if state.is_stopped() {
                     report = Some(status_stopped(state.stop_signal));

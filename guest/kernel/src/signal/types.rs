@@ -7,7 +7,6 @@ pub const SIGNALS: u32 = 64;
 #[allow(missing_docs)]
 mod numbers {
     pub const SIGHUP: u32 = 1;
-    pub const SIGINT: u32 = 2;
     pub const SIGQUIT: u32 = 3;
     pub const SIGILL: u32 = 4;
     pub const SIGTRAP: u32 = 5;
@@ -16,9 +15,7 @@ mod numbers {
     pub const SIGFPE: u32 = 8;
     pub const SIGKILL: u32 = 9;
     pub const SIGSEGV: u32 = 11;
-    pub const SIGPIPE: u32 = 13;
     pub const SIGALRM: u32 = 14;
-    pub const SIGTERM: u32 = 15;
     pub const SIGCHLD: u32 = 17;
     pub const SIGCONT: u32 = 18;
     pub const SIGSTOP: u32 = 19;

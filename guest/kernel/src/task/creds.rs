@@ -105,11 +105,6 @@ impl Creds {
         self.fsgid == gid || self.groups.contains(&gid)
     }
 
-    /// Is `gid` the effective group or a supplementary one?
-    pub fn in_egroup(&self, gid: u32) -> bool {
-        self.egid == gid || self.groups.contains(&gid)
-    }
-
     /// May these credentials signal a process with `target`'s? Session and SIGCONT rules apart.
     pub fn may_signal(&self, target: &Creds) -> bool {
         self.capable(CAP_KILL)

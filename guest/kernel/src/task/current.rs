@@ -18,11 +18,6 @@ pub fn current() -> CurrentTask {
     CURRENT.get()
 }
 
-/// The current task's process id, 0 before there are tasks: for crash records.
-pub fn current_pid() -> u32 {
-    if CURRENT.is_set() { CURRENT.get().process.pid } else { 0 }
-}
-
 /// For the scheduler: see [`CurrentSlot::replace`].
 pub(super) fn replace_current(next: Arc<Task>) -> Option<Arc<Task>> {
     CURRENT.replace(next)

@@ -221,12 +221,6 @@ impl Process {
         }
     }
 
-    /// As [`Process::mm`].
-    #[inline]
-    pub fn mm_ref(&self) -> Arc<KMm> {
-        self.mm()
-    }
-
     /// The address space, unless it has exited.
     pub fn try_mm(&self) -> Option<Arc<KMm>> {
         self.mm.get()
