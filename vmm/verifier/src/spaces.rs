@@ -129,8 +129,8 @@ pub(crate) struct Walker<'a> {
     shared: HashMap<u32, Shared>,
     /// Tables of objects judged already.
     objects_seen: HashSet<u32>,
-    /// For each table, the mm (index + 1) that met it last.
-    met_by: Vec<u32>,
+    /// For each table, the mm (index + 1) that met it last, and where.
+    met_by: Vec<(u32, u64)>,
 }
 
 impl<'a> Walker<'a> {
@@ -155,7 +155,7 @@ impl<'a> Walker<'a> {
             entries_walked: 0,
             shared: HashMap::new(),
             objects_seen: HashSet::new(),
-            met_by: vec![0; graph.tables.len()],
+            met_by: vec![(0, 0); graph.tables.len()],
         }
     }
 
@@ -183,9 +183,9 @@ impl<'a> Walker<'a> {
             return Some(0);
         }
         if let Some(met) = self.met_by.get_mut(index as usize) {
-            let again = *met == m + 1;
-            *met = m + 1;
-            if again && !is_objects(&clip_of(mm, level, base)) {
+            let (by, at) = std::mem::replace(met, (m + 1, base));
+            let objects = |base| is_objects(&clip_of(mm, level, base));
+            if by == m + 1 && !(objects(at) && objects(base)) {
                 table_level::twice_in_mm(At { mm: mm.id, va: base, level }, table, self.sink);
                 return Some(0);
             }

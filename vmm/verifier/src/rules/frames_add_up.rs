@@ -58,12 +58,10 @@ impl Tally {
                     lost(pfn, "a table that a live root reaches", "no entry or root points to it", sink);
                 }
             }
-            Some(kind @ (FrameKind::Anon | FrameKind::Cache | FrameKind::Zero)) => {
-                match kind {
-                    FrameKind::Anon => self.kinds.anon += 1,
-                    FrameKind::Cache => self.kinds.cache += 1,
-                    _ => self.kinds.zero += 1,
-                }
+            Some(kind @ (FrameKind::Anon | FrameKind::Cache)) => {
+                let count =
+                    if kind == FrameKind::Anon { &mut self.kinds.anon } else { &mut self.kinds.cache };
+                *count += 1;
                 // With refs above 0 and no user, the count itself is wrong: leaf-refs-equal-maps.
                 if frame.refs == 0 && frame.aux == 0 && !frame.in_cache() && used == 0 {
                     lost(
@@ -74,6 +72,7 @@ impl Tally {
                     );
                 }
             }
+            Some(FrameKind::Zero) => self.kinds.zero += 1,
             Some(FrameKind::Hugetlb) => self.kinds.hugetlb += 1,
             None => self.kinds.unknown += 1,
         }

@@ -23,21 +23,16 @@ pub(super) fn table_pages_wrong(image: &mut Image, s: &Scout) -> Option<()> {
 
 // cpu-runs-its-mm
 
-/// An online CPU in an mm: its number, and the address of its record.
-fn busy_cpu(s: &Scout) -> Option<(usize, u64)> {
-    let index = s.cpus.iter().position(|c| c.online && c.mm_slot != 0)?;
-    Some((index, s.census.cpu_table + (index * size_of::<CpuRec>()) as u64))
-}
-
 pub(super) fn cpu_claims_another_mm(image: &mut Image, s: &Scout) -> Option<()> {
-    let (index, pa) = busy_cpu(s)?;
+    let index = s.cpus.iter().position(|c| c.online)?;
+    let pa = s.census.cpu_table + (index * size_of::<CpuRec>() + offset_of!(CpuRec, mm_slot)) as u64;
     let now = s.cpus[index].mm_slot;
     let other = s.mms.iter().map(|mm| u64::from(mm.id.slot) + 1).find(|slot| *slot != now).unwrap_or(0);
-    image.write_u64(pa + offset_of!(CpuRec, mm_slot) as u64, other).then_some(())
+    (other != now && image.write_u64(pa, other)).then_some(())
 }
 
 pub(super) fn cpu_missing_from_mask(image: &mut Image, s: &Scout) -> Option<()> {
-    let (index, _) = busy_cpu(s)?;
+    let index = s.cpus.iter().position(|c| c.online && c.mm_slot != 0)?;
     let mm = s.mms.iter().position(|mm| u64::from(mm.id.slot) + 1 == s.cpus[index].mm_slot)?;
     let mask = s.mms[mm].cpumask & !(1 << index);
     image.write_u64(s.mm_field(mm, offset_of!(MmRec, cpumask)), mask).then_some(())

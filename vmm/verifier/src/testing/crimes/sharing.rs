@@ -94,7 +94,7 @@ pub(super) fn level_wrong(image: &mut Image, s: &Scout) -> Option<()> {
 fn lonely_pmd_entry(s: &Scout) -> Option<(Place, Place)> {
     s.pointers.iter().filter(|p| p.level == Level::Pmd && !p.shared).find_map(|p| {
         let table = s.table(p.word.pfn().0)?;
-        let gap = s.gaps.iter().find(|g| g.table == p.table && g.slot > p.slot)?;
+        let gap = s.gaps.iter().find(|g| g.table == p.table && g.slot > p.slot && !s.is_objects(g))?;
         (table.parents == 1).then_some((*p, *gap))
     })
 }
