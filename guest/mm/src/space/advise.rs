@@ -74,7 +74,12 @@ impl<E: Env> Mm<E> {
             }
             fits
         });
-        let update = |flags: u64| flags & !clear | set_bits;
+        // Only private memory can be merged with equal pages; the advice is accepted for the rest.
+        let unmergeable = VM_SHARED | VM_MAYSHARE | VM_DROPPABLE;
+        let update = |flags: u64| {
+            let refused = set_bits & VM_MERGEABLE != 0 && flags & unmergeable != 0;
+            if refused { flags } else { flags & !clear | set_bits }
+        };
         for vma in change.iter_range(start, stop) {
             let (old, new) = (vma.rec.flags, update(vma.rec.flags));
             if (old ^ new) & !VM_HINTS != 0 {
@@ -121,16 +126,16 @@ impl<E: Env> Mm<E> {
                 refusal = match &vma.object {
                     _ if flags & VM_LOCKED != 0 => Some(MmError::Invalid),
                     None => Some(MmError::Invalid),
-                    Some(_) if flags & (VM_SHARED | VM_WRITE) != VM_SHARED | VM_WRITE => {
+                    Some(_) if flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE => {
                         Some(MmError::AccessDenied)
                     }
                     Some(object) => {
                         let off = vma.pgoff_of(from).saturating_mul(PAGE_BYTES);
-                        match holes.try_reserve(1) {
-                            Ok(()) => holes.push((object.clone(), off, upto - from)),
-                            Err(_) => refusal = Some(MmError::NoMemory),
+                        let room = holes.try_reserve(1);
+                        if room.is_ok() {
+                            holes.push((object.clone(), off, upto - from));
                         }
-                        refusal
+                        room.err().map(|_| MmError::NoMemory)
                     }
                 };
                 refusal.is_none()

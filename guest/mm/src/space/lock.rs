@@ -3,7 +3,7 @@
 use super::Mm;
 use super::map::covered_pages;
 use crate::error::MmError;
-use crate::vma::{MAX_MAP_COUNT, VM_LOCKED, VM_LOCKONFAULT};
+use crate::vma::{MAX_MAP_COUNT, VM_DROPPABLE, VM_LOCKED, VM_LOCKONFAULT};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil, page_floor};
@@ -33,10 +33,7 @@ impl<E: Env> Mm<E> {
             }
             set_lock(&mut change, start, end, bits)?;
         }
-        if flags == 0 {
-            self.populate(start, end - start).map_err(lock_populate_error)?;
-        }
-        Ok(())
+        self.populate(start, end - start).map_err(lock_populate_error)
     }
 
     /// Unlocks the pages of `[addr, addr + len)`.
@@ -73,7 +70,7 @@ impl<E: Env> Mm<E> {
             if !has(MCL_CURRENT) {
                 return Ok(());
             }
-            change.update_flags(0, u64::MAX, |flags| flags & !LOCK_BITS | bits, |_, _, _| {});
+            change.update_flags(0, u64::MAX, with_lock(bits), |_, _, _| {});
         }
         if !has(MCL_ONFAULT) {
             self.populate_all();
@@ -85,7 +82,7 @@ impl<E: Env> Mm<E> {
     pub fn munlockall(&self) {
         let mut change = self.change();
         change.def_flags = 0;
-        change.update_flags(0, u64::MAX, |flags| flags & !LOCK_BITS, |_, _, _| {});
+        change.update_flags(0, u64::MAX, with_lock(0), |_, _, _| {});
     }
 
     /// Brings in what can be brought in; errors are nobody's business (`mm_populate` in mlockall ignores them).
@@ -103,10 +100,15 @@ impl<E: Env> Mm<E> {
     }
 }
 
-/// The pages that `[addr, addr + len)` touches. `Invalid` when the range wraps.
+/// Flags with these lock bits. Droppable memory is never locked.
+fn with_lock(bits: u64) -> impl Fn(u64) -> u64 {
+    move |flags| if flags & VM_DROPPABLE != 0 { flags } else { flags & !LOCK_BITS | bits }
+}
+
+/// The pages that `[addr, addr + len)` touches. `Invalid` when the range wraps; the length itself may wrap, as on Linux.
 fn rounded(addr: u64, len: u64) -> Result<(u64, u64), MmError> {
     let start = page_floor(addr);
-    let len = len.checked_add(addr % PAGE_BYTES).and_then(page_ceil).ok_or(MmError::Invalid)?;
+    let len = page_ceil(len.wrapping_add(addr % PAGE_BYTES)).unwrap_or(0);
     let end = start.checked_add(len).ok_or(MmError::Invalid)?;
     Ok((start, end))
 }
@@ -132,7 +134,7 @@ fn set_lock<E: Env>(set: &mut VmaSet<E>, start: u64, end: u64, bits: u64) -> Res
         stop = vma.rec.end.min(end);
     }
     if start < stop {
-        set.update_flags(start, stop, |flags| flags & !LOCK_BITS | bits, |_, _, _| {});
+        set.update_flags(start, stop, with_lock(bits), |_, _, _| {});
     }
     debug_assert!(covered_pages(set, start, stop) == (stop - start) >> PAGE_SHIFT);
     if stop < end { Err(MmError::NotMapped) } else { Ok(()) }

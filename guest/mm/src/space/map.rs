@@ -190,6 +190,9 @@ fn vm_flags<E: Env>(set: &VmaSet<E>, request: &MapRequest<E>, pages: u64) -> Res
         flags |= VM_LOCKED;
     }
     set.may_lock(flags, pages)?;
+    if request.has(abi::MAP_STACK) {
+        flags |= VM_NOHUGEPAGE;
+    }
     if request.has(abi::MAP_NORESERVE) {
         flags |= VM_NORESERVE;
     }

@@ -20,7 +20,8 @@ impl<E: Env> Mm<E> {
         {
             return Err(MmError::Invalid);
         }
-        let end = page_ceil(len).and_then(|len| addr.checked_add(len)).ok_or(MmError::NotMapped)?;
+        // PAGE_ALIGN wraps to 0.
+        let end = addr.checked_add(page_ceil(len).unwrap_or(0)).ok_or(MmError::NotMapped)?;
         let set = self.vmas.read();
         let mut at = addr;
         let mut holes = false;

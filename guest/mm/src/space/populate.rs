@@ -3,11 +3,11 @@
 use super::{FaultOutcome, Mm};
 use crate::Env;
 use crate::error::MmError;
-use crate::vma::{VM_ACCESS, VM_READ, VM_SHARED, VM_WRITE};
+use crate::vma::{VM_ACCESS, VM_LOCKONFAULT, VM_READ, VM_SHARED, VM_WRITE};
 
 impl<E: Env> Mm<E> {
     /// Brings in the pages of `[addr, addr + len)` (page-aligned) as `populate_vma_page_range` (mm/gup.c) does: private
-    /// writable memory as if written, the rest as if read; nothing where there are no rights.
+    /// writable memory as if written, the rest as if read, and nothing of what is to be locked on fault.
     ///
     /// # Errors
     /// `NotMapped` at the first hole or VMA without rights; `NoMemory`; `Fault` where an access would end in a signal.
@@ -16,11 +16,18 @@ impl<E: Env> Mm<E> {
         let set = self.vmas.read();
         let mut at = addr;
         for vma in set.iter_range(addr, end) {
-            if vma.rec.start > at || vma.rec.flags & VM_ACCESS == 0 {
+            if vma.rec.start > at {
+                return Err(MmError::NotMapped);
+            }
+            let upto = vma.rec.end.min(end);
+            if vma.has(VM_LOCKONFAULT) {
+                at = upto;
+                continue;
+            }
+            if vma.rec.flags & VM_ACCESS == 0 {
                 return Err(MmError::NotMapped);
             }
             let write = vma.rec.flags & (VM_WRITE | VM_SHARED) == VM_WRITE;
-            let upto = vma.rec.end.min(end);
             self.populate_range(&set, at, upto, write).map_err(populate_error)?;
             at = upto;
         }

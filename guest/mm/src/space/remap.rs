@@ -8,6 +8,7 @@ use ptshare_abi::sys::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, is_user_range, page_ceil};
 
 /// A request after its first checks. Lengths are whole pages, in bytes.
+#[derive(Clone, Copy)]
 struct Remap {
     old: u64,
     old_len: u64,
@@ -16,6 +17,26 @@ struct Remap {
     fixed: Option<u64>,
     hint: u64,
     dont_unmap: bool,
+}
+
+impl Remap {
+    /// The checks that need no look at the VMAs (`check_mremap_params`).
+    fn is_sensible(&self) -> bool {
+        if self.new_len == 0 || self.new_len > USER_END {
+            return false;
+        }
+        if self.fixed.is_none() && !self.dont_unmap {
+            return true;
+        }
+        let target = self.fixed.unwrap_or(self.hint);
+        // Sums wrap as they do in Linux; a length that makes them wrap is refused for its own sake later.
+        let apart = self.old.wrapping_add(self.old_len) <= target || target.wrapping_add(self.new_len) <= self.old;
+        target <= USER_END - self.new_len
+            && target % PAGE_BYTES == 0
+            && self.may_move
+            && (!self.dont_unmap || self.old_len == self.new_len)
+            && apart
+    }
 }
 
 impl<E: Env> Mm<E> {
@@ -33,33 +54,29 @@ impl<E: Env> Mm<E> {
     ) -> Result<u64, MmError> {
         let has = |flag: u32| flags & u64::from(flag) != 0;
         let known = u64::from(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP);
-        if flags & !known != 0
-            || (has(MREMAP_FIXED) && !has(MREMAP_MAYMOVE))
-            || (has(MREMAP_DONTUNMAP) && (!has(MREMAP_MAYMOVE) || old_len != new_len))
-            || old % PAGE_BYTES != 0
-        {
-            return Err(MmError::Invalid);
-        }
-        // PAGE_ALIGN wraps to 0.
-        let (old_len, new_len) = (page_ceil(old_len).unwrap_or(0), page_ceil(new_len).unwrap_or(0));
-        if new_len == 0 {
-            return Err(MmError::Invalid);
-        }
         let request = Remap {
             old,
-            old_len,
-            new_len,
+            // PAGE_ALIGN wraps to 0.
+            old_len: page_ceil(old_len).unwrap_or(0),
+            new_len: page_ceil(new_len).unwrap_or(0),
             may_move: has(MREMAP_MAYMOVE),
             fixed: has(MREMAP_FIXED).then_some(new_addr),
             hint: if has(MREMAP_DONTUNMAP) { new_addr } else { 0 },
             dont_unmap: has(MREMAP_DONTUNMAP),
         };
+        if flags & !known != 0 || old % PAGE_BYTES != 0 || !request.is_sensible() {
+            return Err(MmError::Invalid);
+        }
 
         let mut change = self.change();
+        let has_target = request.fixed.is_some() || request.dont_unmap;
+        if has_target && change.len() + 2 >= MAX_MAP_COUNT - 3 {
+            return Err(MmError::Limit);
+        }
         if change.find(old).is_none() {
             return Err(MmError::BadRange);
         }
-        let (addr, populate) = if request.fixed.is_some() || request.dont_unmap {
+        let (addr, populate) = if has_target {
             self.remap_to(&mut change, request)?
         } else {
             self.remap_anywhere(&mut change, request)?
@@ -104,16 +121,9 @@ impl<E: Env> Mm<E> {
     }
 
     fn remap_to(&self, set: &mut VmaSet<E>, mut r: Remap) -> Result<(u64, Option<(u64, u64)>), MmError> {
-        let wish = r.fixed.unwrap_or(r.hint);
-        if wish % PAGE_BYTES != 0 || r.new_len > USER_END || wish > USER_END - r.new_len {
-            return Err(MmError::Invalid);
-        }
-        if r.old.saturating_add(r.old_len) > wish && wish + r.new_len > r.old {
-            return Err(MmError::Invalid);
-        }
-        if set.len() + 2 >= MAX_MAP_COUNT - 3 {
-            return Err(MmError::Limit);
-        }
+        // Before anything is unmapped; and again after it, for the target may be part of the same VMA.
+        let shrunk = Remap { old_len: r.old_len.min(r.new_len), ..r };
+        resizable(set, &shrunk)?;
         if let Some(target) = r.fixed {
             if target < crate::vma::MMAP_MIN_ADDR && !set.limits.privileged {
                 return Err(MmError::NotPermitted);
@@ -152,6 +162,7 @@ impl<E: Env> Mm<E> {
         }
         let source = set.find(r.old).ok_or(MmError::BadRange)?;
         let flags = source.rec.flags;
+        let whole = (source.rec.start, source.rec.end);
         let moved = match &source.object {
             Some(object) => {
                 let pgoff = source.pgoff_of(r.old);
@@ -168,8 +179,9 @@ impl<E: Env> Mm<E> {
             if !r.dont_unmap {
                 set.remove_range(r.old, r.old + r.old_len);
             } else if flags & VM_LOCKED != 0 {
+                // Of the whole VMA, not only of what has moved.
                 let locked = VM_LOCKED | VM_LOCKONFAULT;
-                set.update_flags(r.old, r.old + r.old_len, |flags| flags & !locked, |_, _, _| {});
+                set.update_flags(whole.0, whole.1, |flags| flags & !locked, |_, _, _| {});
             }
         }
         set.insert_merged(moved);

@@ -131,7 +131,7 @@ impl<E: Env> VmaSet<E> {
 
     /// VMAs that overlap `[start, end)`, in order.
     pub fn iter_range(&self, start: u64, end: u64) -> impl Iterator<Item = &Vma<E>> {
-        self.iter_from(start).take_while(move |vma| vma.rec.start < end)
+        self.iter_from(start).take_while(move |vma| vma.rec.start < end && start < end)
     }
 
     /// All VMAs in order.

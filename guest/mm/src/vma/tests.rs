@@ -27,7 +27,7 @@ impl Env for NoMachine {
     fn clear_bits(&self, _: Pfn, _: Slot, _: u64) -> Pte {
         unreachable!()
     }
-    fn next_nonzero(&self, _: Pfn, _: Slot) -> Option<(Slot, Pte)> {
+    fn next_nonzero(&self, _: Pfn, _: Slot, _: usize) -> Option<(Slot, Pte)> {
         None
     }
     fn zero_pages(&self, _: Pfn, _: u64) {}
