@@ -44,19 +44,23 @@ impl Env for Machine {
     }
 
     #[inline]
-    fn next_nonzero(&self, table: Pfn, from: Slot) -> Option<(Slot, Pte)> {
+    fn next_nonzero(&self, table: Pfn, from: Slot, end: usize) -> Option<(Slot, Pte)> {
         let words = phys::table(table);
         let start = from.index();
-        let mut left = (ENTRIES - start) as u64;
+        let end = end.min(ENTRIES);
+        if start >= end {
+            return None;
+        }
+        let mut left = (end - start) as u64;
         let base = words[start].as_ptr();
-        // SAFETY: SCASQ reads at most the `left` words from `start` to the end of the table. RAX is 0; it stops after
+        // SAFETY: SCASQ reads at most the `left` words from `start` on, all in the table. RAX is 0; it stops after
         // the first word that is not 0, or leaves RCX 0 with ZF set.
         unsafe {
             asm!("xor eax, eax", "repe scasq", "setne al",
                  inout("rcx") left, inout("rdi") base => _, out("rax") _, options(nostack, readonly));
         }
         // RCX counts the word that stopped the scan, so the last word examined is the one before.
-        let last = ENTRIES - left as usize - 1;
+        let last = end - left as usize - 1;
         let word = Pte(words[last].load(Acquire));
         if word.0 == 0 { None } else { Some((Slot::new(last), word)) }
     }

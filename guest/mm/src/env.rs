@@ -32,9 +32,9 @@ pub trait Env: Clone + Send + Sync + 'static {
     fn swap(&self, table: Pfn, slot: Slot, new: Pte) -> Pte;
     /// Clears bits of an entry atomically; gives the entry before.
     fn clear_bits(&self, table: Pfn, slot: Slot, bits: u64) -> Pte;
-    /// The first entry at or after `from` that is not all zero. One string instruction in the guest: far cheaper than
-    /// a loop of [`Env::load`] where the kernel is interpreted.
-    fn next_nonzero(&self, table: Pfn, from: Slot) -> Option<(Slot, Pte)>;
+    /// The first entry at or after `from`, below slot number `end` (at most 512), that is not all zero. One string
+    /// instruction in the guest: far cheaper than a loop of [`Env::load`] where the kernel is interpreted.
+    fn next_nonzero(&self, table: Pfn, from: Slot, end: usize) -> Option<(Slot, Pte)>;
 
     /// Sets `pages` consecutive frames to zero.
     fn zero_pages(&self, first: Pfn, pages: u64);

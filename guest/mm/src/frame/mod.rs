@@ -81,12 +81,26 @@ pub fn get_data<E: Env>(env: &E, pfn: Pfn) {
 /// have cached a translation through the reference has been flushed.
 #[inline]
 pub fn put_data<E: Env>(env: &E, pfn: Pfn) {
+    if drop_ref(env, pfn) {
+        env.allocator().lock().free(env, pfn, 0, false);
+    }
+}
+
+/// [`put_data`] for many frames under one lock.
+#[inline]
+pub(crate) fn put_data_locked<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) {
+    if drop_ref(env, pfn) {
+        allocator.free(env, pfn, 0, false);
+    }
+}
+
+/// Drops a reference; is the frame to be freed?
+#[inline]
+fn drop_ref<E: Env>(env: &E, pfn: Pfn) -> bool {
     let meta = env.meta(pfn);
     let before = meta.refs.fetch_sub(1, AcqRel);
     debug_assert!(before > 0, "refs-not-negative: frame {:#x}", pfn.0);
-    if before == 1 && !is_kind(meta.state.load(Relaxed), FrameKind::Zero) {
-        env.allocator().lock().free(env, pfn, 0, false);
-    }
+    before == 1 && !is_kind(meta.state.load(Relaxed), FrameKind::Zero)
 }
 
 /// Takes `1 << order` consecutive frames, aligned to their number, as kernel memory; their content is zero if

@@ -2,25 +2,28 @@
 
 use crate::Env;
 use crate::frame::is_kind;
-use crate::table::{get_table, holds_frame};
+use crate::table::{get_table, holds_frame, next_entry, set_aux};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{Level, Pfn, Pte, Slot};
+use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
 use ptshare_wire::frame::FrameKind;
 
-/// Copies the entries `[from, to)` (slot numbers) of the table `src` at `level` to the same slots of `dst`, a table that
-/// nobody else can reach and whose slots are zero; gives the number copied, for the caller to add to `dst`'s `aux`. The
-/// lock of `src` is held.
+/// Copies the entries `[from, to)` (slot numbers), but at most `entries`, of the table `src` at `level` to the same slots
+/// of `dst`, a table that nobody else can reach and whose slots are zero; gives the number copied, for the caller to add
+/// to `dst`'s `aux`. The lock of `src` is held.
 ///
 /// The right to write is taken from `src` without a flush: the caller flushes if an entry above `src` has R/W = 1; if
 /// none has (the table is shared), no CPU holds a writable translation.
 #[inline]
-pub(crate) fn copy_entries<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level, from: usize, to: usize) -> u32 {
-    let mut copied = 0;
-    let mut at = if from < to { Some(Slot::new(from)) } else { None };
-    while let Some((slot, pte)) = at.and_then(|from| env.next_nonzero(src, from)) {
-        if slot.index() >= to {
-            break;
-        }
+pub(crate) fn copy_entries<E: Env>(
+    env: &E,
+    (src, dst): (Pfn, Pfn),
+    level: Level,
+    (from, to): (usize, usize),
+    entries: u32,
+) -> u32 {
+    let (mut at, mut copied) = (from, 0);
+    while copied != entries {
+        let Some((slot, pte)) = next_entry(env, src, at, to) else { break };
         let copy = match level {
             Level::Pte => copy_leaf(env, src, slot, pte),
             _ => {
@@ -30,8 +33,17 @@ pub(crate) fn copy_entries<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level, fr
         };
         env.store(dst, slot, copy);
         copied += 1;
-        at = slot.next();
+        at = slot.index() + 1;
     }
+    copied
+}
+
+/// Copies all entries of a table; see [`copy_entries`]. Sets the copy's `aux`.
+#[inline]
+pub(crate) fn copy_table<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level) -> u32 {
+    let entries = env.meta(src).aux.load(Relaxed);
+    let copied = copy_entries(env, (src, dst), level, (0, ENTRIES), entries);
+    set_aux(env, dst, copied);
     copied
 }
 

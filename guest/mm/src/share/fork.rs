@@ -11,14 +11,13 @@
 //! PTE pages that translate part of a VMA that the child does not get (MADV_DONTFORK) or gets empty
 //! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied.
 
-use super::copy_entries;
+use super::{copy_entries, copy_table};
 use crate::frame::NoMemory;
-use crate::table::{add_aux, alloc_table, free_table, get_table, lock_table, set_aux};
+use crate::table::{alloc_table, for_entries, free_table, get_table, lock_table, set_aux};
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
+use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte};
 use ptshare_wire::frame::{FrameKind, state};
-use ptshare_wire::layout::KERNEL_HALF_SLOT;
 use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK};
 use ptshare_wire::{VmaRec, stats::Stats};
 
@@ -97,8 +96,7 @@ impl<E: Env> Mm<E> {
             newly_shared: 0,
             short: false,
         };
-        let entries = fork.copy_upper(self.root, Level::Pgd, 0, Some(child.root)).1;
-        set_aux(&self.env, child.root, entries);
+        fork.copy_upper(self.root, child.root, Level::Pgd, 0);
         child.count_tables(fork.linked);
         fork.publish(self.env.stats());
         self.flush_all();
@@ -113,24 +111,26 @@ impl<E: Env> Mm<E> {
     /// Counts the tables below the root without a look at PTE pages or the entries of PMD pages.
     fn count_below(&self) -> Census {
         let mut census = Census::default();
-        let aux = |table: Pfn| u64::from(self.env.meta(table).aux.load(Relaxed));
-        each_entry(&self.env, self.root, KERNEL_HALF_SLOT, |_, pud| {
-            census.upper += 1 + aux(pud.pfn());
-            each_entry(&self.env, pud.pfn(), ENTRIES, |_, pmd| census.pte += aux(pmd.pfn()));
+        let entries = |table: Pfn| self.env.meta(table).aux.load(Relaxed);
+        for_entries(&self.env, self.root, entries(self.root), |_, pud| {
+            let pmds = entries(pud.pfn());
+            census.upper += 1 + u64::from(pmds);
+            for_entries(&self.env, pud.pfn(), pmds, |_, pmd| census.pte += u64::from(entries(pmd.pfn())));
         });
         census
     }
 
     /// Shares everything below the root.
     fn share_tree(&self, child: &Mm<E>) {
-        each_entry(&self.env, self.root, KERNEL_HALF_SLOT, |slot, pte| {
+        let entries = self.env.meta(self.root).aux.load(Relaxed);
+        for_entries(&self.env, self.root, entries, |slot, pte| {
             get_table(&self.env, pte.pfn());
             if pte.writable() {
                 self.env.clear_bits(self.root, slot, Pte::WRITE);
             }
             self.env.store(child.root, slot, pte.without(Pte::WRITE));
-            add_aux(&self.env, child.root, 1);
         });
+        set_aux(&self.env, child.root, entries);
         child.count_tables(self.rec().table_pages.load(Relaxed) - 1);
         self.flush_all();
     }
@@ -148,80 +148,114 @@ fn trim_child<E: Env>(set: &VmaSet<E>, child: &Mm<E>) -> Result<(), NoMemory> {
 }
 
 impl<E: Env> Fork<'_, E> {
-    /// Copies the table `src` at `level`, the first address of whose span is `base`, with all below it: into `into`, or
-    /// a table of the reserve if there is something to copy. Gives that table and its number of entries.
-    fn copy_upper(&mut self, src: Pfn, level: Level, base: u64, into: Option<Pfn>) -> (Option<Pfn>, u32) {
-        let (mut dst, mut entries) = (into, 0);
-        let slots = if level == Level::Pgd { KERNEL_HALF_SLOT } else { ENTRIES };
-        let mut at = Some(Slot::new(0));
-        while let Some((slot, pte)) = at.and_then(|from| self.env.next_nonzero(src, from)) {
-            if slot.index() >= slots {
-                break;
-            }
-            at = slot.next();
-            let start = base + ((slot.index() as u64) << level.shift());
-            let copy = if level == Level::Pmd {
-                self.copy_pte_page(src, slot, pte, start)
-            } else if let Some(below) = level.below() {
-                self.copy_upper(pte.pfn(), below, start, None).0.map(Pte::user_table)
-            } else {
-                None
-            };
-            let Some(copy) = copy else { continue };
-            if dst.is_none() {
-                dst = self.take(level);
-            }
-            if let Some(dst) = dst {
-                self.env.store(dst, slot, copy);
-                entries += 1;
-            }
-        }
-        if let Some(dst) = dst {
-            set_aux(self.env, dst, entries);
-        }
-        (dst, entries)
+    /// Gives the child what is below the table `src` at `level`, the first address of whose span is `base`, in `dst`, an
+    /// empty table of the same level; gives the number of its entries.
+    fn copy_upper(&mut self, src: Pfn, dst: Pfn, level: Level, base: u64) -> u32 {
+        let env = self.env;
+        let in_src = env.meta(src).aux.load(Relaxed);
+        let entries = if level != Level::Pmd {
+            self.copy_children(src, dst, level, base, in_src)
+        } else if self.eager || self.special {
+            self.copy_pte_pages(src, dst, base, in_src)
+        } else {
+            self.share_pte_pages(src, dst, in_src)
+        };
+        set_aux(env, dst, entries);
+        entries
     }
 
-    /// What the child gets for the PTE page below `pte`, which is entry `slot` of the parent's PMD page `pmd`.
-    #[inline]
-    fn copy_pte_page(&mut self, pmd: Pfn, slot: Slot, pte: Pte, start: u64) -> Option<Pte> {
-        let split = self.special && self.has_skipped(start);
-        if self.eager || split {
-            return self.copy_leaves(pte.pfn(), start, split).map(Pte::user_table);
-        }
-        self.newly_shared += u64::from(self.env.meta(pte.pfn()).refs.fetch_add(1, Relaxed) == 1);
-        self.shared += 1;
-        self.linked += 1;
-        if pte.writable() {
-            self.env.clear_bits(pmd, slot, Pte::WRITE);
-        }
-        Some(pte.without(Pte::WRITE))
+    fn copy_children(&mut self, src: Pfn, dst: Pfn, level: Level, base: u64, in_src: u32) -> u32 {
+        let (env, mut entries) = (self.env, 0);
+        let Some(below) = level.below() else { return 0 };
+        for_entries(env, src, in_src, |slot, pte| {
+            let Some(child) = self.take(below) else { return };
+            let start = base + ((slot.index() as u64) << level.shift());
+            if self.copy_upper(pte.pfn(), child, below, start) == 0 {
+                self.give_back(child);
+            } else {
+                env.store(dst, slot, Pte::user_table(child));
+                entries += 1;
+            }
+        });
+        entries
+    }
+
+    /// Shares all PTE pages below a PMD page: the loop that the time of a fork is made of.
+    fn share_pte_pages(&mut self, src: Pfn, dst: Pfn, in_src: u32) -> u32 {
+        let (env, mut entries, mut newly_shared) = (self.env, 0, 0);
+        for_entries(env, src, in_src, |slot, pte| {
+            newly_shared += u64::from(env.meta(pte.pfn()).refs.fetch_add(1, Relaxed) == 1);
+            if pte.writable() {
+                env.clear_bits(src, slot, Pte::WRITE);
+            }
+            env.store(dst, slot, pte.without(Pte::WRITE));
+            entries += 1;
+        });
+        self.shared += u64::from(entries);
+        self.linked += u64::from(entries);
+        self.newly_shared += newly_shared;
+        entries
+    }
+
+    /// Copies PTE pages below a PMD page, or shares those that the child gets whole.
+    fn copy_pte_pages(&mut self, src: Pfn, dst: Pfn, base: u64, in_src: u32) -> u32 {
+        let (env, mut entries) = (self.env, 0);
+        for_entries(env, src, in_src, |slot, pte| {
+            let start = base + ((slot.index() as u64) << Level::Pmd.shift());
+            let split = self.special && self.has_skipped(start);
+            let copy = if self.eager || split {
+                self.copy_leaves(pte.pfn(), start, split).map(Pte::user_table)
+            } else {
+                get_table(env, pte.pfn());
+                env.clear_bits(src, slot, Pte::WRITE);
+                self.shared += 1;
+                self.linked += 1;
+                Some(pte.without(Pte::WRITE))
+            };
+            if let Some(copy) = copy {
+                env.store(dst, slot, copy);
+                entries += 1;
+            }
+        });
+        entries
     }
 
     fn copy_leaves(&mut self, src: Pfn, start: u64, split: bool) -> Option<Pfn> {
         let dst = self.take(Level::Pte)?;
-        let end = start + Level::Pte.span_bytes();
-        let _guard = lock_table(self.env, src, Level::Pte);
-        let mut entries = 0;
-        if split {
-            for vma in self.set.iter_from(start).take_while(|vma| vma.rec.start < end) {
-                if is_inherited(&vma.rec, self.eager) {
-                    let from = (vma.rec.start.max(start) - start) >> 12;
-                    let to = (vma.rec.end.min(end) - start) >> 12;
-                    entries += copy_entries(self.env, src, dst, Level::Pte, from as usize, to as usize);
-                }
-            }
+        let guard = lock_table(self.env, src, Level::Pte);
+        let entries = if split {
+            self.copy_inherited(src, dst, start)
         } else {
-            entries = copy_entries(self.env, src, dst, Level::Pte, 0, ENTRIES);
-        }
+            copy_table(self.env, src, dst, Level::Pte)
+        };
+        drop(guard);
         if entries == 0 {
-            self.linked -= 1;
-            self.reserve.give(dst);
+            self.give_back(dst);
             return None;
         }
-        set_aux(self.env, dst, entries);
         self.copied += 1;
         Some(dst)
+    }
+
+    /// Copies the entries that the child gets of the PTE page at `start`.
+    fn copy_inherited(&self, src: Pfn, dst: Pfn, start: u64) -> u32 {
+        let end = start + Level::Pte.span_bytes();
+        let mut entries = 0;
+        for vma in self.set.iter_from(start).take_while(|vma| vma.rec.start < end) {
+            if is_inherited(&vma.rec, self.eager) {
+                let from = (vma.rec.start.max(start) - start) >> PAGE_SHIFT;
+                let to = (vma.rec.end.min(end) - start) >> PAGE_SHIFT;
+                let slots = (from as usize, to as usize);
+                entries += copy_entries(self.env, (src, dst), Level::Pte, slots, u32::MAX);
+            }
+        }
+        set_aux(self.env, dst, entries);
+        entries
+    }
+
+    fn give_back(&mut self, table: Pfn) {
+        self.linked -= 1;
+        self.reserve.give(table);
     }
 
     /// Does the PTE page at `start` translate part of a VMA whose entries the child does not get?
@@ -294,17 +328,4 @@ impl<E: Env> Drop for Reserve<'_, E> {
 fn is_inherited(vma: &VmaRec, eager: bool) -> bool {
     vma.flags & (VM_DONTCOPY | VM_WIPEONFORK) == 0
         && !(eager && vma.flags & VM_SHARED != 0 && vma.object != 0)
-}
-
-/// Calls `f` for each non-zero entry of a table below slot `end`.
-#[inline]
-fn each_entry<E: Env>(env: &E, table: Pfn, end: usize, mut f: impl FnMut(Slot, Pte)) {
-    let mut at = Some(Slot::new(0));
-    while let Some((slot, pte)) = at.and_then(|from| env.next_nonzero(table, from)) {
-        if slot.index() >= end {
-            break;
-        }
-        f(slot, pte);
-        at = slot.next();
-    }
 }

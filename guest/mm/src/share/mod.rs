@@ -25,4 +25,4 @@ mod random;
 mod tests;
 mod unshare;
 
-pub(crate) use copy::copy_entries;
+use copy::{copy_entries, copy_table};

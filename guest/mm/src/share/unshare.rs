@@ -1,11 +1,11 @@
 //! Unsharing: an mm gets a table of its own.
 
-use super::copy_entries;
+use super::copy_table;
 use crate::frame::NoMemory;
-use crate::table::{Entries, alloc_table, lock_table, put_table, set_aux};
+use crate::table::{Entries, alloc_table, lock_table, put_table};
 use crate::{Env, FlushRange, Mm};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
+use ptshare_paging::{Level, Pfn, Pte, Slot};
 
 impl<E: Env> Mm<E> {
     /// Makes the table below an entry with R/W = 0 this mm's own, and sets R/W: takes it back if it is its last user
@@ -27,8 +27,7 @@ impl<E: Env> Mm<E> {
             return Ok(shared);
         }
         let copy = alloc_table(env, below)?;
-        let entries = copy_entries(env, shared, copy, below, 0, ENTRIES);
-        set_aux(env, copy, entries);
+        copy_table(env, shared, copy, below);
         env.swap(parent, slot, Pte::user_table(copy));
         drop(guard);
         env.stats().unshares.fetch_add(1, Relaxed);

@@ -1,9 +1,9 @@
 //! One table: its frame, its count, its lock, its entries.
 
 use crate::Env;
-use crate::frame::{NoMemory, Priority, put_data, take};
+use crate::frame::{NoMemory, Priority, put_data_locked, take};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use ptshare_paging::{Entry, Level, Pfn, Pte, Slot};
+use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
 use ptshare_sync::{Rank, acquire, release, spin_wait};
 use ptshare_wire::FrameMeta;
 use ptshare_wire::frame::{FrameKind, state};
@@ -82,23 +82,71 @@ pub(crate) fn put_table<E: Env>(env: &E, table: Pfn) -> bool {
 
 /// Frees a table and the references that its entries hold. At most four deep.
 fn drop_contents<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) {
-    let sparse = meta.aux.load(Relaxed) <= SPARSE_ENTRIES;
-    let upper = meta.state.load(Relaxed) >> 8 & 0xff != Level::Pte as u32;
-    let mut at = Some(Slot::new(0));
-    while let Some((slot, pte)) = at.and_then(|from| env.next_nonzero(table, from)) {
-        if sparse {
-            env.store(table, slot, Pte::ABSENT);
-        }
-        if upper {
-            if put_table(env, pte.pfn()) {
-                env.stats().detaches.fetch_add(1, Relaxed);
-            }
-        } else {
-            put_data(env, pte.pfn());
-        }
-        at = slot.next();
+    let entries = meta.aux.load(Relaxed);
+    let sparse = entries <= SPARSE_ENTRIES;
+    if meta.state.load(Relaxed) >> 8 & 0xff == Level::Pte as u32 {
+        drop_leaves(env, table, entries, sparse);
+    } else {
+        drop_children(env, table, entries, sparse);
     }
     free_table(env, table, sparse);
+}
+
+fn drop_leaves<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
+    let mut allocator = env.allocator().lock();
+    for_entries(env, table, entries, |slot, pte| {
+        if clear {
+            env.store(table, slot, Pte::ABSENT);
+        }
+        put_data_locked(env, &mut allocator, pte.pfn());
+    });
+}
+
+fn drop_children<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
+    let (mut detached, mut no_longer_shared) = (0, 0);
+    for_entries(env, table, entries, |slot, pte| {
+        if clear {
+            env.store(table, slot, Pte::ABSENT);
+        }
+        let meta = env.meta(pte.pfn());
+        let before = meta.refs.fetch_sub(1, AcqRel);
+        debug_assert!(before > 0, "table-refs-equal-parents: table {:#x} has no parents", pte.pfn().0);
+        if before == 1 {
+            drop_contents(env, pte.pfn(), meta);
+        } else {
+            detached += 1;
+            no_longer_shared += u64::from(before == 2);
+        }
+    });
+    if detached != 0 {
+        let stats = env.stats();
+        stats.detaches.fetch_add(detached, Relaxed);
+        stats.tables_shared_now.fetch_sub(no_longer_shared, Relaxed);
+    }
+}
+
+/// Calls `f` for the `entries` non-zero entries of a table (of a root: those of the user half), which are all that it
+/// has. Stops at the last one without a scan of the rest.
+#[inline]
+pub(crate) fn for_entries<E: Env>(env: &E, table: Pfn, entries: u32, mut f: impl FnMut(Slot, Pte)) {
+    let (mut at, mut left) = (0, entries);
+    while left != 0 {
+        let Some((slot, pte)) = next_entry(env, table, at, ENTRIES) else { break };
+        f(slot, pte);
+        at = slot.index() + 1;
+        left -= 1;
+    }
+}
+
+/// The first non-zero entry of slots `[from, end)`. Looks at the first slot itself: tables are dense or nearly empty.
+#[inline]
+pub(crate) fn next_entry<E: Env>(env: &E, table: Pfn, from: usize, end: usize) -> Option<(Slot, Pte)> {
+    if from >= end {
+        return None;
+    }
+    let slot = Slot::new(from);
+    let pte = env.load(table, slot);
+    if pte.0 != 0 { Some((slot, pte)) } else { env.next_nonzero(table, slot.next()?, end) }
 }
 
 /// Holds a table's `pte_page_lock`.
@@ -168,8 +216,9 @@ pub(crate) struct Entries<'a, E: Env> {
     level: Level,
     start: u64,
     end: u64,
-    next: Option<Slot>,
-    last: Slot,
+    /// Slot numbers still to look at.
+    from: usize,
+    to: usize,
 }
 
 /// One entry of [`Entries`].
@@ -193,7 +242,8 @@ impl<'a, E: Env> Entries<'a, E> {
     #[inline]
     pub fn new(env: &'a E, table: Pfn, level: Level, start: u64, end: u64) -> Self {
         debug_assert!(start < end && end - level.span_start(start) <= level.span_bytes());
-        Entries { env, table, level, start, end, next: Some(level.slot(start)), last: level.slot(end - 1) }
+        let (from, to) = (level.slot(start).index(), level.slot(end - 1).index() + 1);
+        Entries { env, table, level, start, end, from, to }
     }
 }
 
@@ -202,12 +252,8 @@ impl<E: Env> Iterator for Entries<'_, E> {
 
     #[inline]
     fn next(&mut self) -> Option<Item> {
-        let (slot, pte) = self.env.next_nonzero(self.table, self.next?)?;
-        if slot > self.last {
-            self.next = None;
-            return None;
-        }
-        self.next = slot.next();
+        let (slot, pte) = next_entry(self.env, self.table, self.from, self.to)?;
+        self.from = slot.index() + 1;
         let base = self.level.span_start(self.start) + ((slot.index() as u64) << self.level.shift());
         let top = base + self.level.entry_bytes();
         let (start, end) = (base.max(self.start), top.min(self.end));

@@ -171,9 +171,9 @@ impl Env for Arena {
         Pte(self.entry(table, slot).fetch_and(!bits, SeqCst))
     }
 
-    fn next_nonzero(&self, table: Pfn, from: Slot) -> Option<(Slot, Pte)> {
+    fn next_nonzero(&self, table: Pfn, from: Slot, end: usize) -> Option<(Slot, Pte)> {
         let page = self.page(table)?;
-        (from.index()..ENTRIES).map(|i| (Slot::new(i), Pte(page[i].load(SeqCst)))).find(|(_, pte)| pte.0 != 0)
+        (from.index()..end).map(|i| (Slot::new(i), Pte(page[i].load(SeqCst)))).find(|(_, pte)| pte.0 != 0)
     }
 
     fn zero_pages(&self, first: Pfn, pages: u64) {
