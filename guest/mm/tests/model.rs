@@ -30,8 +30,15 @@ type Content = [u64; 2];
 enum Back {
     Anon(Content),
     /// A page of an object, and the private copy of it if there is one.
-    Private { object: usize, index: u64, copy: Option<Content> },
-    Shared { object: usize, index: u64 },
+    Private {
+        object: usize,
+        index: u64,
+        copy: Option<Content>,
+    },
+    Shared {
+        object: usize,
+        index: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -89,21 +96,72 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 enum Call {
-    Map { at: u64, pages: u64, prot: u32, kind: Kind, fixed: bool, populate: bool },
-    Unmap { at: u64, pages: u64 },
-    Protect { at: u64, pages: u64, prot: u32 },
-    Advise { at: u64, pages: u64, advice: u32 },
-    Remap { at: u64, old: u64, new: u64, to: Option<u64>, dont_unmap: bool },
-    Load { at: u64 },
-    Store { at: u64, word: bool, value: u64 },
+    Map {
+        at: u64,
+        pages: u64,
+        prot: u32,
+        kind: Kind,
+        fixed: bool,
+        populate: bool,
+    },
+    Unmap {
+        at: u64,
+        pages: u64,
+    },
+    Protect {
+        at: u64,
+        pages: u64,
+        prot: u32,
+    },
+    Advise {
+        at: u64,
+        pages: u64,
+        advice: u32,
+    },
+    Remap {
+        at: u64,
+        old: u64,
+        new: u64,
+        to: Option<u64>,
+        dont_unmap: bool,
+    },
+    Load {
+        at: u64,
+    },
+    Store {
+        at: u64,
+        word: bool,
+        value: u64,
+    },
     /// Stores to several pages in a row.
-    Fill { at: u64, pages: u64, value: u64 },
-    Fork { mode: Sharing, small: u32 },
+    Fill {
+        at: u64,
+        pages: u64,
+        value: u64,
+    },
+    Fork {
+        mode: Sharing,
+        small: u32,
+    },
     Exit,
-    Truncate { object: usize, bytes: u64 },
-    Punch { object: usize, page: u64, pages: u64 },
-    Write { object: usize, page: u64, value: u64 },
-    Poke { at: u64, value: u64 },
+    Truncate {
+        object: usize,
+        bytes: u64,
+    },
+    Punch {
+        object: usize,
+        page: u64,
+        pages: u64,
+    },
+    Write {
+        object: usize,
+        page: u64,
+        value: u64,
+    },
+    Poke {
+        at: u64,
+        value: u64,
+    },
 }
 
 fn places() -> impl Strategy<Value = u64> {
@@ -232,7 +290,11 @@ impl World {
         let first = self.arena.user_load(&mm, addr);
         assert_eq!(first, expected.map(|content| content[0]), "first word at {addr:#x} of process {who}");
         if let Ok(content) = expected {
-            assert_eq!(self.arena.user_load(&mm, addr + PAGE_BYTES - 8), Ok(content[1]), "last word at {addr:#x}");
+            assert_eq!(
+                self.arena.user_load(&mm, addr + PAGE_BYTES - 8),
+                Ok(content[1]),
+                "last word at {addr:#x}"
+            );
         }
     }
 
@@ -282,7 +344,9 @@ impl World {
             Call::Unmap { at, pages } => {
                 let process = self.processes[who].as_mut().unwrap();
                 match process.mm.munmap(va(at), pages * PAGE_BYTES) {
-                    Ok(()) => process.pages.retain(|&page, _| page < key(va(at)) || page >= key(va(at + pages))),
+                    Ok(()) => {
+                        process.pages.retain(|&page, _| page < key(va(at)) || page >= key(va(at + pages)))
+                    }
                     Err(error) => assert_eq!(error, MmError::NoMemory),
                 }
             }
@@ -388,8 +452,7 @@ impl World {
         let refused = process.pages.range(first..last).find(|(_, page)| match (advice, &page.back) {
             (abi::MADV_FREE, back) => !matches!(back, Back::Anon(_)),
             (abi::MADV_WIPEONFORK, back) => !matches!(back, Back::Anon(_)),
-            (abi::MADV_REMOVE, Back::Shared { .. }) => page.prot & abi::PROT_WRITE == 0,
-            (abi::MADV_REMOVE, _) => true,
+            (abi::MADV_REMOVE, back) => !matches!(back, Back::Shared { .. }),
             _ => false,
         });
         let refused = refused.map(|(page, _)| *page);
@@ -454,9 +517,8 @@ impl World {
         let mut inside = false;
         process.mm.for_each_vma(&mut |vma| inside |= vma.start <= start && start + old_len <= vma.end);
         let target = to.map(va);
-        let overlaps = target.is_some_and(|target| {
-            start < target + new * PAGE_BYTES && target < start + old_len
-        });
+        let overlaps =
+            target.is_some_and(|target| start < target + new * PAGE_BYTES && target < start + old_len);
         if !inside || overlaps || (dont_unmap && target.is_none()) {
             return;
         }
@@ -467,8 +529,7 @@ impl World {
         if target.is_some() {
             self.arena.unlimited();
         }
-        let done =
-            process.mm.mremap(start, old_len, new * PAGE_BYTES, flags.into(), target.unwrap_or(0));
+        let done = process.mm.mremap(start, old_len, new * PAGE_BYTES, flags.into(), target.unwrap_or(0));
         let addr = match done {
             Ok(addr) => addr,
             Err(MmError::NoMemory) => return,

@@ -83,7 +83,9 @@ impl<E: Env> Object<E> {
             let took = f(pfn.pa().0 + at % PAGE_BYTES, want).min(want);
             self.release(pfn);
             at += took;
-            self.size_bytes.fetch_max(at, Relaxed);
+            if took > 0 {
+                self.size_bytes.fetch_max(at, Relaxed);
+            }
             if took < want {
                 break;
             }

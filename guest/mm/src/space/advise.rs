@@ -38,7 +38,7 @@ impl<E: Env> Mm<E> {
     /// the VMAs before it done.
     pub fn madvise(&self, addr: u64, len: u64, advice: u64) -> Result<(), MmError> {
         let work = decode(advice)?;
-        if addr % PAGE_BYTES != 0 {
+        if !addr.is_multiple_of(PAGE_BYTES) {
             return Err(MmError::Invalid);
         }
         let rounded = page_ceil(len).ok_or(MmError::Invalid)?;

@@ -121,7 +121,7 @@ impl<E: Env> Mm<E> {
     /// As mmap(2) with MAP_FIXED_NOREPLACE.
     pub fn map_stack(&self, top: u64, len_bytes: u64, exec: bool) -> Result<(), MmError> {
         let start = top.checked_sub(len_bytes).ok_or(MmError::Invalid)?;
-        if start >= top || top > USER_END || (start | top) % PAGE_BYTES != 0 {
+        if start >= top || top > USER_END || !(start | top).is_multiple_of(PAGE_BYTES) {
             return Err(MmError::Invalid);
         }
         let mut change = self.change();
@@ -163,7 +163,7 @@ fn place<E: Env>(set: &mut VmaSet<E>, request: &MapRequest<E>, len: u64) -> Resu
         if request.addr > USER_END - len {
             return Err(MmError::NoSpace);
         }
-        if request.addr % PAGE_BYTES != 0 {
+        if !request.addr.is_multiple_of(PAGE_BYTES) {
             return Err(MmError::Invalid);
         }
         if request.addr < MMAP_MIN_ADDR && !set.limits.privileged {

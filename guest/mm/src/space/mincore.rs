@@ -23,7 +23,7 @@ impl<E: Env> Mm<E> {
         len: u64,
         out: &mut dyn FnMut(&[u8]) -> Result<(), Errno>,
     ) -> Result<(), MmError> {
-        if addr % PAGE_BYTES != 0 {
+        if !addr.is_multiple_of(PAGE_BYTES) {
             return Err(MmError::Invalid);
         }
         if !is_user_range(addr, len) {

@@ -15,7 +15,7 @@ impl<E: Env> Mm<E> {
     pub fn msync(&self, addr: u64, len: u64, flags: u64) -> Result<(), MmError> {
         let has = |flag: u32| flags & u64::from(flag) != 0;
         if flags & !u64::from(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0
-            || addr % PAGE_BYTES != 0
+            || !addr.is_multiple_of(PAGE_BYTES)
             || (has(MS_ASYNC) && has(MS_SYNC))
         {
             return Err(MmError::Invalid);

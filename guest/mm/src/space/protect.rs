@@ -22,7 +22,7 @@ impl<E: Env> Mm<E> {
         let grows_down = prot & u64::from(PROT_GROWSDOWN) != 0;
         let grows_up = prot & u64::from(PROT_GROWSUP) != 0;
         let prot = prot & !u64::from(PROT_GROWSDOWN | PROT_GROWSUP);
-        if (grows_down && grows_up) || addr % PAGE_BYTES != 0 {
+        if (grows_down && grows_up) || !addr.is_multiple_of(PAGE_BYTES) {
             return Err(MmError::Invalid);
         }
         if len == 0 {

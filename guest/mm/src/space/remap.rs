@@ -30,9 +30,10 @@ impl Remap {
         }
         let target = self.fixed.unwrap_or(self.hint);
         // Sums wrap as they do in Linux; a length that makes them wrap is refused for its own sake later.
-        let apart = self.old.wrapping_add(self.old_len) <= target || target.wrapping_add(self.new_len) <= self.old;
+        let apart =
+            self.old.wrapping_add(self.old_len) <= target || target.wrapping_add(self.new_len) <= self.old;
         target <= USER_END - self.new_len
-            && target % PAGE_BYTES == 0
+            && target.is_multiple_of(PAGE_BYTES)
             && self.may_move
             && (!self.dont_unmap || self.old_len == self.new_len)
             && apart
@@ -64,7 +65,7 @@ impl<E: Env> Mm<E> {
             hint: if has(MREMAP_DONTUNMAP) { new_addr } else { 0 },
             dont_unmap: has(MREMAP_DONTUNMAP),
         };
-        if flags & !known != 0 || old % PAGE_BYTES != 0 || !request.is_sensible() {
+        if flags & !known != 0 || !old.is_multiple_of(PAGE_BYTES) || !request.is_sensible() {
             return Err(MmError::Invalid);
         }
 

@@ -54,7 +54,7 @@ fn free_surroundings<E: Env>(set: &VmaSet<E>, start: u64, end: u64) -> (u64, u64
 
 /// Checks a range as munmap does and gives its length in whole pages.
 fn checked_range(addr: u64, len: u64) -> Result<u64, MmError> {
-    if addr % PAGE_BYTES != 0 || !is_user_range(addr, len) {
+    if !addr.is_multiple_of(PAGE_BYTES) || !is_user_range(addr, len) {
         return Err(MmError::Invalid);
     }
     match page_ceil(len) {

@@ -62,7 +62,7 @@ pub struct SmapsEntry {
     pub anonymous: u64,
     /// Locked: the Pss of a VMA under mlock.
     pub locked: u64,
-    /// Bytes that PTE pages with other users translate.
+    /// Bytes whose translation lies in PTE pages that others use too (of those with a page present).
     pub shared_tables: u64,
 }
 
@@ -149,21 +149,20 @@ impl<E: Env> Mm<E> {
 
     fn smap(&self, vma: &Vma<E>) -> SmapsEntry {
         let mut entry = SmapsEntry::default();
-        let mut at = vma.rec.start;
-        while at < vma.rec.end {
-            // One PTE page at a time: how many share it multiplies into every page below.
-            let span_end = Level::Pte.span_start(at) + Level::Pte.span_bytes();
-            let upto = vma.rec.end.min(span_end);
-            let mut sharers = None;
-            self.present_in(at, upto, &mut |va, pte| {
-                let sharers = *sharers.get_or_insert_with(|| self.table_sharers(va));
-                self.add_page(&mut entry, pte, sharers);
-            });
-            if sharers.is_some_and(|sharers| sharers > 1) {
-                entry.shared_tables += upto - at;
+        // How many share the PTE page multiplies into every page below it.
+        let (mut span, mut sharers) = (u64::MAX, 1);
+        self.present_in(vma.rec.start, vma.rec.end, &mut |va, pte| {
+            let start = Level::Pte.span_start(va);
+            if start != span {
+                span = start;
+                sharers = self.table_sharers(va);
+                if sharers > 1 {
+                    let part = (start + Level::Pte.span_bytes()).min(vma.rec.end) - start.max(vma.rec.start);
+                    entry.shared_tables += part;
+                }
             }
-            at = upto;
-        }
+            self.add_page(&mut entry, pte, sharers);
+        });
         if vma.has(VM_LOCKED) {
             entry.locked = entry.pss;
         }

@@ -32,6 +32,10 @@ pub(crate) struct Pos {
 
 /// The VMAs of an mm, and what else `mmap_lock` guards.
 pub struct VmaSet<E: Env> {
+    #[expect(
+        clippy::vec_box,
+        reason = "the judge reads an array of addresses, and a chunk stays where it is"
+    )]
     pub(super) index: Vec<Box<Chunk<E>>>,
     len: usize,
     /// The VMA found last, packed: programs fault many times in a row in one VMA.

@@ -91,7 +91,10 @@ fn flatten(set: &VmaSet<NoMachine>) -> Flat {
         for n in 0..vma.pages() {
             let addr = vma.rec.start + n * PAGE_BYTES;
             let pgoff = if vma.object.is_some() { vma.pgoff_of(addr) } else { 0 };
-            assert!(flat.insert(addr, (vma.rec.flags, vma.rec.object, pgoff)).is_none(), "overlap at {addr:#x}");
+            assert!(
+                flat.insert(addr, (vma.rec.flags, vma.rec.object, pgoff)).is_none(),
+                "overlap at {addr:#x}"
+            );
         }
     }
     flat
