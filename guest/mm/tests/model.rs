@@ -522,7 +522,7 @@ impl World {
         if !inside || overlaps || (dont_unmap && target.is_none()) {
             return;
         }
-        let mut flags = if at % 3 == 0 && target.is_none() { 0 } else { abi::MREMAP_MAYMOVE };
+        let mut flags = if at.is_multiple_of(3) && target.is_none() { 0 } else { abi::MREMAP_MAYMOVE };
         flags |= if target.is_some() { abi::MREMAP_FIXED } else { 0 };
         flags |= if dont_unmap { abi::MREMAP_DONTUNMAP } else { 0 };
         // With a target an error may leave it unmapped: no shortage then.

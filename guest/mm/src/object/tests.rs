@@ -3,14 +3,13 @@
 use super::*;
 use crate::testing::Arena;
 use crate::{FaultOutcome, MapRequest};
-use alloc::format;
 use alloc::vec;
 use ptshare_abi::sys::general as abi;
 
 const AT: u64 = 0x6000_0000_0000;
 
 fn object(arena: &Arena, kind: ObjectKind) -> Arc<Object<Arena>> {
-    Object::new(arena.clone(), kind, ObjectInfo::new(1, 5, format!("/file")))
+    Object::new(arena.clone(), kind, ObjectInfo::new(1, 5, "/file".into()))
 }
 
 fn map(mm: &Mm<Arena>, object: &Arc<Object<Arena>>, at: u64, pages: u64, kind: u32) {

@@ -23,6 +23,7 @@ mod msync;
 mod populate;
 mod protect;
 mod remap;
+mod shared_key;
 #[cfg(test)]
 mod tests;
 mod unmap;
