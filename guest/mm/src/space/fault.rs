@@ -74,12 +74,18 @@ impl<E: Env> Mm<E> {
         if addr >= USER_END {
             return FaultOutcome::SegvMapErr;
         }
-        {
-            let set = self.vmas.read();
-            if let Some(vma) = set.find(addr) {
-                return self.fault_in(vma, addr, access);
-            }
+        let set = self.vmas.read();
+        if let Some(vma) = set.find(addr) {
+            return self.fault_in(vma, addr, access);
         }
+        drop(set);
+        self.fault_below_stack(addr, access)
+    }
+
+    /// A fault outside of all VMAs: perhaps a stack grows.
+    #[cold]
+    #[inline(never)]
+    fn fault_below_stack(&self, addr: u64, access: Access) -> FaultOutcome {
         let mut set = self.vmas.write();
         if set.find(addr).is_none()
             && let Err(outcome) = self.grow_down(&mut set, addr)
@@ -87,14 +93,20 @@ impl<E: Env> Mm<E> {
             return outcome;
         }
         match set.find(addr) {
-            Some(vma) => self.fault_in(vma, addr, access),
+            Some(vma) => self.fault_in_slow(vma, addr, access),
             None => FaultOutcome::SegvMapErr,
         }
     }
 
+    /// [`Mm::fault_in`] as a function of its own, for callers that are not the hot path.
+    #[inline(never)]
+    fn fault_in_slow(&self, vma: &Vma<E>, addr: u64, access: Access) -> FaultOutcome {
+        self.fault_in(vma, addr, access)
+    }
+
     /// Handles a fault at `addr`, which lies in `vma`. `mmap_lock` is held either way.
-    #[inline]
-    pub(crate) fn fault_in(&self, vma: &Vma<E>, addr: u64, access: Access) -> FaultOutcome {
+    #[inline(always)]
+    fn fault_in(&self, vma: &Vma<E>, addr: u64, access: Access) -> FaultOutcome {
         let needed = if access.write {
             VM_WRITE
         } else if access.exec {
@@ -114,6 +126,7 @@ impl<E: Env> Mm<E> {
         }
     }
 
+    #[inline(always)]
     fn resolve(&self, vma: &Vma<E>, page: u64, access: Access) -> Result<(), FaultOutcome> {
         loop {
             let path = match self.walk(page, access.write) {
@@ -136,6 +149,7 @@ impl<E: Env> Mm<E> {
 
     /// Another CPU or another sharer was faster. Or the leaf lags behind the VMA: give it what the VMA allows. Granting
     /// needs no flush.
+    #[inline(never)]
     fn regrant(&self, vma: &Vma<E>, table: Pfn, slot: Slot, pte: Pte, access: Access) {
         if !pte.present() || (access.exec && pte.has(Pte::NO_EXEC)) {
             let rights = leaf_with_rights(&self.env, pte, vma.rec.flags);
@@ -144,7 +158,7 @@ impl<E: Env> Mm<E> {
     }
 
     /// Fills an absent entry. The lock of `table` is held.
-    #[inline]
+    #[inline(always)]
     fn fill(
         &self,
         vma: &Vma<E>,
@@ -174,6 +188,7 @@ impl<E: Env> Mm<E> {
         Ok(())
     }
 
+    #[inline(never)]
     fn fill_from_object(
         &self,
         object: &Object<E>,
@@ -242,6 +257,7 @@ impl<E: Env> Mm<E> {
     }
 
     /// A write to a leaf with R/W = 0 in a VMA that allows it. The lock of `table` is held, and it is this mm's own.
+    #[inline(never)]
     fn write_protected(
         &self,
         vma: &Vma<E>,
@@ -300,7 +316,7 @@ impl<E: Env> Mm<E> {
             let stop = vma.rec.end.min(end);
             while at < stop {
                 if self.translate(at, write).is_none() {
-                    match self.fault_in(vma, at, access) {
+                    match self.fault_in_slow(vma, at, access) {
                         FaultOutcome::Resolved => {}
                         outcome => return Err(outcome),
                     }

@@ -101,10 +101,10 @@ impl<E: Env> Mm<E> {
         let mut at = start;
         while at < end {
             let next = (Level::Pte.span_start(at) + SPAN).min(end);
-            if let Some(path) = self.walk(at, true) {
-                if self.env.meta(path.table).aux.load(Relaxed) == 0 {
-                    self.zap(Level::Pte.span_start(at), Level::Pte.span_start(at) + SPAN, batch);
-                }
+            if let Some(path) = self.walk(at, true)
+                && self.env.meta(path.table).aux.load(Relaxed) == 0
+            {
+                self.zap(Level::Pte.span_start(at), Level::Pte.span_start(at) + SPAN, batch);
             }
             at = next;
         }

@@ -1,7 +1,7 @@
 //! One table: its frame, its count, its lock, its entries.
 
 use crate::Env;
-use crate::frame::{NoMemory, Priority, put_data_locked, take};
+use crate::frame::{NoMemory, Priority, put_data_locked, take_raw};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
 use ptshare_sync::{Rank, acquire, release, spin_wait};
@@ -9,8 +9,8 @@ use ptshare_wire::FrameMeta;
 use ptshare_wire::frame::{FrameKind, state};
 
 /// A table with at most this many entries is emptied entry by entry when it goes, so that its frame is known to be
-/// zero; for more, a bulk clear at its next use costs less.
-const SPARSE_ENTRIES: u32 = 4;
+/// zero; for more, a clear at its next use costs less (512 steps of a string instruction).
+const SPARSE_ENTRIES: u32 = 64;
 
 /// Takes an all-zero table of this level with a count of 1: that of the entry about to point to it.
 ///
@@ -18,7 +18,11 @@ const SPARSE_ENTRIES: u32 = 4;
 /// [`NoMemory`].
 #[inline]
 pub(crate) fn alloc_table<E: Env>(env: &E, level: Level) -> Result<Pfn, NoMemory> {
-    let table = take(env, state(FrameKind::Table, level as u8, 0), true, Priority::User)?;
+    let state = state(FrameKind::Table, level as u8, 0);
+    let (table, zeroed) = take_raw(env, state, true, Priority::User)?;
+    if !zeroed {
+        env.zero_table(table);
+    }
     let stats = env.stats();
     let now = stats.tables_now.fetch_add(1, Relaxed) + 1;
     if now > stats.tables_peak.load(Relaxed) {
@@ -49,7 +53,8 @@ pub(crate) fn new_root<E: Env>(env: &E) -> Result<Pfn, NoMemory> {
 /// Frees a root whose user half is empty and which no CPU has loaded.
 pub(crate) fn free_root<E: Env>(env: &E, root: Pfn) {
     debug_assert!(env.meta(root).aux.load(Relaxed) == 0, "aux-counts-entries: root {:#x} not empty", root.0);
-    free_table(env, root, false);
+    env.clear_kernel_half(root);
+    free_table(env, root, true);
 }
 
 /// Counts one more entry that points to this table.

@@ -56,6 +56,7 @@ impl<E: Env> Mm<E> {
     ///
     /// # Errors
     /// [`NoMemory`]. What was built so far stays: it changes nothing that the process can see.
+    #[inline(never)]
     pub(crate) fn build_path(&self, va: u64, write: bool) -> Result<PteSlot, NoMemory> {
         let _upper = self.page_table.lock();
         let mut parent = self.root;
