@@ -8,6 +8,7 @@ static SHARING: AtomicU8 = AtomicU8::new(1);
 static SMALL_TABLES: AtomicU32 = AtomicU32::new(DEFAULT_SMALL_TABLES);
 static VERIFY_EXIT: AtomicBool = AtomicBool::new(true);
 static VERIFY_FAULTS: AtomicU64 = AtomicU64::new(0);
+static LOG_LEVEL: AtomicU64 = AtomicU64::new(2);
 static RESERVE: AtomicU64 = AtomicU64::new(0);
 
 /// Fork copies the PTE pages of an mm that has at most this many ("only has 3 pte pages", the 2003 paper, section 6).
@@ -31,6 +32,9 @@ pub fn init() {
     }
     VERIFY_EXIT.store(boot::option("verify") != Some("off"), Relaxed);
     VERIFY_FAULTS.store(boot::number("verify_faults"), Relaxed);
+    if let Some(n) = boot::option("loglevel").and_then(|v| v.parse().ok()) {
+        LOG_LEVEL.store(n, Relaxed);
+    }
     RESERVE.store(Machine.allocator().lock().reserve(), Relaxed);
 }
 
@@ -60,6 +64,12 @@ pub fn verify_exit() -> bool {
 #[inline]
 pub fn verify_faults() -> u64 {
     VERIFY_FAULTS.load(Relaxed)
+}
+
+/// Most verbose level that the host wants to hear (`loglevel=N`).
+#[inline]
+pub fn log_level() -> u64 {
+    LOG_LEVEL.load(Relaxed)
 }
 
 /// Frames that the allocator keeps for the kernel.

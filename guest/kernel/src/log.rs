@@ -7,7 +7,9 @@ use core::fmt::Write;
 /// thousands of instructions.
 macro_rules! klog {
     ($level:expr, $($arg:tt)*) => {
-        $crate::log::line($level, format_args!($($arg)*))
+        if $level <= $crate::config::log_level() {
+            $crate::log::line($level, format_args!($($arg)*))
+        }
     };
 }
 

@@ -28,6 +28,11 @@ pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
 
 #[cold]
 fn segv(frame: &TrapFrame, addr: u64, code: u32) {
+    klog!(
+        4,
+        "pid {} segfault at {addr:#x} rip {:#x} rsp {:#x} error {:#x} code {code}",
+        current().process.pid, frame.rip, frame.rsp, frame.error
+    );
     signal::force_fault(abi::SIGSEGV, code as i32, addr, frame);
 }
 

@@ -167,13 +167,22 @@ pub(crate) fn kernel_root() -> Pfn {
     Pfn(CENSUS.kernel_root.load(Relaxed))
 }
 
+/// Slots of the kernel half that are in use; both are fixed at boot.
+const KERNEL_SLOTS: [usize; 2] = [(LINEAR_BASE >> 39) as usize & 511, 511];
+const _: () = assert!(KERNEL_SLOTS[0] >= KERNEL_HALF_SLOT);
+
 pub(crate) fn fill_kernel_half(root: Pfn) {
     let words = phys::table(root);
-    // The kernel half has two entries; both are fixed at boot.
-    for slot in [(LINEAR_BASE >> 39) as usize & 511, 511] {
-        debug_assert!(slot >= KERNEL_HALF_SLOT);
+    for slot in KERNEL_SLOTS {
         // SAFETY: a static table of atomics.
         words[slot].store(unsafe { &boot_pgd }[slot].load(Relaxed), Relaxed);
+    }
+}
+
+pub(crate) fn clear_kernel_half(root: Pfn) {
+    let words = phys::table(root);
+    for slot in KERNEL_SLOTS {
+        words[slot].store(0, Relaxed);
     }
 }
 

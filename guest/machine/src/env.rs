@@ -71,6 +71,11 @@ impl Env for Machine {
     }
 
     #[inline]
+    fn zero_table(&self, table: Pfn) {
+        memory::clear_here(table.pa().0, PAGE_BYTES);
+    }
+
+    #[inline]
     fn copy_page(&self, dst: Pfn, src: Pfn) {
         memory::copy(dst.pa().0, src.pa().0, PAGE_BYTES);
     }
@@ -146,6 +151,10 @@ impl Env for Machine {
 
     fn fill_kernel_half(&self, root: Pfn) {
         boot::fill_kernel_half(root);
+    }
+
+    fn clear_kernel_half(&self, root: Pfn) {
+        boot::clear_kernel_half(root);
     }
 
     #[inline]

@@ -38,7 +38,11 @@ pub trait Env: Clone + Send + Sync + 'static {
 
     /// Sets `pages` consecutive frames to zero.
     fn zero_pages(&self, first: Pfn, pages: u64);
-    /// Copies one frame's 4096 bytes.
+    /// Sets a table to zero, by stores of this CPU. Never by the host: a hypervisor with shadow page tables learns of a
+    /// table's changes from the guest's own stores (KVM: `kvm_mmu_track_write`), and would go on using what it derived
+    /// from the frame's former life as a table.
+    fn zero_table(&self, table: Pfn);
+    /// Copies one frame's 4096 bytes. Data only: see [`Env::zero_table`].
     fn copy_page(&self, dst: Pfn, src: Pfn);
     /// Copies `out.len()` bytes from physical address `pa`; the range may cross frames.
     fn read_phys(&self, pa: u64, out: &mut [u8]);
@@ -66,6 +70,9 @@ pub trait Env: Clone + Send + Sync + 'static {
     fn mm_rec(&self, slot: u32) -> &MmRec;
     /// Fills the kernel half of a fresh root (entries 256..512) from the kernel's own.
     fn fill_kernel_half(&self, root: Pfn);
+
+    /// Empties the kernel half of a root again, so that its frame is all zero.
+    fn clear_kernel_half(&self, root: Pfn);
 
     /// Enters a critical section on this CPU: until the matching [`Env::critical_exit`] the books may not add up.
     fn critical_enter(&self);

@@ -47,13 +47,28 @@ pub(crate) const fn is_kind(state: u32, kind: FrameKind) -> bool {
 /// [`NoMemory`] when none is left for `priority`.
 #[inline]
 pub(crate) fn take<E: Env>(env: &E, state: u32, zeroed: bool, priority: Priority) -> Result<Pfn, NoMemory> {
-    let taken = env.allocator().lock().take_frame(env, zeroed, state, priority);
-    let Some((pfn, was_zeroed)) = taken else { return Err(NoMemory) };
-    env.meta(pfn).refs.store(1, Relaxed);
+    let (pfn, was_zeroed) = take_raw(env, state, zeroed, priority)?;
     if zeroed && !was_zeroed {
         env.zero_pages(pfn, 1);
     }
     Ok(pfn)
+}
+
+/// Takes a frame with a count of 1, one that is known to be zero if possible and `zeroed`; says whether it is.
+///
+/// # Errors
+/// [`NoMemory`] when none is left for `priority`.
+#[inline]
+pub(crate) fn take_raw<E: Env>(
+    env: &E,
+    state: u32,
+    zeroed: bool,
+    priority: Priority,
+) -> Result<(Pfn, bool), NoMemory> {
+    let taken = env.allocator().lock().take_frame(env, zeroed, state, priority);
+    let Some((pfn, was_zeroed)) = taken else { return Err(NoMemory) };
+    env.meta(pfn).refs.store(1, Relaxed);
+    Ok((pfn, was_zeroed))
 }
 
 /// Takes a data frame of this kind with a count of 1; its content is zero if `zeroed`, anything otherwise. The caller

@@ -244,6 +244,16 @@ impl Env for Arena {
         &self.0.mms[slot as usize]
     }
 
+    fn zero_table(&self, table: Pfn) {
+        self.zero_pages(table, 1);
+    }
+
+    fn clear_kernel_half(&self, root: Pfn) {
+        for i in KERNEL_HALF_SLOT..ENTRIES {
+            self.store(root, Slot::new(i), Pte::ABSENT);
+        }
+    }
+
     fn fill_kernel_half(&self, root: Pfn) {
         for i in KERNEL_HALF_SLOT..ENTRIES {
             let pte = self.load(KERNEL_ROOT, Slot::new(i));
