@@ -226,8 +226,8 @@ fn comparison(boots: &[Boot]) -> String {
             String::new(),
             metric("tables_before_fork").to_string(),
             step("tables_before_fork", "tables_after_fork"),
-            step("tables_after_fork", "tables_after_child_write"),
-            step("tables_after_child_write", "tables_after_parent_write"),
+            step("tables_before_child_write", "tables_after_child_write"),
+            step("tables_before_parent_write", "tables_after_parent_write"),
             show_ns(metric("big_fork_ns")),
         ]);
     }
