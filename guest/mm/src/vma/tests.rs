@@ -31,6 +31,7 @@ impl Env for NoMachine {
         None
     }
     fn zero_pages(&self, _: Pfn, _: u64) {}
+    fn zero_table(&self, _: Pfn) {}
     fn copy_page(&self, _: Pfn, _: Pfn) {}
     fn read_phys(&self, _: u64, _: &mut [u8]) {}
     fn write_phys(&self, _: u64, _: &[u8]) {}
@@ -51,6 +52,7 @@ impl Env for NoMachine {
         unreachable!()
     }
     fn fill_kernel_half(&self, _: Pfn) {}
+    fn clear_kernel_half(&self, _: Pfn) {}
     fn critical_enter(&self) {}
     fn critical_exit(&self) {}
     fn census(&self) -> &CensusHeader {
