@@ -197,8 +197,10 @@ pub fn read(sink: &mut Sink, nonblock: bool) -> SysResult {
     let mut chunk = [0u8; 256];
     let room = sink.left().min(chunk.len() as u64) as usize;
     let want = min.min(room);
-    let over = || Stream::In.is_pipe() || STATE.lock().eof;
-    let ready = || (STATE.lock().ldisc.readable(want) || over()).then_some(());
+    let ready = || {
+        let state = STATE.lock();
+        (state.ldisc.readable(want) || state.eof || Stream::In.is_pipe()).then_some(())
+    };
     let poll_only = !canonical && min == 0 && tenths == 0;
     if ready().is_none() && !poll_only {
         if nonblock {
@@ -390,7 +392,10 @@ fn from_abi(t: &abi::termios) -> Termios {
 /// ENOTTY for requests that it does not know or that need a controlling terminal; EPERM, EINVAL, EFAULT.
 pub fn ioctl(request: u32, arg: u64) -> SysResult {
     match request {
-        req::TCGETS => uaccess::write(arg, &to_abi(&STATE.lock().ldisc.termios.clone()))?,
+        req::TCGETS => {
+            let termios = STATE.lock().ldisc.termios;
+            uaccess::write(arg, &to_abi(&termios))?;
+        }
         req::TCSETS | req::TCSETSW | req::TCSETSF => {
             check_foreground(SIGTTOU)?;
             let termios = from_abi(&uaccess::read::<abi::termios>(arg)?);

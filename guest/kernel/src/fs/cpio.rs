@@ -14,7 +14,7 @@ const NAME_LIMIT: u32 = 4096;
 pub struct Record<'a> {
     /// Path without its NUL, as written (perhaps with a leading `/` or `./`).
     pub name: &'a [u8],
-    /// Inode number: equal ones with `nlink > 1` are hard links.
+    /// Inode number of a file with several links (equal numbers are hard links), else 0.
     pub ino: u32,
     /// `st_mode`.
     pub mode: u32,
@@ -100,12 +100,14 @@ impl<'a> Archive<'a> {
                 Err(Malformed::Short)
             };
         };
-        if head[..5] != *b"07070" || head[5] != b'1' && head[5] != b'2' {
+        // A fixed length, so that nothing below needs a test of bounds.
+        let head: &[u8; HEADER] = head.try_into().map_err(|_| Malformed::Short)?;
+        let magic = [head[0], head[1], head[2], head[3], head[4], head[5]];
+        if magic != *b"070701" && magic != *b"070702" {
             return Err(Malformed::Magic);
         }
         let field = |n: usize| {
-            let at = 6 + 8 * n;
-            let text = head.get(at..at + 8).and_then(|t| <&[u8; 8]>::try_from(t).ok());
+            let text = head[6..].as_chunks::<8>().0.get(n);
             text.and_then(hex8).ok_or(Malformed::Digit)
         };
         let name_size = field(11)?;
@@ -125,14 +127,15 @@ impl<'a> Archive<'a> {
         let data = bytes.get(data_at..data_end).ok_or(Malformed::Short)?;
         self.at = data_end.next_multiple_of(4);
         let mode = field(1)?;
+        let nlink = field(4)?;
         let node = matches!(mode & 0o170_000, 0o020_000 | 0o060_000);
         Ok(Some(Record {
             name,
-            ino: field(0)?,
+            ino: if nlink > 1 { field(0)? } else { 0 },
             mode,
             uid: field(2)?,
             gid: field(3)?,
-            nlink: field(4)?,
+            nlink,
             mtime: field(5)?,
             rdev: if node { (field(9)?, field(10)?) } else { (0, 0) },
             data_at,

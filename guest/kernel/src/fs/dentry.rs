@@ -6,15 +6,18 @@
 
 use super::inode::Inode;
 use super::mount::Mount;
-use alloc::boxed::Box;
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use ptshare_sync::{Lock, Rank};
 
+/// Bytes of a name, or of a link's target: owned, or part of the kernel or the initramfs.
+pub type Name = Cow<'static, [u8]>;
+
 struct Spot {
     parent: Option<Arc<Dentry>>,
-    name: Box<[u8]>,
+    name: Name,
 }
 
 /// A name.
@@ -30,10 +33,10 @@ pub struct Dentry {
 
 impl Dentry {
     /// A name under `parent`; without a parent it is a root, or the name of something outside the tree.
-    pub fn new(parent: Option<Arc<Dentry>>, name: &[u8], inode: Arc<Inode>) -> Arc<Dentry> {
+    pub fn new(parent: Option<Arc<Dentry>>, name: Name, inode: Arc<Inode>) -> Arc<Dentry> {
         Arc::new(Dentry {
             inode,
-            spot: Lock::new(Rank::Dentry, Spot { parent, name: name.into() }),
+            spot: Lock::new(Rank::Dentry, Spot { parent, name }),
             unlinked: AtomicBool::new(false),
             mounts: AtomicU32::new(0),
         })
@@ -56,7 +59,7 @@ impl Dentry {
 
     /// Moves it. Under the tree lock.
     pub fn set_spot(&self, parent: Arc<Dentry>, name: &[u8]) {
-        let name = name.into();
+        let name = Name::Owned(name.to_vec());
         let old = core::mem::replace(&mut *self.spot.lock(), Spot { parent: Some(parent), name });
         drop(old);
     }

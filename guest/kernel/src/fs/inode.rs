@@ -4,7 +4,7 @@
 //! (`Rank::Inode`), held for one look or one change only; changes to the tree also hold the tree lock (`namei.rs`),
 //! which makes "look, then change" safe.
 
-use super::dentry::Dentry;
+use super::dentry::{Dentry, Name};
 use super::entries::Entries;
 use super::hold::Hold;
 use super::locks::FileLocks;
@@ -80,7 +80,7 @@ pub enum Kind {
     /// A regular file in memory.
     Regular(Regular),
     /// A symbolic link and its target.
-    Symlink(Box<[u8]>),
+    Symlink(Name),
     /// A device; block or character as the mode says. `makedev` encoding.
     Device(u64),
     /// A FIFO or pipe.

@@ -1,6 +1,6 @@
 //! Files without a name: memfd_create(2), O_TMPFILE, pipes, event counters; and seals.
 
-use super::dentry::{Dentry, Path};
+use super::dentry::{Dentry, Name, Path};
 use super::file::{File, O_RDWR, Ops};
 use super::inode::{Inode, Kind, NewInode, Regular, S_IFREG, now};
 use super::superblock::SuperBlock;
@@ -45,7 +45,7 @@ pub fn nameless(name: &[u8], mode: u32, kind: Kind) -> Path {
         text.s("[").dec(ino).s("]");
         full.extend_from_slice(text.bytes());
     }
-    Path { mount, dentry: Dentry::new(None, &full, inode) }
+    Path { mount, dentry: Dentry::new(None, Name::Owned(full), inode) }
 }
 
 /// memfd_create(2): the file, and whether its descriptor is to be closed on exec.

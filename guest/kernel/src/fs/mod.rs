@@ -58,7 +58,7 @@ pub use table::FileTable;
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
-use dentry::Dentry;
+use dentry::{Dentry, Name};
 use inode::{Kind, NewInode, S_IFCHR, S_IFDIR, S_IFLNK};
 use mount::{MS_NODEV, MS_NOEXEC, MS_NOSUID, Mount};
 use ptshare_abi::Errno;
@@ -107,21 +107,21 @@ fn root_inode(sb: &Arc<SuperBlock>, mode: u32, kind: Kind) -> Arc<Inode> {
 /// An empty file system in memory. `fstype` is `tmpfs`, `rootfs` or `devtmpfs`.
 pub fn new_tmpfs(fstype: &'static str, source: &[u8], mode: u32, flags: u64) -> Arc<Mount> {
     let sb = SuperBlock::new(fstype, TMPFS_MAGIC);
-    let root = Dentry::new(None, b"/", root_inode(&sb, mode, Inode::empty_dir()));
+    let root = Dentry::new(None, Name::Borrowed(b"/"), root_inode(&sb, mode, Inode::empty_dir()));
     Mount::new(sb, root, source, flags)
 }
 
 /// procfs.
 pub fn new_proc(source: &[u8], flags: u64) -> Arc<Mount> {
     let sb = SuperBlock::new("proc", PROC_SUPER_MAGIC);
-    let root = Dentry::new(None, b"/", root_inode(&sb, 0o555, Kind::Virtual(Node::ProcRoot)));
+    let root = Dentry::new(None, Name::Borrowed(b"/"), root_inode(&sb, 0o555, Kind::Virtual(Node::ProcRoot)));
     Mount::new(sb, root, source, flags)
 }
 
 /// sysfs.
 pub fn new_sysfs(source: &[u8], flags: u64) -> Arc<Mount> {
     let sb = SuperBlock::new("sysfs", SYSFS_MAGIC);
-    let root = Dentry::new(None, b"/", root_inode(&sb, 0o555, Kind::Virtual(Node::Fixed(&sys::ROOT))));
+    let root = Dentry::new(None, Name::Borrowed(b"/"), root_inode(&sb, 0o555, Kind::Virtual(Node::Fixed(&sys::ROOT))));
     Mount::new(sb, root, source, flags)
 }
 
@@ -138,7 +138,7 @@ pub fn init() {
     let rootfs = new_tmpfs("rootfs", b"none", 0o755, 0);
     let root = rootfs.root_path();
     let anonymous = SuperBlock::new("anon_inodefs", ANON_INODE_FS_MAGIC);
-    let nowhere = Dentry::new(None, b"/", root_inode(&anonymous, 0o700, Kind::Anonymous));
+    let nowhere = Dentry::new(None, Name::Borrowed(b"/"), root_inode(&anonymous, 0o700, Kind::Anonymous));
     let internal = Mount::new(anonymous, nowhere, b"none", 0);
     *ROOTS.lock() = Some((root.clone(), internal));
     let _ = mount::attach(rootfs, None);
@@ -163,7 +163,7 @@ pub fn init() {
 }
 
 /// The directory `name` in `dir`, made if there is none.
-fn dir_for(dir: &Path, name: &[u8], mode: u32) -> Path {
+fn dir_for(dir: &Path, name: &'static [u8], mode: u32) -> Path {
     let dentry =
         dir.dentry.child(name).unwrap_or_else(|| initramfs::make_dir(&dir.mount.sb, &dir.dentry, name, mode));
     Path { mount: dir.mount.clone(), dentry }
@@ -172,10 +172,12 @@ fn dir_for(dir: &Path, name: &[u8], mode: u32) -> Path {
 /// Fills /dev.
 fn dev_nodes(dev: &Arc<Mount>) {
     let time_ns = dev.root.inode.times()[1];
-    for &(name, mode, major, minor) in device::NODES {
-        let new = NewInode { mode: S_IFCHR | mode, uid: 0, gid: 0, time_ns };
-        let kind = Kind::Device(device::makedev(major, minor));
+    let add = |name: &'static str, mode: u32, kind: Kind| {
+        let new = NewInode { mode, uid: 0, gid: 0, time_ns };
         initramfs::insert(&dev.root, name.as_bytes(), Inode::new(&dev.sb, dev.sb.next_ino(), new, kind));
+    };
+    for &(name, mode, major, minor) in device::NODES {
+        add(name, S_IFCHR | mode, Kind::Device(device::makedev(major, minor)));
     }
     for (name, target) in [
         ("fd", "/proc/self/fd"),
@@ -183,9 +185,7 @@ fn dev_nodes(dev: &Arc<Mount>) {
         ("stdout", "/proc/self/fd/1"),
         ("stderr", "/proc/self/fd/2"),
     ] {
-        let new = NewInode { mode: S_IFLNK | 0o777, uid: 0, gid: 0, time_ns };
-        let kind = Kind::Symlink(target.as_bytes().into());
-        initramfs::insert(&dev.root, name.as_bytes(), Inode::new(&dev.sb, dev.sb.next_ino(), new, kind));
+        add(name, S_IFLNK | 0o777, Kind::Symlink(Name::Borrowed(target.as_bytes())));
     }
 }
 

@@ -4,7 +4,7 @@
 //! one change, never two at a time. Permissions are checked by the callers of the small steps and inside the large ones.
 
 use super::caller::{self, CAP_FSETID, CAP_MKNOD};
-use super::dentry::{Dentry, Path};
+use super::dentry::{Dentry, Name, Path};
 use super::inode::{
     Inode, Kind, NewInode, Regular, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
     S_ISGID, now,
@@ -53,7 +53,7 @@ pub fn add(parent: &Arc<Dentry>, name: &[u8], inode: Arc<Inode>) -> Result<Arc<D
     let lock = parent.inode.dir().ok_or(Errno::EACCES)?;
     let hash = pathname::hash(name);
     let is_dir = inode.is_dir();
-    let dentry = Dentry::new(Some(parent.clone()), name, inode);
+    let dentry = Dentry::new(Some(parent.clone()), Name::Owned(name.to_vec()), inode);
     let tree = TREE.lock();
     let mut dir = lock.lock();
     if dir.dead {
@@ -144,7 +144,7 @@ pub fn symlink(mut walker: Walker, target: Vec<u8>) -> Result<(), Errno> {
         return Err(Errno::ENOENT);
     }
     let name = to_new(&mut walker, false)?;
-    let kind = Kind::Symlink(target.into_boxed_slice());
+    let kind = Kind::Symlink(Name::Owned(target));
     create(&walker.cred, &walker.at, &name, S_IFLNK | 0o777, kind).map(|_| ())
 }
 

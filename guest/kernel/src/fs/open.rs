@@ -1,7 +1,7 @@
 //! Opening: from a path and flags to an open file (open(2); Linux `path_openat`, `do_open`).
 
 use super::caller;
-use super::dentry::Path;
+use super::dentry::{Name, Path};
 use super::file::{
     File, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
     O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, Ops, truncate,
@@ -111,7 +111,7 @@ fn open_tmpfile(dirfd: i32, text: Vec<u8>, flags: u32, mode: u32) -> Result<Arc<
     inode.add_links(-1);
     let mut name = super::text::Text::new();
     name.c(b'#').dec(ino);
-    let dentry = Dentry::new(Some(dir.dentry.clone()), name.bytes(), inode);
+    let dentry = Dentry::new(Some(dir.dentry.clone()), Name::Owned(name.into_bytes()), inode);
     dentry.set_unlinked();
     dentry.inode.get_write_access()?;
     Ok(File::new(Path { mount: dir.mount, dentry }, Ops::Regular, flags & !DROPPED))

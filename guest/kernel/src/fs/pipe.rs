@@ -165,6 +165,7 @@ impl Pipe {
         }
         let slot = pages.get_mut((n / 4096) as usize % count)?;
         if slot.is_none() {
+            crate::heap_room().ok()?;
             *slot = Some(alloc_kernel(&Machine, 0, false).ok()?);
         }
         *slot

@@ -2,49 +2,74 @@
 
 use alloc::vec::Vec;
 
-/// A text under construction.
+/// Longest text, bytes: a map of 65530 areas with paths of ordinary length.
+const LONGEST: usize = 8 << 20;
+
+/// A text under construction. One that finds no memory, or gets too long, is cut and says so.
 #[derive(Default)]
-pub struct Text(Vec<u8>);
+pub struct Text {
+    bytes: Vec<u8>,
+    cut: bool,
+}
 
 impl Text {
     /// An empty text.
     pub const fn new() -> Self {
-        Text(Vec::new())
+        Text { bytes: Vec::new(), cut: false }
     }
 
     /// The text so far.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Has something been left out?
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// Its length in bytes.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// The text.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+        self.bytes
+    }
+
+    /// Makes room for so many more bytes.
+    #[inline]
+    fn room(&mut self, more: usize) -> bool {
+        if self.bytes.capacity() - self.bytes.len() >= more {
+            return true;
+        }
+        let room = self.bytes.len() + more <= LONGEST && self.bytes.try_reserve(more).is_ok();
+        self.cut |= !room;
+        room
     }
 
     /// Adds a string.
     #[inline]
     pub fn s(&mut self, text: &str) -> &mut Self {
-        self.0.extend_from_slice(text.as_bytes());
-        self
+        self.b(text.as_bytes())
     }
 
     /// Adds bytes.
     #[inline]
     pub fn b(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
+        if self.room(bytes.len()) {
+            self.bytes.extend_from_slice(bytes);
+        }
         self
     }
 
     /// Adds one byte.
     #[inline]
     pub fn c(&mut self, byte: u8) -> &mut Self {
-        self.0.push(byte);
+        if self.room(1) {
+            self.bytes.push(byte);
+        }
         self
     }
 
@@ -56,7 +81,7 @@ impl Text {
     /// Adds a signed decimal number.
     pub fn int(&mut self, n: i64) -> &mut Self {
         if n < 0 {
-            self.0.push(b'-');
+            self.c(b'-');
         }
         self.dec(n.unsigned_abs())
     }
@@ -75,10 +100,9 @@ impl Text {
             }
         }
         for _ in digits.len() - at..width {
-            self.0.push(fill);
+            self.c(fill);
         }
-        self.0.extend_from_slice(&digits[at..]);
-        self
+        self.b(&digits[at..])
     }
 
     /// Adds a lower-case hexadecimal number of at least `width` digits.
@@ -86,7 +110,7 @@ impl Text {
         let digits = ((64 - n.leading_zeros() as usize).div_ceil(4)).max(1).max(width);
         for at in (0..digits).rev() {
             let nibble = if at < 16 { (n >> (4 * at) & 15) as u8 } else { 0 };
-            self.0.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+            self.c(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
         }
         self
     }
@@ -95,15 +119,18 @@ impl Text {
     pub fn oct(&mut self, n: u64, width: usize) -> &mut Self {
         let digits = ((64 - n.leading_zeros() as usize).div_ceil(3)).max(1).max(width);
         for at in (0..digits).rev() {
-            self.0.push(b'0' + (n >> (3 * at) & 7) as u8);
+            self.c(b'0' + (n >> (3 * at) & 7) as u8);
         }
         self
     }
 
     /// Adds spaces until the last line is `column` bytes long.
     pub fn pad_to(&mut self, line_start: usize, column: usize) -> &mut Self {
-        while self.0.len() - line_start < column {
-            self.0.push(b' ');
+        while self.bytes.len() - line_start < column {
+            if !self.room(1) {
+                break;
+            }
+            self.bytes.push(b' ');
         }
         self
     }
@@ -119,7 +146,7 @@ impl Text {
             if escape.contains(&byte) {
                 self.c(b'\\').oct(u64::from(byte), 3);
             } else {
-                self.0.push(byte);
+                self.c(byte);
             }
         }
         self

@@ -4,7 +4,7 @@
 //! whole when a read begins at 0 and kept with the open file, as Linux's seq_file does. Fixed parts of the trees are
 //! tables in read-only memory ([`Entry`]).
 
-use super::dentry::Dentry;
+use super::dentry::{Dentry, Name};
 use super::inode::{Inode, Kind, NewInode, S_IFDIR, S_IFLNK, S_IFREG, now};
 use super::io::{Sink, Source, total};
 use super::proc::pid::{self, PidNode};
@@ -60,7 +60,7 @@ pub enum Node {
 }
 
 /// The text that an open file shows.
-pub struct Snapshot(Lock<Option<Arc<[u8]>>>);
+pub struct Snapshot(Lock<Option<Arc<Vec<u8>>>>);
 
 impl Default for Snapshot {
     fn default() -> Self {
@@ -158,7 +158,7 @@ impl Node {
         let (uid, gid) = node.owner();
         let new = NewInode { mode: node.mode(), uid, gid, time_ns: now() };
         let inode = Inode::new(&dir.inode.sb, node.ino(), new, Kind::Virtual(node));
-        Ok(Dentry::new(Some(dir.clone()), name, inode))
+        Ok(Dentry::new(Some(dir.clone()), Name::Owned(name.to_vec()), inode))
     }
 
     /// The entry of this directory at a cookie or after it.
@@ -255,7 +255,10 @@ impl Node {
                 crate::heap_room()?;
                 let mut text = Text::new();
                 self.make(&mut text)?;
-                let text: Arc<[u8]> = text.into_bytes().into();
+                if text.is_cut() {
+                    return Err(Errno::ENOMEM.into());
+                }
+                let text = Arc::new(text.into_bytes());
                 let old = snapshot.0.lock().replace(text.clone());
                 drop(old);
                 text
