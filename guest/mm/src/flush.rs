@@ -7,7 +7,7 @@
 //! A batch never allocates. References that nobody else shares are chained through their own frames' metadata; the
 //! others go to a small array, which is flushed early when it is full.
 
-use crate::frame::{kind_bits, put_data};
+use crate::frame::{kind_bits, put_data, put_data_locked};
 use crate::table::put_table;
 use crate::{Env, FlushRange};
 use core::sync::atomic::Ordering::Relaxed;
@@ -28,28 +28,28 @@ pub struct FlushBatch<'a, E: Env> {
     end: u64,
     held_len: usize,
     held: [Pfn; HELD_MAX],
-    /// First frame of a chain through `FrameMeta::a`; 0 for none. Each is referenced by this batch alone.
-    chain: u64,
+    /// First page, and first table, of chains through `FrameMeta::a`; 0 for none. Each is referenced by this batch
+    /// alone.
+    pages: u64,
+    tables: u64,
 }
 
 impl<'a, E: Env> FlushBatch<'a, E> {
     /// A batch for changes to one mm.
     #[inline]
     pub fn new(env: &'a E, mm: &'a MmRec) -> Self {
-        FlushBatch {
-            env,
-            mm: Some(mm),
-            start: u64::MAX,
-            end: 0,
-            held_len: 0,
-            held: [Pfn(0); HELD_MAX],
-            chain: 0,
-        }
+        Self::build(env, Some(mm))
     }
 
     /// A batch for changes to an object that any number of mms map (truncate, hole punching).
     pub fn everyone(env: &'a E) -> Self {
-        FlushBatch { env, mm: None, start: u64::MAX, end: 0, held_len: 0, held: [Pfn(0); HELD_MAX], chain: 0 }
+        Self::build(env, None)
+    }
+
+    #[inline]
+    fn build(env: &'a E, mm: Option<&'a MmRec>) -> Self {
+        let held = [Pfn(0); HELD_MAX];
+        FlushBatch { env, mm, start: u64::MAX, end: 0, held_len: 0, held, pages: 0, tables: 0 }
     }
 
     /// Notes that entries of `[start, end)` lost rights.
@@ -65,11 +65,17 @@ impl<'a, E: Env> FlushBatch<'a, E> {
     pub(crate) fn add(&mut self, pfn: Pfn) {
         let meta = self.env.meta(pfn);
         let kind = kind_bits(meta.state.load(Relaxed));
-        let chainable = kind == FrameKind::Anon as u32 || kind == FrameKind::Table as u32;
-        if chainable && meta.refs.load(Relaxed) == 1 {
-            meta.a.store(self.chain, Relaxed);
-            self.chain = pfn.0;
-            return;
+        if meta.refs.load(Relaxed) == 1 {
+            if kind == FrameKind::Anon as u32 {
+                meta.a.store(self.pages, Relaxed);
+                self.pages = pfn.0;
+                return;
+            }
+            if kind == FrameKind::Table as u32 {
+                meta.a.store(self.tables, Relaxed);
+                self.tables = pfn.0;
+                return;
+            }
         }
         if self.held_len == HELD_MAX {
             self.flush();
@@ -99,10 +105,18 @@ impl<'a, E: Env> FlushBatch<'a, E> {
             drop_displaced(self.env, *pfn);
         }
         self.held_len = 0;
-        while self.chain != 0 {
-            let pfn = Pfn(self.chain);
-            self.chain = self.env.meta(pfn).a.load(Relaxed);
-            drop_displaced(self.env, pfn);
+        while self.tables != 0 {
+            let table = Pfn(self.tables);
+            self.tables = self.env.meta(table).a.load(Relaxed);
+            drop_displaced(self.env, table);
+        }
+        if self.pages != 0 {
+            let mut allocator = self.env.allocator().lock();
+            while self.pages != 0 {
+                let page = Pfn(self.pages);
+                self.pages = self.env.meta(page).a.load(Relaxed);
+                put_data_locked(self.env, &mut allocator, page);
+            }
         }
     }
 }
@@ -122,7 +136,7 @@ fn drop_displaced<E: Env>(env: &E, pfn: Pfn) {
 impl<E: Env> Drop for FlushBatch<'_, E> {
     fn drop(&mut self) {
         assert!(
-            self.held_len == 0 && self.chain == 0 && self.start >= self.end,
+            self.held_len == 0 && self.pages == 0 && self.tables == 0 && self.start >= self.end,
             "flush-before-free: a batch was dropped without `finish`"
         );
     }
