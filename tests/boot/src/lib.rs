@@ -90,8 +90,9 @@ impl Programs {
         self.add(name, &built.program(name), &format!("/usr/bin/{name}"), &[])
     }
 
-    /// Adds a busybox shell script.
+    /// Adds a busybox shell script, which has busybox's own commands and no others.
     pub fn script(&mut self, name: &str, script: &str) -> &mut Self {
+        let script = &format!("PATH=/none; {script}");
         self.add(name, Path::new(BUSYBOX), BUSYBOX, &["sh", "-c", script])
     }
 
@@ -179,6 +180,9 @@ fn stream_difference(stream: &str, guest: &[u8], host: &[u8]) -> String {
     )
 }
 
+/// rseq(2): every glibc program asks for it when it starts, and goes on without.
+const RSEQ: u64 = libc::SYS_rseq as u64;
+
 /// Ends the test unless the run ended by itself and the judge found nothing.
 ///
 /// # Panics
@@ -194,7 +198,8 @@ pub fn assert_clean(outcome: &Outcome) {
     );
     assert!(outcome.verifier.violations.is_empty(), "{:?}", outcome.verifier.violations);
     assert!(outcome.verifier.verified > 0, "the judge was never asked");
-    assert!(outcome.syscalls_unknown.is_empty(), "unknown system calls: {:?}", outcome.syscalls_unknown);
+    let unknown: Vec<u64> = outcome.syscalls_unknown.iter().copied().filter(|&n| n != RSEQ).collect();
+    assert!(unknown.is_empty(), "unknown system calls: {unknown:?}");
 }
 
 fn tail(bytes: &[u8]) -> String {
