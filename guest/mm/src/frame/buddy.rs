@@ -86,37 +86,41 @@ impl Buddy {
         }
     }
 
-    /// Takes one frame, whose `state` becomes `new_state`; says whether its content is zero. A frame that is zero
-    /// already is preferred if `zeroed`, one that is not otherwise: both before memory never touched.
+    /// Takes one frame, whose `state` becomes `new_state`; says whether its content is zero. First choice is a frame
+    /// known to be zero if `keep_zero`, another one if not; then memory never touched; then the other list. So known-zero
+    /// frames, most of which were tables, become tables again, which only the CPU itself may clear
+    /// ([`Env::zero_table`]).
     #[inline]
     pub fn take_frame<E: Env>(
         &mut self,
         env: &E,
-        zeroed: bool,
+        keep_zero: bool,
         new_state: u32,
         priority: Priority,
     ) -> Option<(Pfn, bool)> {
         if !self.may_take(env, 1, priority) {
             return None;
         }
-        let mut class = zeroed as usize;
-        let mut pfn = self.heads[class][0];
-        if pfn == 0 {
-            class ^= 1;
-            pfn = self.heads[class][0];
+        let class = keep_zero as usize;
+        if self.heads[class][0] != 0 {
+            return Some(self.pop_frame(env, class, new_state));
         }
-        if pfn != 0 {
-            let meta = env.meta(Pfn(pfn));
-            let next = meta.a.load(Relaxed);
-            self.heads[class][0] = next;
-            if next != 0 {
-                env.meta(Pfn(next)).b.store(0, Relaxed);
-            }
-            meta.state.store(new_state, Relaxed);
-            add_free(env, u64::MAX);
-            return Some((Pfn(pfn), class == ZEROED));
+        self.take_virgin_frame(env, new_state).or_else(|| self.alloc(env, 0, keep_zero, new_state, priority))
+    }
+
+    /// Takes the first frame of an order-0 list that is not empty.
+    #[inline]
+    fn pop_frame<E: Env>(&mut self, env: &E, class: usize, new_state: u32) -> (Pfn, bool) {
+        let pfn = Pfn(self.heads[class][0]);
+        let meta = env.meta(pfn);
+        let next = meta.a.load(Relaxed);
+        self.heads[class][0] = next;
+        if next != 0 {
+            env.meta(Pfn(next)).b.store(0, Relaxed);
         }
-        self.take_virgin_frame(env, new_state).or_else(|| self.alloc(env, 0, zeroed, new_state, priority))
+        meta.state.store(new_state, Relaxed);
+        add_free(env, u64::MAX);
+        (pfn, class == ZEROED)
     }
 
     #[inline]

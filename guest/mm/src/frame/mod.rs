@@ -41,34 +41,22 @@ pub(crate) const fn is_kind(state: u32, kind: FrameKind) -> bool {
     kind_bits(state) == kind as u32
 }
 
-/// Takes a frame, gives it this `state` word and a count of 1, and clears it if asked to.
+/// Takes a frame, gives it this `state` word and a count of 1; says whether its content is zero. `keep_zero`: see
+/// [`Buddy::take_frame`].
 ///
 /// # Errors
 /// [`NoMemory`] when none is left for `priority`.
 #[inline]
-pub(crate) fn take<E: Env>(env: &E, state: u32, zeroed: bool, priority: Priority) -> Result<Pfn, NoMemory> {
-    let (pfn, was_zeroed) = take_raw(env, state, zeroed, priority)?;
-    if zeroed && !was_zeroed {
-        env.zero_pages(pfn, 1);
-    }
-    Ok(pfn)
-}
-
-/// Takes a frame with a count of 1, one that is known to be zero if possible and `zeroed`; says whether it is.
-///
-/// # Errors
-/// [`NoMemory`] when none is left for `priority`.
-#[inline]
-pub(crate) fn take_raw<E: Env>(
+pub(crate) fn take<E: Env>(
     env: &E,
     state: u32,
-    zeroed: bool,
+    keep_zero: bool,
     priority: Priority,
 ) -> Result<(Pfn, bool), NoMemory> {
-    let taken = env.allocator().lock().take_frame(env, zeroed, state, priority);
-    let Some((pfn, was_zeroed)) = taken else { return Err(NoMemory) };
+    let taken = env.allocator().lock().take_frame(env, keep_zero, state, priority);
+    let Some((pfn, is_zero)) = taken else { return Err(NoMemory) };
     env.meta(pfn).refs.store(1, Relaxed);
-    Ok((pfn, was_zeroed))
+    Ok((pfn, is_zero))
 }
 
 /// Takes a data frame of this kind with a count of 1; its content is zero if `zeroed`, anything otherwise. The caller
@@ -83,7 +71,11 @@ pub fn alloc_data<E: Env>(
     zeroed: bool,
     priority: Priority,
 ) -> Result<Pfn, NoMemory> {
-    take(env, state(kind, 0, 0), zeroed, priority)
+    let (pfn, is_zero) = take(env, state(kind, 0, 0), false, priority)?;
+    if zeroed && !is_zero {
+        env.zero_pages(pfn, 1);
+    }
+    Ok(pfn)
 }
 
 /// Takes a reference on a data frame.

@@ -132,3 +132,14 @@ fn random_blocks_never_overlap() {
     held.into_iter().for_each(|(pfn, order)| free_kernel(&arena, pfn, order));
     arena.audit(&[]);
 }
+
+#[test]
+fn known_zero_frames_are_kept_for_tables() {
+    let arena = Arena::new(64);
+    let table = crate::table::alloc_table(&arena, ptshare_paging::Level::Pte).unwrap();
+    let page = alloc_data(&arena, FrameKind::Anon, true, Priority::User).unwrap();
+    crate::table::free_table(&arena, table, true);
+    put_data(&arena, page);
+    assert_eq!(alloc_data(&arena, FrameKind::Anon, true, Priority::User), Ok(page));
+    assert_eq!(crate::table::alloc_table(&arena, ptshare_paging::Level::Pmd), Ok(table));
+}

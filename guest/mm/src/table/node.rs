@@ -1,7 +1,7 @@
 //! One table: its frame, its count, its lock, its entries.
 
 use crate::Env;
-use crate::frame::{NoMemory, Priority, put_data_locked, take_raw};
+use crate::frame::{NoMemory, Priority, put_data_locked, take};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
 use ptshare_sync::{Rank, acquire, release, spin_wait};
@@ -19,7 +19,7 @@ const SPARSE_ENTRIES: u32 = 64;
 #[inline]
 pub(crate) fn alloc_table<E: Env>(env: &E, level: Level) -> Result<Pfn, NoMemory> {
     let state = state(FrameKind::Table, level as u8, 0);
-    let (table, zeroed) = take_raw(env, state, true, Priority::User)?;
+    let (table, zeroed) = take(env, state, true, Priority::User)?;
     if !zeroed {
         env.zero_table(table);
     }
