@@ -9,8 +9,9 @@ use std::path::Path;
 pub fn verdict(outcome: &Outcome) -> String {
     let v = &outcome.verifier;
     format!(
-        "{} checkpoints verified, {} entries walked, {} rules, {} violations, {:.1} ms",
+        "{} checkpoints verified{}, {} entries walked, {} rules, {} violations, {:.1} ms",
         v.verified,
+        if v.coalesced > 0 { format!(" (and {} exits coalesced)", v.coalesced) } else { String::new() },
         v.entries_walked,
         v.rules.len(),
         v.violations.len(),

@@ -5,6 +5,7 @@ use crate::image::{Image, Job, Mode};
 use crate::{report, tour};
 use anyhow::{Context, Result};
 use ptshare_vmm::{Config, Console, Ending, Initramfs, VerifyMode, VmmError, exit_code, json, verbosity};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub struct RunArgs {
     /// Where a violation's dump of guest memory goes
     #[arg(long, value_name = "FILE", default_value = "violation.ptdump")]
     pub dump: PathBuf,
+    /// Sample where the guest spends its time, and print a table by kernel function
+    #[arg(long)]
+    pub profile: bool,
     /// How the kernel is built
     #[arg(long, value_enum, default_value = "linux-lto")]
     pub target: Target,
@@ -75,9 +79,9 @@ pub struct RunArgs {
     pub program: Vec<String>,
 }
 
-/// `off`, `exit`, `faults:N` or `faults=N`.
+/// `off`, `exit`, `every-exit`, `faults:N` or `faults=N`.
 fn parse_verify(text: &str) -> Result<VerifyMode, String> {
-    text.replacen(':', "=", 1).parse().map_err(|_| format!("`{text}` is not one of off, exit, faults:N"))
+    text.replacen(':', "=", 1).parse().map_err(|_| format!("`{text}` is not one of off, exit, every-exit, faults:N"))
 }
 
 impl RunArgs {
@@ -99,6 +103,7 @@ impl RunArgs {
             timeout: self.timeout.map(Duration::from_secs),
             dump_path: Some(self.dump.clone()),
             log_level: verbosity(self.verbose),
+            profile: self.profile,
             ..Config::default()
         }
     }
@@ -151,8 +156,12 @@ fn run_program(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[St
     if !matches!(outcome.ending, Ending::Exited(_)) {
         eprintln!("ptshare: {}", outcome.ending);
     }
-    if args.verbose > 0 {
+    // A script that captures stderr gets the program's and nothing else.
+    if args.verbose > 0 || std::io::stderr().is_terminal() {
         eprintln!("ptshare: {}", report::verdict(&outcome));
+    }
+    if let Some(samples) = &outcome.profile {
+        eprint!("{}", samples.table());
     }
     if let Some(path) = &args.json {
         report::write(path, &json::report(&config, &outcome, true))?;

@@ -257,6 +257,11 @@ fn verdicts(boots: &[Boot]) -> String {
             report::verdict(&boot.outcome)
         );
     }
+    for boot in boots {
+        if let Some(samples) = &boot.outcome.profile {
+            text += &samples.table();
+        }
+    }
     if let Some(boot) = boots.first() {
         text += &format!("rules: {}\n", boot.outcome.verifier.rules.join(" "));
     }

@@ -5,7 +5,7 @@ use crate::{signal, verify};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::{PF_FETCH, PF_WRITE, TrapFrame};
-use ptshare_machine::{Machine, boot};
+use ptshare_machine::{Machine, boot, uaccess};
 use ptshare_mm::{Access, Env, FaultOutcome};
 
 /// A page fault in user mode.
@@ -36,11 +36,17 @@ fn segv(frame: &TrapFrame, addr: u64, code: u32) {
     signal::force_fault(abi::SIGSEGV, code as i32, addr, frame);
 }
 
+/// Opcode of `int n` (SDM 2A, "INT n").
+const INT_N: u8 = 0xcd;
+
 /// Any other exception in user mode, by its vector (SDM 3A, "Exceptions and Interrupts").
 #[cold]
 pub fn exception(frame: &mut TrapFrame) {
     let rip = frame.rip;
-    let (sig, code, addr) = match frame.vector {
+    // The interpreting KVM raises #UD for a software interrupt, where the processor finds a gate that user mode may not
+    // use and raises #GP.
+    let vector = if frame.vector == 6 && uaccess::read::<u8>(rip) == Ok(INT_N) { 13 } else { frame.vector };
+    let (sig, code, addr) = match vector {
         0 => (abi::SIGFPE, abi::FPE_INTDIV as i32, rip),
         1 => (abi::SIGTRAP, abi::TRAP_TRACE as i32, rip),
         3 => (abi::SIGTRAP, abi::SI_KERNEL as i32, 0),

@@ -29,7 +29,7 @@ pub fn build(config: &Config, host: &HostFacts) -> String {
     let _ = write!(line, " linear_pud={}", crate::boot::linear_tables(config.mem_bytes).start);
     let (verify, faults) = match config.verify {
         VerifyMode::Off => ("off", 0),
-        VerifyMode::Exit => ("exit", 0),
+        VerifyMode::Exit | VerifyMode::EveryExit => ("exit", 0),
         VerifyMode::Faults(n) => ("exit", n),
     };
     let _ = write!(line, " verify={verify} verify_faults={faults}");

@@ -31,6 +31,7 @@ pub fn report(config: &Config, outcome: &Outcome, program: bool) -> Value {
         "verifier": {
             "checkpoints": outcome.verifier.checkpoints,
             "verified": outcome.verifier.verified,
+            "coalesced": outcome.verifier.coalesced,
             "entries_walked": outcome.verifier.entries_walked,
             "rules": outcome.verifier.rules,
             "violations": outcome.verifier.violations,
@@ -114,6 +115,7 @@ mod tests {
             ],
             last: Some(Snapshot { stats: [("forks", 9)].into(), frames_total: 100, frames_free: 50 }),
             syscalls_unknown: vec![999],
+            profile: None,
             verifier: VerifierTotals { checkpoints: 2, rules: vec!["a".into()], ..Default::default() },
             kernel_log: String::new(),
         }

@@ -38,6 +38,7 @@ mod symbols;
 mod sys;
 mod vcpu;
 
+pub mod profile;
 pub use config::{Config, Console, Initramfs, VerifyMode, parse_size, show_size};
 pub use error::VmmError;
 pub use outcome::{Ending, Event, Outcome, Snapshot, VerifierTotals};

@@ -29,6 +29,8 @@ pub struct Record {
     pub verifier: VerifierTotals,
     /// Kernel log and serial output.
     pub kernel_log: String,
+    /// Samples of where the guest is; `None` unless asked for.
+    pub profile: Option<crate::profile::Samples>,
     /// Where the guest was when it was stopped, for a timeout.
     pub stopped_at: Option<String>,
 }

@@ -78,6 +78,8 @@ pub struct VerifierTotals {
     pub checkpoints: u64,
     /// Checkpoints that were verified (none with `verify=off`).
     pub verified: u64,
+    /// Process exits that were left to the next checkpoint (see [`crate::VerifyMode::Exit`]).
+    pub coalesced: u64,
     /// Page-table entries walked.
     pub entries_walked: u64,
     /// Names of the rules that were checked.
@@ -115,6 +117,8 @@ pub struct Outcome {
     pub syscalls_unknown: Vec<u64>,
     /// The verifier's work.
     pub verifier: VerifierTotals,
+    /// Where the guest spent its time, if asked for.
+    pub profile: Option<crate::profile::Samples>,
     /// The guest kernel's log and what it wrote to the serial port.
     pub kernel_log: String,
 }

@@ -10,7 +10,7 @@ use crate::outcome::{Ending, Outcome};
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use crate::sys::{self, RawTerminal, StopSignals, Want};
-use crate::{boot, census, cmdline, exit_code, kvm, vcpu};
+use crate::{boot, census, cmdline, exit_code, kvm, profile, vcpu};
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use log::{debug, info};
@@ -70,6 +70,7 @@ pub fn run(config: &Config) -> Result<Outcome, VmmError> {
         console_interrupt(&vm),
     )
     .map_err(VmmError::host("make an eventfd"))?;
+    machine.record().profile = config.profile.then(Default::default);
     drive(Arc::new(machine), vcpus, config, called)
 }
 
@@ -153,7 +154,10 @@ fn drive(
         }
     }
     let awaited = match failed {
-        None => wait(&machine, signals.as_ref(), config.timeout.map(|limit| called + limit)),
+        None => {
+            let profiled = threads.first().filter(|_| config.profile);
+            wait(&machine, signals.as_ref(), config.timeout.map(|limit| called + limit), profiled)
+        }
         Some(_) => Awaited::Ending,
     };
     machine.begin_stop();
@@ -188,11 +192,21 @@ enum Awaited {
     Deadline,
 }
 
-fn wait(machine: &Machine, signals: Option<&StopSignals>, deadline: Option<Instant>) -> Awaited {
+/// Waits for an ending, a signal or the deadline. Meanwhile `profiled`, a vCPU's thread, is kicked for samples.
+fn wait(
+    machine: &Machine,
+    signals: Option<&StopSignals>,
+    deadline: Option<Instant>,
+    profiled: Option<&JoinHandle<()>>,
+) -> Awaited {
     loop {
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let mut left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             return Awaited::Deadline;
+        }
+        if let Some(thread) = profiled {
+            left = Some(left.map_or(profile::PERIOD, |left| left.min(profile::PERIOD)));
+            let _ = thread.kill(sys::kick_signal());
         }
         let mut fds = vec![(sys::event_fd(&machine.ended), Want::Read)];
         fds.extend(signals.map(|s| (sys::event_fd(&s.event), Want::Read)));
@@ -245,6 +259,7 @@ fn outcome(machine: &Machine, setup: Duration) -> Outcome {
         last,
         syscalls_unknown,
         verifier: record.verifier,
+        profile: record.profile,
         kernel_log: record.kernel_log,
     }
 }

@@ -57,6 +57,9 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
             Step::Resume => None,
             Step::Kicked => {
                 vcpu.set_kvm_immediate_exit(0);
+                if let Some(samples) = &mut machine.record().profile {
+                    samples.take(machine, &vcpu);
+                }
                 None
             }
             Step::Block(pfn) => match hypercall::block_at(&machine.ram, pfn) {
