@@ -40,9 +40,15 @@ pub(super) fn cpu_missing_from_mask(image: &mut Image, s: &Scout) -> Option<()> 
 
 // vma-list-sorted
 
+/// An mm that maps something; a kernel's own mm need not.
+fn with_vmas(s: &Scout) -> Option<usize> {
+    s.mms.iter().position(|mm| !mm.vmas.is_empty())
+}
+
 pub(super) fn vma_count_wrong(image: &mut Image, s: &Scout) -> Option<()> {
-    let count = s.mms.first()?.vmas.len() as u64;
-    image.write_u64(s.mm_field(0, offset_of!(MmRec, vma_count)), count + 1).then_some(())
+    let mm = with_vmas(s)?;
+    let count = s.mms[mm].vmas.len() as u64;
+    image.write_u64(s.mm_field(mm, offset_of!(MmRec, vma_count)), count + 1).then_some(())
 }
 
 pub(super) fn vmas_swapped(image: &mut Image, s: &Scout) -> Option<()> {
@@ -57,8 +63,9 @@ pub(super) fn vmas_swapped(image: &mut Image, s: &Scout) -> Option<()> {
 }
 
 pub(super) fn vma_end_unaligned(image: &mut Image, s: &Scout) -> Option<()> {
-    let end = s.mms.first()?.vmas.first()?.end;
-    let pa = s.vma_pa(image, 0, 0)? + offset_of!(VmaRec, end) as u64;
+    let mm = with_vmas(s)?;
+    let end = s.mms[mm].vmas.first()?.end;
+    let pa = s.vma_pa(image, mm, 0)? + offset_of!(VmaRec, end) as u64;
     image.write_u64(pa, end - 1).then_some(())
 }
 
@@ -69,7 +76,7 @@ pub(super) fn magic_wrong(image: &mut Image, s: &Scout) -> Option<()> {
 }
 
 pub(super) fn vma_index_wild(image: &mut Image, s: &Scout) -> Option<()> {
-    image.write_u64(s.mm_field(0, offset_of!(MmRec, vma_index)), 0xdead_beef).then_some(())
+    image.write_u64(s.mm_field(with_vmas(s)?, offset_of!(MmRec, vma_index)), 0xdead_beef).then_some(())
 }
 
 pub(super) fn frame_array_wild(image: &mut Image, s: &Scout) -> Option<()> {
