@@ -9,8 +9,8 @@ const SPANS: u64 = 512;
 fn big_fork(sharing: &str) -> Option<JobResult> {
     let built = guest()?;
     let mut programs = Programs::new();
-    // The first run warms up the kernel's heap; the second is measured.
-    programs.add("warm", &built.program("small_fork"), "/usr/bin/small_fork", &[]);
+    // The first run fills page caches and the kernel's heap; the second is measured.
+    programs.add("warm", &built.program("big_fork"), "/usr/bin/big_fork", &[]);
     programs.test_program(&built, "big_fork");
     let (outcome, mut results) = programs.boot(&built, config(&built, sharing));
     assert_clean(&outcome);

@@ -1,30 +1,18 @@
 //! The judge is judged: a dump of a real guest is corrupted in every known way, and the right rule must report each time.
 
-use ptshare_boot_tests::{Programs, config, guest, have_busybox};
+use ptshare_boot_tests::{Programs, config, guest};
 use ptshare_verifier::testing::{Verdict, run_corruptions};
 use ptshare_verifier::{Options, dump, verify};
 use ptshare_vmm::{Config, Ending};
 
-/// A shell with children that share its tables, a mapped file, and pages that only some have written.
-const SCRIPT: &str = "x=$(seq 1 200); sleep 50 & (y=$x$x; sleep 50) & sleep 50 | cat & \
-                      sleep 1; echo checkpoint dump > /dev/ptshare; kill %1 %2 %3";
-
 #[test]
 fn every_corruption_of_a_real_guest_is_reported_by_its_rule() {
     let Some(built) = guest() else { return };
-    if !have_busybox() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guest.ptdump");
     let mut programs = Programs::new();
-    programs.script("sharers", SCRIPT);
-    // Tables are shared however few a process has.
-    let config = Config {
-        dump_path: Some(path.clone()),
-        cmdline_extra: "small_tables=0".into(),
-        ..config(&built, "pte")
-    };
+    programs.test_program(&built, "family");
+    let config = Config { dump_path: Some(path.clone()), ..config(&built, "pte") };
     let (outcome, results) = programs.boot(&built, config);
     assert!(matches!(outcome.ending, Ending::Exited(_)), "{}\n{}", outcome.ending, outcome.kernel_log);
     assert!(path.exists(), "no dump: {}", String::from_utf8_lossy(&results[0].stderr));

@@ -26,6 +26,7 @@ const PROGRAMS: &[&str] = &[
     "fpu_switch",
     "sleep_clock",
     "big_fork",
+    "family",
     "div_zero",
     "stack_overflow",
     "exec_garbage",

@@ -41,7 +41,7 @@ macro_rules! robust {
 }
 
 robust! {
-    forking_until_it_fails: "fork_until_fail", 48 << 20;
+    forking_until_it_fails: "fork_until_fail", 24 << 20;
     allocating_until_it_fails: "alloc_until_fail", 32 << 20;
     jumping_into_the_kernel: "wild_jump", 512 << 20;
     privileged_instructions: "privileged", 512 << 20;
