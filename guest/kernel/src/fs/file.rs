@@ -357,11 +357,15 @@ impl File {
             return Err(Errno::EPERM.into());
         }
         if seals & memfd::F_SEAL_GROW != 0 {
+            // Page by page, as shmem_write_begin looks at it: a part that would grow the file is refused whole.
             let size = object.size_bytes();
-            if pos >= size {
-                return Err(Errno::EPERM.into());
+            if source.left() > size.saturating_sub(pos) {
+                let whole = (size & !4095).saturating_sub(pos);
+                if whole == 0 {
+                    return Err(Errno::EPERM.into());
+                }
+                source.limit(whole);
             }
-            source.limit(size - pos);
         }
         let limit = caller::fsize();
         if limit != u64::MAX {
@@ -374,7 +378,9 @@ impl File {
         let wrote = io::write_object(&object, pos, source);
         io::settle(regular, &inode.sb);
         let wrote = wrote?;
-        inode.drop_privilege_bits();
+        if inode.mode() & 0o6000 != 0 && !caller::creds().capable(caller::CAP_FSETID) {
+            inode.drop_privilege_bits();
+        }
         inode.touch_mtime();
         Ok((pos, wrote))
     }
@@ -424,15 +430,16 @@ impl File {
             return Err(Errno::ENXIO);
         }
         let Some(object) = self.inode().object() else { return Ok(if data { offset } else { size } as i64) };
+        if data {
+            let at = object.next_data(offset).filter(|at| *at < size);
+            return at.map(|at| at as i64).ok_or(Errno::ENXIO);
+        }
         let end = size.div_ceil(4096);
         let mut index = offset / 4096;
-        while index < end && object.resident(index) != data {
+        while index < end && object.resident(index) {
             index += 1;
         }
-        match index {
-            i if i >= end && data => Err(Errno::ENXIO),
-            i => Ok((i * 4096).clamp(offset, size) as i64),
-        }
+        Ok((index * 4096).clamp(offset, size) as i64)
     }
 
     /// Is it a directory that has been removed?
@@ -533,7 +540,9 @@ pub fn truncate(inode: &Arc<Inode>, size: u64) -> Result<(), Errno> {
         object.truncate(size).map_err(io::object_errno)?;
         io::settle(regular, &inode.sb);
     }
-    inode.drop_privilege_bits();
+    if inode.mode() & 0o6000 != 0 && !caller::creds().capable(caller::CAP_FSETID) {
+        inode.drop_privilege_bits();
+    }
     inode.touch_mtime();
     Ok(())
 }

@@ -515,6 +515,11 @@ pub fn flock(a: &Args, _: &mut TrapFrame) -> SysResult {
     const EX: u64 = 2;
     const NB: u64 = 4;
     const UN: u64 = 8;
+    const MAND: u64 = 32;
+    if a[1] & MAND != 0 {
+        // Mandatory share modes are taken and have no effect (since Linux 5.18).
+        return Ok(0);
+    }
     let file = file(a[0])?;
     let wanted = match a[1] & !NB {
         SH => Some(false),

@@ -97,6 +97,15 @@ impl<E: Env> Object<E> {
         Ok(at - off)
     }
 
+    /// The first byte at or after `off` that lies in no hole (SEEK_DATA); the end of the object does not count.
+    pub fn next_data(&self, off: u64) -> Option<u64> {
+        if off < self.initial_bytes.load(Relaxed) {
+            return Some(off);
+        }
+        let index = self.pages.lock().next_from(index_of(off))?;
+        Some((index * PAGE_BYTES).max(off))
+    }
+
     /// Copies bytes from `off` on into `out`, as many as there are. Gives their number.
     pub fn read_at(&self, off: u64, out: &mut [u8]) -> usize {
         let mut done = 0;

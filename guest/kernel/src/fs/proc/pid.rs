@@ -150,10 +150,17 @@ impl PidNode {
             Which::Dir => S_IFDIR | 0o555,
             Which::Task | Which::FdInfo => S_IFDIR | 0o555,
             Which::Fd => S_IFDIR | 0o500,
-            Which::FdLink(_) => S_IFLNK | 0o700,
+            Which::FdLink(fd) => S_IFLNK | self.link_mode(fd),
             Which::FdInfoFile(_) => S_IFREG | 0o400,
             Which::File(n) => FILES.get(usize::from(n)).map_or(S_IFREG, |(_, mode)| *mode),
         }
+    }
+
+    /// Permission bits of a descriptor's link: what the file was opened for.
+    fn link_mode(&self, fd: u32) -> u32 {
+        let files = self.process().ok().and_then(|process| process.try_files());
+        let Some(file) = files.and_then(|files| files.get(fd as i32).ok()) else { return 0o500 };
+        0o100 | if file.readable() { 0o400 } else { 0 } | if file.writable() { 0o200 } else { 0 }
     }
 
     /// Inode number: the process, the thread and the file in one number.

@@ -33,7 +33,6 @@ macro_rules! settings {
 
 settings! {
     PID_MAX = 32768;
-    THREADS_MAX = 32768;
     SHMALL = u64::MAX - (1 << 24);
     SHMMAX = u64::MAX - (1 << 24);
     SHMMNI = 4096;
@@ -102,7 +101,7 @@ static KERNEL: &[Entry] = &[
     fixed("msgmnb", "16384\n"),
     fixed("msgmni", "32000\n"),
     setting("tainted", &TAINTED, u64::MAX),
-    setting("threads-max", &THREADS_MAX, 1 << 22),
+    setting("threads-max", &crate::task::limits::THREADS_MAX, 1 << 22),
     dir("yama", YAMA_DIR),
 ];
 
