@@ -72,6 +72,11 @@ pub fn log_level() -> u64 {
     LOG_LEVEL.load(Relaxed)
 }
 
+/// Frames that the allocator manages.
+pub fn ram_frames() -> u64 {
+    boot::census().ram.iter().map(|r| r.end.load(Relaxed) - r.start.load(Relaxed)).sum()
+}
+
 /// Frames that the allocator keeps for the kernel.
 #[inline]
 pub fn reserve_frames() -> u64 {

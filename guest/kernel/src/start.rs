@@ -4,6 +4,7 @@ use crate::{config, fs, task, verify};
 use ptshare_abi::Errno;
 use ptshare_machine::{Machine, hyper};
 use ptshare_mm::Env;
+use ptshare_paging::PAGE_BYTES;
 
 /// An address space of the guest.
 pub type KMm = ptshare_mm::Mm<Machine>;
@@ -16,6 +17,7 @@ const HEAP_ROOM_FRAMES: u64 = 64;
 /// The kernel's main function, on the boot stack: brings everything up, then becomes the idle loop.
 pub fn main() -> ! {
     config::init();
+    task::limits::set_max_threads(config::ram_frames() * PAGE_BYTES);
     fs::init();
     if let Err(errno) = task::exec::spawn_init(b"/init") {
         klog!(1, "cannot start /init: {errno:?}");

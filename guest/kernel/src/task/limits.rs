@@ -1,7 +1,8 @@
 //! Resource limits (getrlimit(2)).
 
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use ptshare_machine::context::KERNEL_STACK_BYTES;
 use super::creds::{CAP_IPC_LOCK, CAP_SYS_RAWIO, Creds};
-use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as raw;
 use ptshare_mm::Limits as MmLimits;
 
@@ -35,6 +36,16 @@ pub const RTPRIO: usize = raw::RLIMIT_RTPRIO as usize;
 /// Highest value of RLIMIT_NOFILE's hard limit (fs.nr_open).
 pub const NOFILE_MAX: u64 = 1 << 20;
 
+/// kernel.threads-max: most tasks at once, root's included.
+pub static THREADS_MAX: AtomicU64 = AtomicU64::new(20);
+
+/// Sets [`THREADS_MAX`] from the size of memory: kernel stacks may take an eighth of it (Linux: `set_max_threads`,
+/// kernel/fork.c).
+pub fn set_max_threads(ram_bytes: u64) {
+    let max = ram_bytes / (8 * KERNEL_STACK_BYTES);
+    THREADS_MAX.store(max.clamp(20, u64::from(super::table::PID_MAX)), Relaxed);
+}
+
 /// Soft and hard limit of each resource.
 #[derive(Clone, Debug)]
 pub struct Limits([[u64; 2]; RESOURCES]);
@@ -45,7 +56,7 @@ impl Limits {
         let mut limits = [[INFINITY; 2]; RESOURCES];
         limits[STACK] = [8 << 20, INFINITY];
         limits[CORE] = [0, INFINITY];
-        limits[NPROC] = [4096, 4096];
+        limits[NPROC] = [THREADS_MAX.load(Relaxed) / 2; 2];
         limits[NOFILE] = [1024, 4096];
         limits[MEMLOCK] = [8 << 20, 8 << 20];
         limits[SIGPENDING] = [1024, 1024];

@@ -78,10 +78,14 @@ fn look(parent: &Process, which: Which, options: u32) -> Look {
 fn choose(table: &Table, parent: &Process, which: Which, options: u32) -> Result<Option<Arc<Process>>, Errno> {
     let mut any = false;
     let mut chosen = None;
-    for child in table.children(parent.pid) {
+    // A shell with thousands of children waits for one of them: no walk for that.
+    let (one, all) = match which {
+        Which::Pid(pid) => (table.process(pid).filter(|child| child.parent.load(Relaxed) == parent.pid), None),
+        Which::Any | Which::Group(_) => (None, Some(table.children(parent.pid))),
+    };
+    for child in one.into_iter().chain(all.into_iter().flatten()) {
         let wanted = match which {
-            Which::Any => true,
-            Which::Pid(pid) => child.pid == pid,
+            Which::Any | Which::Pid(_) => true,
             Which::Group(pgid) => child.pgid() == pgid,
         };
         // "Clone children" are those that end with another signal than SIGCHLD.

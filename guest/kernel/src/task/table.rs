@@ -6,6 +6,7 @@
 //!
 //! One lock guards all of it. Family links are pids, not references, so the tree has no cycles of counts.
 
+use super::limits::THREADS_MAX;
 use super::process::{Life, Process, Slot};
 use super::thread::Task;
 use crate::KMm;
@@ -297,6 +298,9 @@ impl PidTaken {
     pub(super) fn take() -> Result<PidTaken, Errno> {
         let (pid, tasks) = {
             let mut table = lock();
+            if table.all.len().max(table.tasks) as u64 >= THREADS_MAX.load(Relaxed) {
+                return Err(Errno::EAGAIN);
+            }
             table.all.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
             (table.take_pid()?, table.tasks)
         };
