@@ -10,10 +10,11 @@ pub const fn virt(pa: u64) -> u64 {
     LINEAR_BASE + pa
 }
 
-/// Physical address of a kernel-virtual one: linear map or kernel image.
+/// Physical address of a kernel-virtual one: linear map or kernel image. (Wraps for the address of an empty slice,
+/// which is nowhere and is never followed.)
 #[inline]
 pub const fn phys(va: u64) -> u64 {
-    if va >= KERNEL_VIRT_BASE { va - KERNEL_VIRT_BASE } else { va - LINEAR_BASE }
+    if va >= KERNEL_VIRT_BASE { va - KERNEL_VIRT_BASE } else { va.wrapping_sub(LINEAR_BASE) }
 }
 
 /// Physical address of a kernel object.
