@@ -9,8 +9,8 @@ use core::ptr;
 enum Mode {
     /// `single`: one job on the host's stdin; its status is the run's.
     Single,
-    /// `batch`: each job is reported to `/dev/ptshare`, starts in a fresh directory `/tmp/NAME` with `/dev/null` as stdin,
-    /// and lines that begin with a byte 1 mark its beginning and its end on stdout and stderr, so that the host can tell
+    /// `batch`: each job is reported to `/dev/ptshare`, starts in the directory `/tmp/NAME` (the name up to a dot; jobs `a.1`
+    /// and `a.2` share one) with `/dev/null` as stdin, and lines that begin with a byte 1 mark its beginning and its end on stdout and stderr, so that the host can tell
     /// outputs apart.
     Batch,
 }
@@ -209,6 +209,7 @@ fn run_job(
 fn enter_directory(label: &[u8]) {
     let mut name = [0u8; 128];
     let prefix = b"/tmp/";
+    let label = label.split(|&b| b == b'.').next().unwrap_or(label);
     for (place, &byte) in name.iter_mut().zip(prefix.iter().chain(label.iter().take(100))) {
         *place = byte;
     }
