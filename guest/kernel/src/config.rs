@@ -30,6 +30,7 @@ pub fn init() {
     if let Some(n) = boot::option("small_tables").and_then(|v| v.parse().ok()) {
         SMALL_TABLES.store(n, Relaxed);
     }
+    ptshare_machine::set_share_file(boot::option("share_file") != Some("0"));
     VERIFY_EXIT.store(boot::option("verify") != Some("off"), Relaxed);
     VERIFY_FAULTS.store(boot::number("verify_faults"), Relaxed);
     if let Some(n) = boot::option("loglevel").and_then(|v| v.parse().ok()) {

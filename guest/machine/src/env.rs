@@ -2,9 +2,10 @@
 
 use crate::{boot, cpu, memory, phys, random};
 use core::arch::asm;
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use ptshare_mm::frame::Buddy;
-use ptshare_mm::{Env, FlushRange};
+use ptshare_mm::{Env, FlushRange, ObjectTables};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
 use ptshare_wire::census::MM_SLOTS;
@@ -15,12 +16,19 @@ use ptshare_wire::{CensusHeader, FrameMeta, MmRec};
 pub struct Machine;
 
 static BUDDY: Lock<Buddy> = Lock::new(Rank::Frames, Buddy::new());
+static OBJECT_TABLES: Lock<ObjectTables> = Lock::new(Rank::ObjectTables, ObjectTables::new());
+static SHARE_FILE: AtomicBool = AtomicBool::new(true);
 
 /// Free slots of the mm table: a chain through `MmRec::pid`, by slot number plus one.
 static FREE_MM_SLOTS: Lock<u64> = Lock::new(Rank::Registry, 0);
 
 /// Above this many pages dropping everything is cheaper than one INVLPG a page.
 const FLUSH_PAGES_MAX: u64 = 16;
+
+/// Sets what [`Env::share_file`] answers: the boot option `share_file`. Before the first process.
+pub fn set_share_file(on: bool) {
+    SHARE_FILE.store(on, Relaxed);
+}
 
 impl Env for Machine {
     #[inline]
@@ -100,6 +108,16 @@ impl Env for Machine {
     #[inline]
     fn allocator(&self) -> &Lock<Buddy> {
         &BUDDY
+    }
+
+    #[inline]
+    fn object_tables(&self) -> &Lock<ObjectTables> {
+        &OBJECT_TABLES
+    }
+
+    #[inline]
+    fn share_file(&self) -> bool {
+        SHARE_FILE.load(Relaxed)
     }
 
     fn flush(&self, mm: &MmRec, range: FlushRange) {

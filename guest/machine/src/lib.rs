@@ -46,7 +46,7 @@ pub mod trap;
 pub mod uaccess;
 
 #[cfg(guest)]
-pub use env::Machine;
+pub use env::{Machine, set_share_file};
 #[cfg(guest)]
 pub use pod::Pod;
 

@@ -4,6 +4,7 @@
 //! atomics. Everything above this trait is free of pointers and of `unsafe`.
 
 use crate::frame::Buddy;
+use crate::share::ObjectTables;
 use ptshare_paging::{Pfn, Pte, Slot};
 use ptshare_sync::Lock;
 use ptshare_wire::{CensusHeader, FrameMeta, MmRec, Stats};
@@ -55,6 +56,10 @@ pub trait Env: Clone + Send + Sync + 'static {
     fn meta(&self, pfn: Pfn) -> &FrameMeta;
     /// The frame allocator.
     fn allocator(&self) -> &Lock<Buddy>;
+    /// The PTE pages that objects' mappings share.
+    fn object_tables(&self) -> &Lock<ObjectTables>;
+    /// May mappings of one object share PTE pages (boot option `share_file`)?
+    fn share_file(&self) -> bool;
 
     /// Removes translations from every CPU in `mm.cpumask` before it returns.
     fn flush(&self, mm: &MmRec, range: FlushRange);

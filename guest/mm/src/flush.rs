@@ -8,6 +8,7 @@
 //! others go to a small array, which is flushed early when it is full.
 
 use crate::frame::{kind_bits, put_data, put_data_locked};
+use crate::share::{disown, is_object_meta};
 use crate::table::put_table;
 use crate::{Env, FlushRange};
 use core::sync::atomic::Ordering::Relaxed;
@@ -71,7 +72,8 @@ impl<'a, E: Env> FlushBatch<'a, E> {
                 self.pages = pfn.0;
                 return;
             }
-            if kind == FrameKind::Table as u32 {
+            // What is chained must not be found by anybody any more.
+            if kind == FrameKind::Table as u32 && (!is_object_meta(meta) || disown(self.env, pfn)) {
                 meta.a.store(self.tables, Relaxed);
                 self.tables = pfn.0;
                 return;

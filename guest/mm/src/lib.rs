@@ -35,5 +35,6 @@ pub use error::MmError;
 pub use flush::FlushBatch;
 pub use frame::{Buddy, NoMemory, Priority};
 pub use object::{Object, ObjectError, ObjectInfo, ObjectKind};
+pub use share::ObjectTables;
 pub use space::{Access, FaultOutcome, MapRequest, Mm, MmUsage, Sharing, SmapsEntry, VmaView};
 pub use vma::{Layout, Limits, Vma, VmaSet};

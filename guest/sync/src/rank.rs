@@ -41,6 +41,8 @@ pub enum Rank {
     TableCopy = 17,
     /// An object's page cache.
     PageCache = 18,
+    /// The registry of objects' PTE pages.
+    ObjectTables = 19,
     /// Futex buckets.
     Futex = 20,
     /// A wait queue.

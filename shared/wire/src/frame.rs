@@ -57,9 +57,11 @@ pub struct FrameMeta {
     pub lock: AtomicU32,
     /// Data frames: transient kernel holds that `refs` includes. Tables: number of non-zero entries.
     pub aux: AtomicU32,
-    /// Free block head: PFN of the next head on its list (0 ends it). Cache: object id. Table: `mm_chain` head (later).
+    /// Free block head: PFN of the next head on its list (0 ends it). Cache, and tables with [`FLAG_OBJECT_TABLE`]: object
+    /// id.
     pub a: AtomicU64,
-    /// Free block head: PFN of the previous head (0: first). Cache: index in the object, in pages.
+    /// Free block head: PFN of the previous head (0: first). Cache: index in the object, in pages. Tables with
+    /// [`FLAG_OBJECT_TABLE`]: index of the page that slot 0 maps.
     pub b: AtomicU64,
 }
 
@@ -73,6 +75,11 @@ pub const FLAG_HEAD: u32 = 1 << 16;
 pub const FLAG_ZEROED: u32 = 1 << 17;
 /// `state` flag of a [`FrameKind::Cache`] frame: the page cache holds one reference.
 pub const FLAG_IN_CACHE: u32 = 1 << 18;
+
+/// `state` flag of a PTE page that belongs to an object: any number of mappings of its pages `b` to `b + 511`, with equal
+/// rights and at any address, may share it, and every entry that points to it has R/W = 1 if those mappings are shared and
+/// writable, 0 if not. It is never copied on write. (A table without the flag is one mm's, or shared copy-on-write.)
+pub const FLAG_OBJECT_TABLE: u32 = 1 << 19;
 
 /// Packs a `state` word.
 #[inline]

@@ -90,6 +90,10 @@ stats! {
     last_fork_ns,
     /// Processes killed because memory ran out.
     oom_kills,
+    /// PTE pages that a fault found through their object, instead of allocating one.
+    object_tables_shared,
+    /// Objects' PTE pages dropped from an mm while others kept them.
+    object_detaches,
 }
 
 const _: () = assert!(core::mem::size_of::<Stats>() == 8 * (Stats::NAMES.len() + UNKNOWN_MAX));

@@ -1,5 +1,6 @@
 //! Copying a table's entries: everything below gets one more reference, and loses R/W on both sides.
 
+use super::is_object_table;
 use crate::Env;
 use crate::frame::is_kind;
 use crate::table::{get_table, holds_frame, next_entry, set_aux};
@@ -28,7 +29,8 @@ pub(crate) fn copy_entries<E: Env>(
             Level::Pte => copy_leaf(env, src, slot, pte),
             _ => {
                 get_table(env, pte.pfn());
-                protect(env, src, slot, pte)
+                // An object's table is written in place by all.
+                if is_object_table(env, pte.pfn()) { pte } else { protect(env, src, slot, pte) }
             }
         };
         env.store(dst, slot, copy);

@@ -10,8 +10,11 @@
 //!
 //! PTE pages that translate part of a VMA that the child does not get (MADV_DONTFORK) or gets empty
 //! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied.
+//!
+//! PTE pages that belong to an object (`share/object.rs`) are used by the child too, R/W as it is; in mode `None` its
+//! faults find them.
 
-use super::{copy_entries, copy_table};
+use super::{copy_entries, copy_table, is_object_meta, is_object_table};
 use crate::frame::NoMemory;
 use crate::table::{alloc_table, for_entries, free_table, get_table, lock_table, set_aux};
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
@@ -41,6 +44,8 @@ struct Fork<'a, E: Env> {
     reserve: Reserve<'a, E>,
     /// Copy PTE pages instead of sharing them.
     eager: bool,
+    /// The child finds the tables of objects by itself.
+    refault: bool,
     /// There are VMAs whose entries the child does not get.
     special: bool,
     linked: u64,
@@ -89,6 +94,7 @@ impl<E: Env> Mm<E> {
             set,
             reserve,
             eager,
+            refault: mode == Sharing::None,
             special,
             linked: 0,
             copied: 0,
@@ -184,11 +190,15 @@ impl<E: Env> Fork<'_, E> {
     fn share_pte_pages(&mut self, src: Pfn, dst: Pfn, in_src: u32) -> u32 {
         let (env, mut entries, mut newly_shared) = (self.env, 0, 0);
         for_entries(env, src, in_src, |slot, pte| {
-            newly_shared += u64::from(env.meta(pte.pfn()).refs.fetch_add(1, Relaxed) == 1);
-            if pte.writable() {
+            let meta = env.meta(pte.pfn());
+            newly_shared += u64::from(meta.refs.fetch_add(1, Relaxed) == 1);
+            let copy = if pte.writable() && !is_object_meta(meta) {
                 env.clear_bits(src, slot, Pte::WRITE);
-            }
-            env.store(dst, slot, pte.without(Pte::WRITE));
+                pte.without(Pte::WRITE)
+            } else {
+                pte
+            };
+            env.store(dst, slot, copy);
             entries += 1;
         });
         self.shared += u64::from(entries);
@@ -202,8 +212,10 @@ impl<E: Env> Fork<'_, E> {
         let (env, mut entries) = (self.env, 0);
         for_entries(env, src, in_src, |slot, pte| {
             let start = base + ((slot.index() as u64) << Level::Pmd.shift());
-            let split = self.special && self.has_skipped(start);
-            let copy = if self.eager || split {
+            let split = self.special && self.has_skipped(start, self.eager);
+            let copy = if is_object_table(env, pte.pfn()) {
+                self.share_object_table(pte, start)
+            } else if self.eager || split {
                 self.copy_leaves(pte.pfn(), start, split).map(Pte::user_table)
             } else {
                 get_table(env, pte.pfn());
@@ -218,6 +230,17 @@ impl<E: Env> Fork<'_, E> {
             }
         });
         entries
+    }
+
+    /// The entry for an object's table at `start`, if the child gets it: it lies in one VMA, so all or nothing.
+    fn share_object_table(&mut self, pte: Pte, start: u64) -> Option<Pte> {
+        if self.refault || (self.special && self.has_skipped(start, false)) {
+            return None;
+        }
+        get_table(self.env, pte.pfn());
+        self.shared += 1;
+        self.linked += 1;
+        Some(pte)
     }
 
     fn copy_leaves(&mut self, src: Pfn, start: u64, split: bool) -> Option<Pfn> {
@@ -259,10 +282,10 @@ impl<E: Env> Fork<'_, E> {
     }
 
     /// Does the PTE page at `start` translate part of a VMA whose entries the child does not get?
-    fn has_skipped(&self, start: u64) -> bool {
+    fn has_skipped(&self, start: u64, eager: bool) -> bool {
         let end = start + Level::Pte.span_bytes();
         let mut vmas = self.set.iter_from(start).take_while(|vma| vma.rec.start < end);
-        vmas.any(|vma| !is_inherited(&vma.rec, self.eager))
+        vmas.any(|vma| !is_inherited(&vma.rec, eager))
     }
 
     fn take(&mut self, level: Level) -> Option<Pfn> {

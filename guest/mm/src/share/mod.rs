@@ -14,15 +14,24 @@
 //! Rule `sharers-agree`: all mms that share a table have the same VMAs over its span. So a read fault may fill an absent
 //! entry for all of them, and any change to VMAs unshares or detaches first.
 //!
+//! Tables over an object's own pages need none of that: see [`object`].
+//!
 //! Nothing here depends on the level: an entry of a PMD page that points to a PTE page is write-protected and counted
 //! like a leaf, so that whole subtrees can be shared by the same code.
 
 mod copy;
 mod fork;
+mod object;
 #[cfg(test)]
 mod random;
+mod registry;
 #[cfg(test)]
 mod tests;
 mod unshare;
+
+pub(crate) use object::{disown, drop_object_ref, is_object_meta, is_object_table};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use registry::ObjectKey;
+pub use registry::ObjectTables;
 
 use copy::{copy_entries, copy_table};

@@ -1,9 +1,9 @@
 //! Unsharing: an mm gets a table of its own.
 
-use super::copy_table;
+use super::{copy_table, is_object_table};
 use crate::frame::NoMemory;
 use crate::table::{Entries, alloc_table, lock_table, put_table};
-use crate::{Env, FlushRange, Mm};
+use crate::{Env, FlushBatch, FlushRange, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 
@@ -20,7 +20,7 @@ impl<E: Env> Mm<E> {
         let entry = env.load(parent, slot);
         let shared = entry.pfn();
         let guard = lock_table(env, shared, below);
-        if env.meta(shared).refs.load(Relaxed) == 1 {
+        if env.meta(shared).refs.load(Relaxed) == 1 && !is_object_table(env, shared) {
             // Only a fork of this mm could share it again, and that needs the locks that are held here.
             env.swap(parent, slot, entry.with(Pte::WRITE));
             env.stats().reclaims.fetch_add(1, Relaxed);
@@ -39,7 +39,8 @@ impl<E: Env> Mm<E> {
         Ok(copy)
     }
 
-    /// Makes every table that translates part of `[start, end)` this mm's own: before a change of VMAs or of leaves.
+    /// Makes every table that translates part of `[start, end)` this mm's own, or leaves it if it is an object's: before a
+    /// change of VMAs or of leaves.
     /// `mmap_lock` is held for write.
     ///
     /// # Errors
@@ -48,26 +49,40 @@ impl<E: Env> Mm<E> {
         if start >= end {
             return Ok(());
         }
-        let _upper = self.page_table.lock();
-        self.unshare_below(self.root, Level::Pgd, start, end)
+        let mut batch = self.batch();
+        let upper = self.page_table.lock();
+        let result = self.unshare_below(self.root, Level::Pgd, (start, end), &mut batch);
+        drop(upper);
+        batch.finish();
+        result
     }
 
-    fn unshare_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> Result<(), NoMemory> {
+    fn unshare_below(
+        &self,
+        table: Pfn,
+        level: Level,
+        (start, end): (u64, u64),
+        batch: &mut FlushBatch<'_, E>,
+    ) -> Result<(), NoMemory> {
         let Some(below) = level.below() else { return Ok(()) };
         for item in Entries::new(&self.env, table, level, start, end) {
+            if level == Level::Pmd && is_object_table(&self.env, item.pte.pfn()) {
+                self.leave_object_table(table, item.slot, item.start, batch);
+                continue;
+            }
             let child = if item.pte.writable() {
                 item.pte.pfn()
             } else {
                 self.own_child(table, item.slot, level, item.start)?
             };
             if below != Level::Pte {
-                self.unshare_below(child, below, item.start, item.end)?;
+                self.unshare_below(child, below, (item.start, item.end), batch)?;
             }
         }
         Ok(())
     }
 
-    /// Makes the tables that translate `[start, end)` and addresses outside it as well this mm's own: before
+    /// Makes the tables that translate `[start, end)` and addresses outside it as well this mm's own, or leaves them: before
     /// [`Mm::zap`], which detaches those that lie inside. `mmap_lock` is held for write.
     ///
     /// # Errors
@@ -76,19 +91,33 @@ impl<E: Env> Mm<E> {
         if start >= end {
             return Ok(());
         }
-        let _upper = self.page_table.lock();
-        self.unshare_edge(start, start, end)?;
-        self.unshare_edge(end - 1, start, end)
+        let mut batch = self.batch();
+        let upper = self.page_table.lock();
+        let result = self
+            .unshare_edge(start, (start, end), &mut batch)
+            .and_then(|()| self.unshare_edge(end - 1, (start, end), &mut batch));
+        drop(upper);
+        batch.finish();
+        result
     }
 
     /// Owns the path to `va`, down to where an entry's span lies wholly in the range.
-    fn unshare_edge(&self, va: u64, start: u64, end: u64) -> Result<(), NoMemory> {
+    fn unshare_edge(
+        &self,
+        va: u64,
+        (start, end): (u64, u64),
+        batch: &mut FlushBatch<'_, E>,
+    ) -> Result<(), NoMemory> {
         let mut table = self.root;
         for level in [Level::Pgd, Level::Pud, Level::Pmd] {
             let slot = level.slot(va);
             let first = va & !(level.entry_bytes() - 1);
             let entry = self.env.load(table, slot);
             if !entry.present() || (start <= first && first + level.entry_bytes() <= end) {
+                break;
+            }
+            if level == Level::Pmd && is_object_table(&self.env, entry.pfn()) {
+                self.leave_object_table(table, slot, va, batch);
                 break;
             }
             table = if entry.writable() { entry.pfn() } else { self.own_child(table, slot, level, va)? };

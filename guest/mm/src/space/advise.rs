@@ -86,6 +86,7 @@ impl<E: Env> Mm<E> {
                 self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(stop))?;
             }
         }
+        self.prepare_cuts(&change, start, stop, update)?;
         if start < stop {
             change.update_flags(start, stop, update, |_, _, _| {});
         }

@@ -131,7 +131,7 @@ impl<E: Env> Mm<E> {
         loop {
             let path = match self.walk(page, access.write) {
                 Some(path) => path,
-                None => self.build_path(page, access.write)?,
+                None => self.build_path(page, access.write, Some(vma))?,
             };
             let Some(_guard) = path.lock(&self.env, access.write) else { continue };
             let slot = Level::Pte.slot(page);

@@ -31,7 +31,7 @@ impl<E: Env> Mm<E> {
                 let held = locked_pages(&change, start, end);
                 change.may_lock(VM_LOCKED, pages - held).map_err(|_| MmError::Limit)?;
             }
-            set_lock(&mut change, start, end, bits)?;
+            self.set_lock(&mut change, start, end, bits)?;
         }
         self.populate(start, end - start).map_err(lock_populate_error)
     }
@@ -42,7 +42,7 @@ impl<E: Env> Mm<E> {
     /// As munlock(2).
     pub fn munlock(&self, addr: u64, len: u64) -> Result<(), MmError> {
         let (start, end) = rounded(addr, len)?;
-        set_lock(&mut self.change(), start, end, 0)
+        self.set_lock(&mut self.change(), start, end, 0)
     }
 
     /// Locks everything that is mapped (MCL_CURRENT), will be (MCL_FUTURE), or both.
@@ -118,26 +118,50 @@ fn locked_pages<E: Env>(set: &VmaSet<E>, start: u64, end: u64) -> u64 {
     parts.map(|vma| (vma.rec.end.min(end) - vma.rec.start.max(start)) >> PAGE_SHIFT).sum()
 }
 
-/// Gives the mapped part at the beginning of `[start, end)` these lock bits (`apply_vma_lock_flags`, mm/mlock.c).
-fn set_lock<E: Env>(set: &mut VmaSet<E>, start: u64, end: u64, bits: u64) -> Result<(), MmError> {
-    if start == end {
-        return Ok(());
-    }
-    if set.len() + 2 > MAX_MAP_COUNT {
-        return Err(MmError::Limit);
-    }
-    let mut stop = start;
-    for vma in set.iter_range(start, end) {
-        if vma.rec.start > stop {
-            break;
+impl<E: Env> Mm<E> {
+    /// Gives the mapped part at the beginning of `[start, end)` these lock bits (`apply_vma_lock_flags`, mm/mlock.c).
+    fn set_lock(&self, set: &mut VmaSet<E>, start: u64, end: u64, bits: u64) -> Result<(), MmError> {
+        if start == end {
+            return Ok(());
         }
-        stop = vma.rec.end.min(end);
+        if set.len() + 2 > MAX_MAP_COUNT {
+            return Err(MmError::Limit);
+        }
+        let mut stop = start;
+        for vma in set.iter_range(start, end) {
+            if vma.rec.start > stop {
+                break;
+            }
+            stop = vma.rec.end.min(end);
+        }
+        self.prepare_cuts(set, start, stop, with_lock(bits))?;
+        if start < stop {
+            set.update_flags(start, stop, with_lock(bits), |_, _, _| {});
+        }
+        debug_assert!(covered_pages(set, start, stop) == (stop - start) >> PAGE_SHIFT);
+        if stop < end { Err(MmError::NotMapped) } else { Ok(()) }
     }
-    if start < stop {
-        set.update_flags(start, stop, with_lock(bits), |_, _, _| {});
+
+    /// Before [`VmaSet::update_flags`] with `f`: leaves the objects' tables in the middle of which it will cut a VMA at
+    /// `start` or at `end`. Changes of hints only come here without [`Mm::unshare_all`].
+    ///
+    /// # Errors
+    /// `NoMemory`, with nothing changed that the process can see.
+    pub(super) fn prepare_cuts(
+        &self,
+        set: &VmaSet<E>,
+        start: u64,
+        end: u64,
+        f: impl Fn(u64) -> u64,
+    ) -> Result<(), MmError> {
+        for addr in [start, end] {
+            let cut = set.find(addr).filter(|vma| vma.rec.start < addr && vma.object.is_some());
+            if start < end && cut.is_some_and(|vma| f(vma.rec.flags) != vma.rec.flags) {
+                self.leave_objects_at(addr)?;
+            }
+        }
+        Ok(())
     }
-    debug_assert!(covered_pages(set, start, stop) == (stop - start) >> PAGE_SHIFT);
-    if stop < end { Err(MmError::NotMapped) } else { Ok(()) }
 }
 
 /// What mlock answers when pages cannot be brought in (`__mlock_posix_error_return`, mm/mlock.c).

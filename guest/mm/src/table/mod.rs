@@ -11,7 +11,8 @@
 //!
 //! Rules that hold whenever no CPU is in a critical section:
 //! * `table-refs-equal-parents`: a table's `refs` is the number of entries and roots that point to it.
-//! * `shared-table-is-read-only`: where `refs` is above 1, every entry that points to the table has R/W = 0.
+//! * `shared-table-is-read-only`: where `refs` is above 1, every entry that points to the table has R/W = 0, unless the
+//!   table is an object's (`share/object.rs`).
 //! * `aux-counts-entries`: a table's `aux` is its number of non-zero entries (of a root: those of the user half).
 //!
 //! Locks. `page_table_lock` (`Mm::page_table`) guards the entries of the mm's upper tables and the existence of all
@@ -29,7 +30,7 @@ mod zap;
 
 pub(crate) use node::{
     Entries, TableGuard, add_aux, alloc_table, for_entries, free_root, free_table, get_table, holds_frame,
-    lock_table, new_root, next_entry, put_table, set_aux,
+    lock_table, new_root, next_entry, put_table, set_aux, sub_aux,
 };
 pub(crate) use protect::{leaf_flags, leaf_with_rights};
 

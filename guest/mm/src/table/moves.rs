@@ -54,7 +54,7 @@ impl<E: Env> Mm<E> {
             let (from, to) = (old + done, new + done);
             let step = step_bytes(from, to, len_bytes - done);
             if self.walk(from, false).is_some() {
-                self.build_path(to, true)?;
+                self.build_path(to, true, None)?;
             }
             done += step;
         }

@@ -2,6 +2,7 @@
 
 use crate::Env;
 use crate::frame::{NoMemory, Priority, put_data_locked, take};
+use crate::share::{drop_object_ref, is_object_meta};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
 use ptshare_sync::{Rank, acquire, release, spin_wait};
@@ -74,8 +75,7 @@ pub(crate) fn get_table<E: Env>(env: &E, table: Pfn) {
 #[inline]
 pub(crate) fn put_table<E: Env>(env: &E, table: Pfn) -> bool {
     let meta = env.meta(table);
-    let before = meta.refs.fetch_sub(1, AcqRel);
-    debug_assert!(before > 0, "table-refs-equal-parents: table {:#x} has no parents", table.0);
+    let before = drop_table_ref(env, table, meta);
     if before == 2 {
         env.stats().tables_shared_now.fetch_sub(1, Relaxed);
     }
@@ -83,6 +83,20 @@ pub(crate) fn put_table<E: Env>(env: &E, table: Pfn) -> bool {
         drop_contents(env, table, meta);
     }
     before > 1
+}
+
+/// Counts one entry less; gives the count before.
+#[inline]
+fn drop_table_ref<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) -> u32 {
+    let before = if is_object_meta(meta) {
+        let before = drop_object_ref(env, table, meta);
+        env.stats().object_detaches.fetch_add(u64::from(before > 1), Relaxed);
+        before
+    } else {
+        meta.refs.fetch_sub(1, AcqRel)
+    };
+    debug_assert!(before > 0, "table-refs-equal-parents: table {:#x} has no parents", table.0);
+    before
 }
 
 /// Frees a table and the references that its entries hold. At most four deep.
@@ -114,8 +128,7 @@ fn drop_children<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
             env.store(table, slot, Pte::ABSENT);
         }
         let meta = env.meta(pte.pfn());
-        let before = meta.refs.fetch_sub(1, AcqRel);
-        debug_assert!(before > 0, "table-refs-equal-parents: table {:#x} has no parents", pte.pfn().0);
+        let before = drop_table_ref(env, pte.pfn(), meta);
         if before == 1 {
             drop_contents(env, pte.pfn(), meta);
         } else {

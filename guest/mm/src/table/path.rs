@@ -3,7 +3,7 @@
 use super::TableGuard;
 use super::node::{add_aux, alloc_table, lock_table};
 use crate::frame::NoMemory;
-use crate::{Env, Mm};
+use crate::{Env, Mm, Vma};
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 
 /// The levels above the PTE page, root first.
@@ -51,13 +51,19 @@ impl<E: Env> Mm<E> {
         Some(PteSlot { pmd: parent, pmd_slot: Level::Pmd.slot(va), table })
     }
 
-    /// Builds what [`Mm::walk`] missed: allocates absent tables, and gives the mm tables of its own ("unshares")
-    /// wherever something is to change: all of the path for `write`, the tables above the PTE page otherwise.
+    /// Builds what [`Mm::walk`] missed: allocates absent tables (the PTE page for a fault in `vma` may be one that other
+    /// mappings of its object use), and gives the mm tables of its own ("unshares") wherever something is to change: all of
+    /// the path for `write`, the tables above the PTE page otherwise.
     ///
     /// # Errors
     /// [`NoMemory`]. What was built so far stays: it changes nothing that the process can see.
     #[inline(never)]
-    pub(crate) fn build_path(&self, va: u64, write: bool) -> Result<PteSlot, NoMemory> {
+    pub(crate) fn build_path(
+        &self,
+        va: u64,
+        write: bool,
+        vma: Option<&Vma<E>>,
+    ) -> Result<PteSlot, NoMemory> {
         let _upper = self.page_table.lock();
         let mut parent = self.root;
         let mut table = self.root;
@@ -66,7 +72,12 @@ impl<E: Env> Mm<E> {
             let entry = self.env.load(table, slot);
             parent = table;
             table = if !entry.present() {
-                self.add_table(table, slot, level)?
+                match vma {
+                Some(vma) if level == Level::Pmd && vma.object.is_some() => {
+                    self.add_object_table(table, slot, vma, va)?
+                }
+                _ => self.add_table(table, slot, level)?,
+            }
             } else if !entry.writable() && (write || level != Level::Pmd) {
                 self.own_child(table, slot, level, va)?
             } else {
@@ -77,7 +88,7 @@ impl<E: Env> Mm<E> {
     }
 
     /// Puts a fresh table below an absent entry of a table that this mm alone uses. `page_table_lock` is held.
-    fn add_table(&self, parent: Pfn, slot: Slot, level: Level) -> Result<Pfn, NoMemory> {
+    pub(crate) fn add_table(&self, parent: Pfn, slot: Slot, level: Level) -> Result<Pfn, NoMemory> {
         let Some(below) = level.below() else { return Err(NoMemory) };
         let table = alloc_table(&self.env, below)?;
         self.env.store(parent, slot, Pte::user_table(table));

@@ -1,17 +1,18 @@
 //! A quick check of the core's own rules, for tests. (The judge of the real guest is another crate, written apart.)
 
 use super::{Arena, RAM_START};
-use crate::vma::{VM_EXEC, VM_READ, VM_SHARED, VM_WRITE};
+use crate::share::{ObjectKey, is_object_table};
+use crate::vma::{VM_EXEC, VM_HINTS, VM_READ, VM_SHARED, VM_WRITE};
 use crate::{Env, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
-use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_ZEROED, FrameKind};
+use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_TABLE, FLAG_ZEROED, FrameKind};
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Default)]
 struct Seen {
-    /// Entries and roots that point to a table, and whether one of them has R/W = 1.
-    tables: HashMap<u64, (u32, bool)>,
+    /// Entries and roots that point to a table, and how many of them have R/W = 1.
+    tables: HashMap<u64, (u32, u32)>,
     /// Leaf entries that map a frame, once a table.
     data: HashMap<u64, u32>,
 }
@@ -59,7 +60,7 @@ impl Arena {
                 Entry::Table(child) => {
                     let parents = seen.tables.entry(child.0).or_default();
                     parents.0 += 1;
-                    parents.1 |= pte.writable();
+                    parents.1 += u32::from(pte.writable());
                     if parents.0 == 1 {
                         self.visit(child, level.below().expect("not a leaf level"), seen);
                     }
@@ -68,8 +69,9 @@ impl Arena {
         }
         let meta = self.meta(table);
         assert_eq!(meta.aux.load(Relaxed), nonzero, "aux-counts-entries: {table:?} at {level:?}");
+        let objects = if level == Level::Pte { FLAG_OBJECT_TABLE } else { 0 };
         assert_eq!(
-            meta.state.load(Relaxed),
+            meta.state.load(Relaxed) & !objects,
             FrameKind::Table as u32 | (level as u32) << 8,
             "state of {table:?}"
         );
@@ -82,12 +84,32 @@ impl Arena {
         for i in 0..Self::slots(level) {
             let (pte, va) = (self.load(table, Slot::new(i)), base + ((i as u64) << level.shift()));
             match (pte.decode(level), level.below()) {
-                (Entry::Table(child), Some(below)) => tables += self.visit_mm(mm, child, below, va),
+                (Entry::Table(child), Some(below)) => {
+                    if is_object_table(self, child) {
+                        self.check_object_table(mm, va, pte);
+                    }
+                    tables += self.visit_mm(mm, child, below, va);
+                }
                 (Entry::Absent, _) => {}
                 _ => self.check_leaf(mm, va, pte),
             }
         }
         tables
+    }
+
+    /// The entry for an object's table at `va` and the VMA there.
+    fn check_object_table(&self, mm: &Mm<Arena>, va: u64, pte: Pte) {
+        let (set, meta) = (mm.vmas.read(), self.meta(pte.pfn()));
+        let Some(vma) = set.find(va) else { panic!("object-table-in-vma: {va:#x}") };
+        let (flags, end) = (vma.rec.flags, va + Level::Pte.span_bytes());
+        assert!(end <= vma.rec.end, "object-table-in-vma: {va:#x} is cut at {:#x}", vma.rec.end);
+        assert!(flags & VM_SHARED != 0 || flags & VM_WRITE == 0, "object table below a writable private VMA");
+        let place = (meta.a.load(Relaxed), meta.b.load(Relaxed));
+        assert_eq!(place, (vma.rec.object, vma.pgoff_of(va)), "what the object table at {va:#x} maps");
+        assert_eq!(pte.writable(), flags & VM_WRITE != 0, "object-shared-tables-uniform: {pte} at {va:#x}");
+        let key = ObjectKey { object: place.0, pgoff: place.1, flags: flags & !VM_HINTS };
+        let listed = self.object_tables().lock().find(&key);
+        assert_eq!(listed, Some(pte.pfn()), "the object table at {va:#x} is listed");
     }
 
     fn check_leaf(&self, mm: &Mm<Arena>, va: u64, pte: Pte) {
@@ -122,6 +144,7 @@ impl Arena {
         let range = &self.0.header.ram[0];
         let (virgin, end) = (range.virgin.load(Relaxed), range.end.load(Relaxed));
         let (mut free, mut kernel, mut tables, mut shared) = (0, 0, 0, 0);
+        let mut listed = 0;
         let mut at = RAM_START;
         while at < virgin {
             let meta = self.meta(Pfn(at));
@@ -140,7 +163,11 @@ impl Arena {
                 }
                 FrameKind::Table => {
                     assert_eq!(refs, parents.0, "table-refs-equal-parents: {at:#x}");
-                    assert!(refs == 1 || !parents.1, "shared-table-is-read-only: {at:#x}");
+                    let objects = state & FLAG_OBJECT_TABLE != 0;
+                    listed += usize::from(objects);
+                    assert!(refs == 1 || parents.1 == 0 || objects, "shared-table-is-read-only: {at:#x}");
+                    let uniform = parents.1 == 0 || parents.1 == parents.0;
+                    assert!(!objects || uniform, "object-shared-tables-uniform: {at:#x}");
                     tables += 1;
                     shared += u64::from(refs > 1);
                 }
@@ -165,6 +192,7 @@ impl Arena {
         assert_eq!(header.free_frames.load(Relaxed), free, "free_frames");
         assert_eq!(self.free_frames(), free + end - virgin, "frames-add-up");
         assert_eq!(header.kernel_frames.load(Relaxed), kernel, "kernel_frames");
+        assert_eq!(self.object_tables().lock().len(), listed, "objects' tables and those listed");
         assert_eq!(header.stats.tables_now.load(Relaxed), tables, "tables_now");
         assert_eq!(header.stats.tables_shared_now.load(Relaxed), shared, "tables_shared_now");
     }

@@ -22,8 +22,8 @@ mod image;
 pub use image::Image;
 
 use crate::frame::{Buddy, Priority};
-use crate::{Env, FlushRange};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use crate::{Env, FlushRange, ObjectTables};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use cpu::Tlb;
 use ptshare_paging::{ENTRIES, Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank, set_held_hook};
@@ -53,6 +53,8 @@ struct Machine {
     pages: Vec<OnceLock<Page>>,
     metas: Vec<FrameMeta>,
     allocator: Lock<Buddy>,
+    object_tables: Lock<ObjectTables>,
+    share_file: AtomicBool,
     header: CensusHeader,
     mms: Vec<MmRec>,
     free_slots: Mutex<Vec<u32>>,
@@ -78,6 +80,8 @@ impl Arena {
             pages: (0..total).map(|_| OnceLock::new()).collect(),
             metas: (0..total).map(|_| FrameMeta::default()).collect(),
             allocator: Lock::new(Rank::Frames, Buddy::new()),
+            object_tables: Lock::new(Rank::ObjectTables, ObjectTables::new()),
+            share_file: AtomicBool::new(true),
             header: CensusHeader::default(),
             mms: (0..MM_SLOTS).map(|_| MmRec::default()).collect(),
             free_slots: Mutex::new((0..MM_SLOTS as u32).rev().collect()),
@@ -129,6 +133,11 @@ impl Arena {
     /// Takes the budget back.
     pub fn unlimited(&self) {
         self.0.allocator.lock().set_reserve(0);
+    }
+
+    /// Boot option `share_file`.
+    pub fn set_share_file(&self, on: bool) {
+        self.0.share_file.store(on, Relaxed);
     }
 
     /// Frames that are free.
@@ -220,6 +229,14 @@ impl Env for Arena {
 
     fn allocator(&self) -> &Lock<Buddy> {
         &self.0.allocator
+    }
+
+    fn object_tables(&self) -> &Lock<ObjectTables> {
+        &self.0.object_tables
+    }
+
+    fn share_file(&self) -> bool {
+        self.0.share_file.load(Relaxed)
     }
 
     fn flush(&self, mm: &MmRec, range: FlushRange) {

@@ -39,6 +39,12 @@ impl Env for NoMachine {
     fn meta(&self, _: Pfn) -> &FrameMeta {
         unreachable!()
     }
+    fn object_tables(&self) -> &Lock<crate::ObjectTables> {
+        unreachable!()
+    }
+    fn share_file(&self) -> bool {
+        unreachable!()
+    }
     fn allocator(&self) -> &Lock<Buddy> {
         unreachable!()
     }
