@@ -2,7 +2,7 @@
 
 use ptshare_wire::FrameKind;
 use ptshare_wire::FrameMeta;
-use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FRAME_META_BYTES};
+use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_TABLE, FRAME_META_BYTES};
 use std::mem::offset_of;
 
 use crate::census::Census;
@@ -50,6 +50,11 @@ impl Frame {
     /// Does a page cache hold a reference?
     pub(crate) fn in_cache(&self) -> bool {
         self.state & FLAG_IN_CACHE != 0
+    }
+
+    /// Is it a table that belongs to an object?
+    pub(crate) fn is_object_table(&self) -> bool {
+        self.kind() == Some(FrameKind::Table) && self.state & FLAG_OBJECT_TABLE != 0
     }
 
     /// Is it the target of an entry or a root?
@@ -164,7 +169,7 @@ impl Frames {
         self.ranges.iter().map(|r| r.end - r.start - r.frames.len() as u64).sum()
     }
 
-    /// Object and index of a [`FrameKind::Cache`] frame. Read on demand: few walks need them for few frames.
+    /// Object and index of a [`FrameKind::Cache`] frame, or of the first page of an object's table. Read on demand: few walks need them for few frames.
     pub(crate) fn cache_key(&self, view: &dyn PhysView, pfn: u64) -> Option<(u64, u64)> {
         let meta = self.array.checked_add(pfn.checked_mul(FRAME_META_BYTES)?)?;
         Some((

@@ -37,6 +37,8 @@ pub(crate) struct Table {
     pub(crate) first_edge: u32,
     /// Entries that are not zero, in slots 0..256 of a root and 0..512 of other tables.
     pub(crate) nonzero: u16,
+    /// It belongs to an object, says its metadata.
+    pub(crate) object: bool,
     /// Its words were read and made sense as entries.
     pub(crate) walked: bool,
 }
@@ -59,7 +61,8 @@ pub(crate) struct Edge {
 pub(crate) struct Graph {
     pub(crate) tables: Vec<Table>,
     edges: Vec<Edge>,
-    /// Some table lies at two addresses: a subtree seen clean in one mm says nothing about aliases in another.
+    /// Some table that is not an object's lies at two addresses: a subtree seen clean in one mm says nothing about aliases in
+    /// another.
     pub(crate) aliased: bool,
     pub(crate) entries_walked: u64,
 }
@@ -169,6 +172,7 @@ impl Builder<'_> {
                 parents: 1,
                 first_edge: edge,
                 nonzero: 0,
+                object: frame.is_object_table(),
                 walked: false,
             });
             if let Some(frame) = self.frames.get_mut(pfn) {
@@ -180,7 +184,7 @@ impl Builder<'_> {
         self.graph.edges.push(Edge { word, va: at.va, mm, next: table.first_edge });
         table.first_edge = edge;
         table.parents = table.parents.saturating_add(1);
-        self.graph.aliased |= table.base != at.va;
+        self.graph.aliased |= table.base != at.va && !table.object;
         if table.level != level {
             table_level::two_levels(at, word, pfn, level, table.level, self.sink);
         }

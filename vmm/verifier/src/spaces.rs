@@ -3,7 +3,8 @@
 //!
 //! A table with one parent is met once. A shared table is met once for each sharer; what its subtree showed under the
 //! same rights, at the same address, in front of the same VMAs holds for the next sharer too, so a subtree found clean is
-//! not walked again ([`Shared::clean`]). That keeps the cost of verifying n forked processes at one walk, not n.
+//! not walked again ([`Shared::clean`]). That keeps the cost of verifying n forked processes at one walk, not n. An object's
+//! table may lie at any address: what it shows depends on its place in the object alone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -129,8 +130,8 @@ pub(crate) struct Walker<'a> {
     shared: HashMap<u32, Shared>,
     /// Tables of objects judged already.
     objects_seen: HashSet<u32>,
-    /// For each table, the mm (index + 1) that met it last, and where.
-    met_by: Vec<(u32, u64)>,
+    /// For each table, the mm (index + 1) that met it last.
+    met_by: Vec<u32>,
 }
 
 impl<'a> Walker<'a> {
@@ -155,7 +156,7 @@ impl<'a> Walker<'a> {
             entries_walked: 0,
             shared: HashMap::new(),
             objects_seen: HashSet::new(),
-            met_by: vec![(0, 0); graph.tables.len()],
+            met_by: vec![0; graph.tables.len()],
         }
     }
 
@@ -183,9 +184,9 @@ impl<'a> Walker<'a> {
             return Some(0);
         }
         if let Some(met) = self.met_by.get_mut(index as usize) {
-            let (by, at) = std::mem::replace(met, (m + 1, base));
-            let objects = |base| is_objects(&clip_of(mm, level, base));
-            if by == m + 1 && !(objects(at) && objects(base)) {
+            let by = std::mem::replace(met, m + 1);
+            // Two VMAs may show the same part of an object, or a subtree that does be met twice.
+            if by == m + 1 && !table.object {
                 table_level::twice_in_mm(At { mm: mm.id, va: base, level }, table, self.sink);
                 return Some(0);
             }
@@ -245,7 +246,8 @@ impl<'a> Walker<'a> {
                     with,
                     self.sink,
                 );
-                self.sink.total() == before && first.base == base
+                let table = self.graph.tables.get(index as usize);
+                self.sink.total() == before && (first.base == base || table.is_some_and(|t| t.object))
             }
         }
     }
@@ -285,6 +287,9 @@ impl<'a> Walker<'a> {
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
                     self.leaf(&mm.vmas, cursor, at, raw, pfn.0, rights);
+                    if table.object && let Some(frame) = self.frames.get(pfn.0) {
+                        object_shared_tables_uniform::leaf(at, raw, pfn.0, frame, self.sink);
+                    }
                 }
                 Entry::Leaf(_) | Entry::NoAccess(_) => {}
             }
@@ -292,20 +297,23 @@ impl<'a> Walker<'a> {
         (!spent).then_some(tables)
     }
 
-    /// A pointer to a table: what it may allow if the table is shared.
+    /// A pointer to a table: what it may allow if the table is shared, or an object's.
     fn pointer(&mut self, m: u32, child: u32, below: Level, at: At, word: u64) {
         let (Some(table), Some(mm)) = (self.graph.tables.get(child as usize), self.mms.get(m as usize))
         else {
             return;
         };
-        if table.parents < 2 || table.level != below || !mm.vmas_sound || !Pte(word).writable() {
+        if table.level != below || !mm.vmas_sound {
             return;
         }
-        if is_objects(&clip_of(mm, below, at.va)) {
+        if table.object {
+            let clips = clip_of(mm, below, at.va);
+            let key = self.frames.cache_key(self.view, table.pfn);
+            object_shared_tables_uniform::place(at, word, table, &clips, key, self.sink);
             if self.objects_seen.insert(child) {
                 object_shared_tables_uniform::pointer(at, word, self.graph, table, self.sink);
             }
-        } else {
+        } else if table.parents > 1 && Pte(word).writable() {
             cow_shared_entries_read_only::pointer(at, word, table, self.sink);
         }
     }
@@ -335,10 +343,4 @@ impl<'a> Walker<'a> {
 /// The VMAs of an mm over a table's span.
 fn clip_of(mm: &Mm, level: Level, base: u64) -> Vec<Clip> {
     clip(&mm.vmas, base, level.span_bytes())
-}
-
-/// Do these VMAs, and there is one, all map objects shared? Then a table over them belongs to the objects, and stores
-/// through it are meant to be seen by all.
-fn is_objects(clips: &[Clip]) -> bool {
-    !clips.is_empty() && clips.iter().all(|c| c.flags & VM_SHARED != 0 && c.object != 0)
 }

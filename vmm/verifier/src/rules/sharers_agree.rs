@@ -2,9 +2,7 @@
 //! reaches it, and the VMAs over its span there, clipped to the span: bounds, flags, object, offset.
 //!
 //! Neighbouring VMAs that could be one count as one, and flags that concern no entry (hints, VM_LOCKED) may differ. A table
-//! over shared mappings only belongs to their object and may lie at different addresses.
-
-use ptshare_wire::vma::VM_SHARED;
+//! that belongs to an object may lie at different addresses.
 
 use crate::graph::{At, Table};
 use crate::report::{Finding, MmId, RuleInfo, Sink};
@@ -26,7 +24,7 @@ pub(crate) fn table(
     with: Option<MmId>,
     sink: &mut Sink,
 ) {
-    let objects = !clips.is_empty() && clips.iter().all(|c| c.flags & VM_SHARED != 0 && c.object != 0);
+    let objects = table.is_some_and(|t| t.object);
     let (expected, found) = if at.va != first.base && !objects {
         (format!("the shared table at {:#x}", first.base), format!("at {:#x}", at.va))
     } else if clips != first.clips {

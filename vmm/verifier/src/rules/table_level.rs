@@ -2,7 +2,7 @@
 //! table's metadata, and which tables one mm reaches twice.
 //!
 //! Levels fall by one from a table to the next, so a cycle is a table at two levels. Within one mm a table may appear twice
-//! only over shared mappings, where two VMAs may show the same part of an object.
+//! only if it belongs to an object, of which two VMAs may show the same part.
 
 use ptshare_paging::Level;
 

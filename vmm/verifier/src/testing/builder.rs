@@ -11,9 +11,9 @@ use std::mem::{offset_of, size_of};
 
 use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
-use ptshare_wire::frame::{FLAG_HEAD, FLAG_ZEROED, FRAME_META_BYTES, FrameKind, state};
+use ptshare_wire::frame::{FLAG_HEAD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES, FrameKind, state};
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
-use ptshare_wire::vma::VM_SHARED;
+use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
 use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, VmaRec};
 
 use crate::{Image, PhysView, Vcpu};
@@ -245,10 +245,27 @@ impl Builder {
     /// Lets `user` point at the PTE page that `owner` has over `at`, over its own address `va`; R/W = 1 in both.
     pub fn share_object_table(&mut self, owner: MmIndex, at: u64, user: MmIndex, va: u64) {
         let shared = self.table(owner, at, Level::Pte);
+        let above = self.table(owner, at, Level::Pmd);
+        let entry = self.load(above, Level::Pmd.slot(at));
         let pmd = self.table(user, va, Level::Pmd);
-        self.store(pmd, Level::Pmd.slot(va), Pte::user_table(Pfn(shared)));
+        self.store(pmd, Level::Pmd.slot(va), entry);
         self.meta(shared, |m| m.refs += 1);
         self.spaces[user.0].table_pages += 1;
+    }
+
+    /// Makes the PTE page of `mm` over `va` its object's: that of the VMA there, whose rights decide on R/W above.
+    pub fn own_by_object(&mut self, mm: MmIndex, va: u64) {
+        let table = self.table(mm, va, Level::Pte);
+        let pmd = self.table(mm, va, Level::Pmd);
+        let vma = self.spaces[mm.0].vmas.iter().find(|v| v.start <= va && va < v.end);
+        let vma = *vma.expect("a VMA over the table");
+        self.meta(table, |m| {
+            m.state |= FLAG_OBJECT_TABLE;
+            (m.a, m.b) = (vma.object, vma.pgoff + ((va - vma.start) >> 12));
+        });
+        if vma.flags & VM_WRITE == 0 {
+            self.store(pmd, Level::Pmd.slot(va), Pte::user_table(Pfn(table)).without(Pte::WRITE));
+        }
     }
 
     /// Forks `parent`: upper tables are copied, PTE pages shared with R/W = 0 in both PMD entries.

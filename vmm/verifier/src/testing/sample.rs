@@ -16,11 +16,12 @@ const TEXT: u64 = 0x40_0000;
 const DATA: u64 = 0x60_0000;
 const HEAP: u64 = 0x100_0000;
 const MMAP: u64 = 0x7f00_0000_0000;
+const LIBRARY: u64 = 0x7f10_0000_0000;
 const STACK_END: u64 = 0x7fff_ffff_f000;
 
 /// Five processes: a parent (pid 1) with text, data, heap, PROT_NONE memory, a shared file, hugetlb memory and a stack;
 /// its child by fork (pid 2) that has unshared and written some of it; a grandchild (pid 3); and two strangers (pids 4
-/// and 5) that share an object's table at different addresses. vCPU 0 runs pid 1, vCPU 1 idles.
+/// and 5) that share objects' tables at different addresses. vCPU 0 runs pid 1, vCPU 1 idles.
 pub fn sample() -> Guest {
     let mut b = Builder::new();
     let parent = b.mm(1);
@@ -89,7 +90,8 @@ fn take_back(b: &mut Builder, mm: MmIndex, va: u64) {
     b.set_bits(pmd, Level::Pmd.slot(va), Pte::WRITE);
 }
 
-/// Two processes that map one file shared, 2 MiB of it through one PTE page; the second also has private memory.
+/// Two processes that map one file shared, 2 MiB of it through one PTE page, and another one's code; the second also has
+/// private memory.
 fn strangers(b: &mut Builder) {
     let (first, second) = (b.mm(4), b.mm(5));
     let shared = RW | VM_SHARED | VM_MAYSHARE;
@@ -101,7 +103,22 @@ fn strangers(b: &mut Builder) {
     b.vma(second, HEAP, HEAP + 8 * PAGE, RW, 0, 0);
     b.vma(second, HEAP + 8 * PAGE, HEAP + 10 * PAGE, VM_READ | MAY, 0, 0);
     b.vma(second, MMAP + (64 << 20), MMAP + (66 << 20), shared, 4, 0);
+    b.own_by_object(first, MMAP);
     b.share_object_table(first, MMAP, second, MMAP + (64 << 20));
+    // The same with a private mapping that cannot be written to; and a table that one process alone uses so far.
+    let text = VM_READ | VM_EXEC | MAY;
+    b.vma(first, LIBRARY, LIBRARY + (2 << 20), text, 5, 0x40);
+    b.vma(first, LIBRARY + (4 << 20), LIBRARY + (6 << 20), text, 5, 0x400);
+    for page in [0, 300] {
+        for (at, pgoff) in [(LIBRARY, 0x40), (LIBRARY + (4 << 20), 0x400)] {
+            let frame = b.cache_frame(5, pgoff + page);
+            b.map(first, at + page * PAGE, Level::Pte, frame, 0);
+        }
+    }
+    b.own_by_object(first, LIBRARY);
+    b.own_by_object(first, LIBRARY + (4 << 20));
+    b.vma(second, LIBRARY + (32 << 20), LIBRARY + (34 << 20), text, 5, 0x40);
+    b.share_object_table(first, LIBRARY, second, LIBRARY + (32 << 20));
     for page in 0..3 {
         b.map_anon(second, HEAP + page * PAGE, Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC);
     }

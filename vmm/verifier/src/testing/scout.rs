@@ -5,7 +5,6 @@ use std::mem::{offset_of, size_of};
 use ptshare_paging::{ENTRIES, Entry, Level, Pte};
 use ptshare_wire::frame::FRAME_META_BYTES;
 use ptshare_wire::layout::LINEAR_BASE;
-use ptshare_wire::vma::VM_SHARED;
 use ptshare_wire::{FrameKind, MmRec, VmaRec};
 
 use crate::census::{Census, Cpu, Mm};
@@ -177,12 +176,9 @@ impl Scout {
         })
     }
 
-    /// Is everything over the span of the table that a pointer names mapped shared?
+    /// Does a pointer name a table that belongs to an object?
     pub(super) fn is_objects(&self, pointer: &Place) -> bool {
-        let end = pointer.va + pointer.level.entry_bytes();
-        let mut over =
-            self.mms[pointer.mm].vmas.iter().filter(|v| v.start < end && pointer.va < v.end).peekable();
-        over.peek().is_some() && over.all(|v| v.flags & VM_SHARED != 0)
+        self.table(pointer.word.pfn().0).is_some_and(|t| t.object)
     }
 
     /// Guest-physical address of a frame's metadata field.

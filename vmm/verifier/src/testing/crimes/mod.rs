@@ -95,7 +95,8 @@ table! {
     "leaf-refs-equal-maps": anon_refs_one_more anon_refs_zero cache_reference_forgotten zero_page_hold_forgotten
         leaf_cleared_without_put;
     "cow-shared-entries-read-only": shared_entry_made_writable;
-    "object-shared-tables-uniform": object_entry_made_read_only;
+    "object-shared-tables-uniform": object_entry_made_read_only object_table_says_another_page
+        object_table_sticks_out object_table_maps_a_private_page;
     "sharers-agree": sharer_vma_changed sharer_vma_extended;
     "private-page-shared-not-writable": shared_private_page_made_writable zero_page_made_writable
         private_file_page_made_writable;

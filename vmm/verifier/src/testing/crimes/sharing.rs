@@ -3,13 +3,13 @@
 use std::mem::offset_of;
 
 use ptshare_paging::{Level, Pte};
-use ptshare_wire::VmaRec;
+use ptshare_wire::{FrameMeta, VmaRec};
 use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_WRITE};
 
 use super::{leaf, set_aux, set_entry, set_refs, set_state};
 use crate::testing::scout::{Place, Scout};
-use crate::view::Image;
+use crate::view::{Image, PhysView};
 
 // shared tables
 
@@ -32,11 +32,43 @@ pub(super) fn object_entry_made_read_only(image: &mut Image, s: &Scout) -> Optio
     set_entry(image, victim, victim.word.without(Pte::WRITE))
 }
 
+pub(super) fn object_table_says_another_page(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = s.pointers.iter().find(|p| s.is_objects(p))?;
+    let pa = s.meta(victim.word.pfn().0, offset_of!(FrameMeta, b));
+    image.write_u64(pa, image.read_u64(pa)? + 512).then_some(())
+}
+
+pub(super) fn object_table_sticks_out(image: &mut Image, s: &Scout) -> Option<()> {
+    // Of one user, so that nobody disagrees; at the end of a VMA, where no leaf is.
+    let last = |p: &Place| p.va + p.level.entry_bytes() - 4096;
+    let (victim, index) = s.pointers.iter().find_map(|p| {
+        let table = s.table(p.word.pfn().0).filter(|t| t.object && t.parents == 1)?;
+        let end = s.mms[p.mm].vmas.iter().position(|v| v.end == last(p) + 4096)?;
+        let used = s.leaves.iter().any(|l| l.table == table.pfn && l.slot == 511);
+        (!used && !p.shared).then_some((p, end))
+    })?;
+    let pa = s.vma_pa(image, victim.mm, index)? + offset_of!(VmaRec, end) as u64;
+    image.write_u64(pa, last(victim)).then_some(())
+}
+
+/// A page in an object's table of a private mapping becomes a private page.
+pub(super) fn object_table_maps_a_private_page(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| {
+        let cached = s.target(p).is_some_and(|f| f.kind() == Some(FrameKind::Cache) && f.maps == 1);
+        cached && s.vma_has(p, 0, VM_SHARED) && s.table(p.table).is_some_and(|t| t.object)
+    })?;
+    let pfn = victim.word.pfn().0;
+    let frame = s.frames.get(pfn)?;
+    let refs = frame.refs - u32::from(frame.in_cache());
+    set_state(image, s, pfn, |_| state(FrameKind::Anon, 0, 0))?;
+    set_refs(image, s, pfn, refs)
+}
+
 /// A VMA (mm, index, record) over a COW-shared table.
 fn sharer_vma(s: &Scout, fits: impl Fn(&Place, usize, &VmaRec) -> bool) -> Option<(usize, usize, VmaRec)> {
     s.pointers
         .iter()
-        .filter(|p| s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1) && !p.word.writable())
+        .filter(|p| s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1 && !t.object) && !p.word.writable())
         .find_map(|p| {
             let end = p.va + p.level.entry_bytes();
             let over = s.mms[p.mm].vmas.iter().enumerate().filter(|(_, v)| v.start < end && p.va < v.end);
@@ -92,9 +124,9 @@ pub(super) fn level_wrong(image: &mut Image, s: &Scout) -> Option<()> {
 
 /// A pointer to a table of one parent, with an absent entry of a PMD page behind it in the same table.
 fn lonely_pmd_entry(s: &Scout) -> Option<(Place, Place)> {
-    s.pointers.iter().filter(|p| p.level == Level::Pmd && !p.shared).find_map(|p| {
+    s.pointers.iter().filter(|p| p.level == Level::Pmd && !p.shared && !s.is_objects(p)).find_map(|p| {
         let table = s.table(p.word.pfn().0)?;
-        let gap = s.gaps.iter().find(|g| g.table == p.table && g.slot > p.slot && !s.is_objects(g))?;
+        let gap = s.gaps.iter().find(|g| g.table == p.table && g.slot > p.slot)?;
         (table.parents == 1).then_some((*p, *gap))
     })
 }
