@@ -18,6 +18,8 @@ const PROGRAMS: &[&str] = &[
     "brk_fork",
     "stack_growth",
     "shared_anon",
+    "shared_file_tables",
+    "object_unshare",
     "segv_repair",
     "sigstack_overflow",
     "signals_model",

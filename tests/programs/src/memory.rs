@@ -59,6 +59,15 @@ impl Region {
         Region { base: base as usize, len }
     }
 
+    /// A mapping of an open file at this address, which is free.
+    pub fn of_file_at(base: usize, fd: i32, len: usize, prot: i32, flags: i32) -> Region {
+        let flags = flags | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: a new mapping at a free address harms nobody.
+        let at = unsafe { libc::mmap(base as *mut _, len, prot, flags, fd, 0) };
+        check!(at as usize == base, "mmap of a file at {base:#x} failed: {}", errno());
+        Region { base, len }
+    }
+
     fn expect(result: Result<Region, i32>) -> Region {
         check!(result.is_ok(), "mmap failed: {result:?}");
         result.unwrap_or(Region { base: 0, len: 0 })

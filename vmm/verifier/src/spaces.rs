@@ -287,7 +287,9 @@ impl<'a> Walker<'a> {
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
                     self.leaf(&mm.vmas, cursor, at, raw, pfn.0, rights);
-                    if table.object && let Some(frame) = self.frames.get(pfn.0) {
+                    if table.object
+                        && let Some(frame) = self.frames.get(pfn.0)
+                    {
                         object_shared_tables_uniform::leaf(at, raw, pfn.0, frame, self.sink);
                     }
                 }

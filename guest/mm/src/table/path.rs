@@ -58,12 +58,7 @@ impl<E: Env> Mm<E> {
     /// # Errors
     /// [`NoMemory`]. What was built so far stays: it changes nothing that the process can see.
     #[inline(never)]
-    pub(crate) fn build_path(
-        &self,
-        va: u64,
-        write: bool,
-        vma: Option<&Vma<E>>,
-    ) -> Result<PteSlot, NoMemory> {
+    pub(crate) fn build_path(&self, va: u64, write: bool, vma: Option<&Vma<E>>) -> Result<PteSlot, NoMemory> {
         let _upper = self.page_table.lock();
         let mut parent = self.root;
         let mut table = self.root;
@@ -73,11 +68,11 @@ impl<E: Env> Mm<E> {
             parent = table;
             table = if !entry.present() {
                 match vma {
-                Some(vma) if level == Level::Pmd && vma.object.is_some() => {
-                    self.add_object_table(table, slot, vma, va)?
+                    Some(vma) if level == Level::Pmd && vma.object.is_some() => {
+                        self.add_object_table(table, slot, vma, va)?
+                    }
+                    _ => self.add_table(table, slot, level)?,
                 }
-                _ => self.add_table(table, slot, level)?,
-            }
             } else if !entry.writable() && (write || level != Level::Pmd) {
                 self.own_child(table, slot, level, va)?
             } else {

@@ -3,9 +3,9 @@
 use std::mem::offset_of;
 
 use ptshare_paging::{Level, Pte};
-use ptshare_wire::{FrameMeta, VmaRec};
 use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_WRITE};
+use ptshare_wire::{FrameMeta, VmaRec};
 
 use super::{leaf, set_aux, set_entry, set_refs, set_state};
 use crate::testing::scout::{Place, Scout};
