@@ -177,6 +177,23 @@ fn ranges() -> impl Strategy<Value = (u64, u64)> {
     (places(), lengths()).prop_map(|(at, pages)| (at, pages.min(SPACE - at)))
 }
 
+/// Mappings of an object over whole PTE pages, many of them of the same part of it: tables that can be shared.
+fn spans() -> impl Strategy<Value = Call> {
+    let range = prop::sample::select(vec![(2, 512), (2, 1024), (514, 512), (514, 530), (0, 1026)]);
+    let prot = prop::sample::select(vec![READ, READ, RW, RW]);
+    let kind = (0..3_usize, prop::bool::weighted(0.3)).prop_map(|(object, private)| {
+        if private { Kind::Private(object, 0) } else { Kind::Shared(object, 0) }
+    });
+    (range, prot, kind).prop_map(|((at, pages), prot, kind)| Call::Map {
+        at,
+        pages,
+        prot,
+        kind,
+        fixed: true,
+        populate: false,
+    })
+}
+
 fn calls() -> impl Strategy<Value = Call> {
     let prot = || prop::sample::select(vec![0, READ, RW, RW, RW, RX]);
     let kind = prop_oneof![
@@ -194,6 +211,7 @@ fn calls() -> impl Strategy<Value = Call> {
         abi::MADV_WIPEONFORK,
         abi::MADV_KEEPONFORK,
         abi::MADV_HUGEPAGE,
+        abi::MADV_SEQUENTIAL,
         abi::MADV_POPULATE_READ,
         abi::MADV_POPULATE_WRITE,
         abi::MADV_REMOVE,
@@ -203,6 +221,7 @@ fn calls() -> impl Strategy<Value = Call> {
         5 => (ranges(), prot(), kind, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
             |((at, pages), prot, kind, fixed, populate)| Call::Map { at, pages, prot, kind, fixed, populate }
         ),
+        3 => spans(),
         2 => ranges().prop_map(|(at, pages)| Call::Unmap { at, pages }),
         3 => (ranges(), prot()).prop_map(|((at, pages), prot)| Call::Protect { at, pages, prot }),
         3 => (ranges(), advice).prop_map(|((at, pages), advice)| Call::Advise { at, pages, advice }),

@@ -23,6 +23,8 @@ mod copy;
 mod fork;
 mod object;
 #[cfg(test)]
+mod object_tests;
+#[cfg(test)]
 mod random;
 mod registry;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Random families of processes against a flat model: what each may read, and when it must fault.
 
 use crate::testing::Arena;
-use crate::{Access, Env, FaultOutcome, MapRequest, Mm, Sharing};
+use crate::{Access, Env, FaultOutcome, MapRequest, Mm, Object, ObjectInfo, ObjectKind, Sharing};
 use ptshare_paging::{Level, PAGE_BYTES};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,9 @@ const SPAN: u64 = Level::Pte.span_bytes();
 /// The processes live in four PTE pages' spans, across the end of a PMD page's.
 const BASE: u64 = 0x10_4000_0000 - 2 * SPAN;
 const PAGES: u64 = 4 * 512;
+/// Files, and their length: what a mapping anywhere in the processes' space can reach.
+const FILES: u64 = 2;
+const FILE_PAGES: u64 = 512 + 2048 + 512;
 const MADV_DONTNEED: u64 = 4;
 const MAP_FIXED: u64 = 0x10;
 
@@ -20,6 +23,15 @@ struct Page {
     /// The value of its first word; for a shared page, where to look.
     value: u64,
     shared: Option<u64>,
+    /// A private mapping of a file's page, not written to: where to look.
+    origin: Option<u64>,
+}
+
+impl Page {
+    /// Where its content is, if not in `value`.
+    fn place(&self) -> Option<u64> {
+        self.shared.or(if self.value == 0 { self.origin } else { None })
+    }
 }
 
 struct Process {
@@ -33,6 +45,8 @@ struct World {
     processes: Vec<Process>,
     /// Contents of shared pages.
     shared: Vec<u64>,
+    /// Files, whose pages are the first of `shared`.
+    files: Vec<Arc<Object<Arena>>>,
     next: u64,
 }
 
@@ -44,6 +58,13 @@ impl World {
     fn new(mode: Sharing, seed: u64) -> World {
         let arena = Arena::new(6000);
         let mm = Mm::new(arena.clone()).unwrap();
+        let file = |_| {
+            let info = ObjectInfo::new(1, 1, "file".into());
+            let file = Object::new(arena.clone(), ObjectKind::Tmpfs, info);
+            file.truncate(FILE_PAGES * PAGE_BYTES).unwrap();
+            file
+        };
+        let files = (0..FILES).map(file).collect();
         (0..seed % 97).for_each(|_| {
             arena.random();
         });
@@ -51,7 +72,8 @@ impl World {
             arena,
             mode,
             processes: vec![Process { mm, pages: BTreeMap::new() }],
-            shared: Vec::new(),
+            shared: vec![0; (FILES * FILE_PAGES) as usize],
+            files,
             next: 1,
         }
     }
@@ -84,7 +106,8 @@ impl World {
             1 if self.processes.len() > 1 => {
                 self.processes.remove(who);
             }
-            0..=3 => self.map(who),
+            0..=2 => self.map(who),
+            3 => self.map_file(who),
             4 => self.unmap(who),
             5 => self.protect(who),
             6 => self.discard(who),
@@ -115,7 +138,31 @@ impl World {
                 self.shared.push(0);
                 self.shared.len() as u64 - 1
             });
-            process.pages.insert(page, Page { prot, value: 0, shared: index });
+            process.pages.insert(page, Page { prot, value: 0, shared: index, origin: None });
+        }
+    }
+
+    /// Maps part of a file, congruent to its offset so that PTE pages can be shared, mostly whole spans.
+    fn map_file(&mut self, who: usize) {
+        let (start, end) = if self.below(4) == 0 {
+            self.range()
+        } else {
+            let first = self.below(4);
+            (first * 512, (first + 1 + self.below(2)).min(4) * 512)
+        };
+        let (file, pgoff) = (self.below(FILES), self.below(2) * 512 + start % 512);
+        let shared = self.below(3) != 0;
+        let prot = [1, 3, 3][self.below(3) as usize];
+        let mut request = MapRequest::anonymous((end - start) * PAGE_BYTES, prot);
+        request.addr = va(start);
+        request.flags = MAP_FIXED | if shared { 1 } else { 2 };
+        request.object = Some((self.files[file as usize].clone(), pgoff));
+        let process = &mut self.processes[who];
+        process.mm.mmap(request).unwrap();
+        for page in start..end {
+            let index = Some(file * FILE_PAGES + pgoff + page - start);
+            let (shared, origin) = if shared { (index, None) } else { (None, index) };
+            process.pages.insert(page, Page { prot, value: 0, shared, origin });
         }
     }
 
@@ -157,12 +204,11 @@ impl World {
         }
         let process = &mut self.processes[who];
         let bytes = len * PAGE_BYTES;
-        // The target is unmapped even where the move is then refused.
+        let one_vma = process.mm.vmas.read().find(va(start)).is_some_and(|vma| vma.end() >= va(end));
         let moved = process.mm.mremap(va(start), bytes, bytes, 3, va(to));
-        if process.pages.contains_key(&start) {
+        assert_eq!(moved.is_ok(), one_vma);
+        if one_vma {
             process.pages.retain(|page, _| *page < to || *page >= to + len);
-        }
-        if moved.is_ok() {
             for i in 0..len {
                 let page = process.pages.remove(&(start + i)).expect("mremap moves mapped pages");
                 process.pages.insert(to + i, page);
@@ -207,7 +253,7 @@ impl World {
         let expected = match process.pages.get(&page) {
             None => Err(FaultOutcome::SegvMapErr),
             Some(page) if page.prot == 0 => Err(FaultOutcome::SegvAccErr),
-            Some(page) => Ok(page.shared.map_or(page.value, |index| self.shared[index as usize])),
+            Some(page) => Ok(page.place().map_or(page.value, |index| self.shared[index as usize])),
         };
         assert_eq!(got, expected, "process {who} page {page}");
         let exec = self.arena.access(&process.mm, va(page), Access::EXEC);
@@ -234,6 +280,7 @@ fn run(mode: Sharing, seed: u64, steps: usize) {
     }
     world.processes.clear();
     world.audit();
+    world.files.clear();
     assert_eq!(world.arena.free_frames(), free, "frames are lost");
 }
 
