@@ -1,6 +1,8 @@
 //! Mappings as values, with accesses that the compiler neither removes nor reorders.
 
 use crate::{check, errno};
+use std::fs::File;
+use std::os::fd::FromRawFd;
 use std::ptr;
 
 /// One page, bytes.
@@ -9,6 +11,17 @@ pub const PAGE: usize = 4096;
 pub const TABLE: usize = 2 << 20;
 /// Read and write.
 pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+/// An unnamed file in memory of this length, all of it allocated; a failure ends the program.
+pub fn memfd(len: usize) -> File {
+    // SAFETY: the name is a NUL-terminated constant.
+    let fd = unsafe { libc::memfd_create(c"tables".as_ptr(), 0) };
+    check!(fd >= 0, "memfd_create failed: {}", errno());
+    // SAFETY: no pointer.
+    check!(unsafe { libc::fallocate(fd, 0, 0, len as i64) } == 0, "fallocate failed: {}", errno());
+    // SAFETY: the descriptor is open, and nobody else's.
+    unsafe { File::from_raw_fd(fd) }
+}
 
 /// A range of this process's address space. It is not unmapped when dropped: programs do that by themselves where it is
 /// their point.
@@ -66,6 +79,13 @@ impl Region {
         let at = unsafe { libc::mmap(base as *mut _, len, prot, flags, fd, 0) };
         check!(at as usize == base, "mmap of a file at {base:#x} failed: {}", errno());
         Region { base, len }
+    }
+
+    /// Reads a page in sixteen: of a file that is in memory that maps all, where faults map neighbours too.
+    pub fn touch_file(&self) {
+        for page in (0..self.pages()).step_by(16) {
+            self.get(page * PAGE);
+        }
     }
 
     fn expect(result: Result<Region, i32>) -> Region {

@@ -1,10 +1,10 @@
 //! Everything that ends the use of a file's PTE pages in one process, while others go on reading through them (2003 paper,
 //! section 5): the others keep their tables, and no byte changes for anyone.
 
-use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
+use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, Gate};
 use ptshare_programs::{check, check_eq, judge};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 
 const TABLES: usize = 4;
 const BYTES: usize = TABLES * TABLE;
@@ -107,16 +107,12 @@ fn lock(region: Region) {
 }
 
 fn main() {
-    // SAFETY: the name is a NUL-terminated constant.
-    let fd = unsafe { libc::memfd_create(c"unshare".as_ptr(), 0) };
-    check!(fd >= 0, "memfd_create failed");
-    // SAFETY: the descriptor is open, and nobody else's.
-    let file = unsafe { std::fs::File::from_raw_fd(fd) };
-    check!(file.set_len(BYTES as u64).is_ok(), "ftruncate failed");
+    let file = memory::memfd(BYTES);
     let expected = Region::shared(PAGE);
-    let readers: Vec<Reader> = (0..READERS).map(|i| reader(i, fd, expected)).collect();
+    let readers: Vec<Reader> = (0..READERS).map(|i| reader(i, file.as_raw_fd(), expected)).collect();
     let mut stage = Stage { file, expected, readers, steps: 0, sharing: false };
     let first = stage.map(RW);
+    first.touch_file();
     first.mark_pages(1, SALT);
     stage.all_read();
     first.unmap();
