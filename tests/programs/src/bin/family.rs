@@ -1,6 +1,6 @@
 //! A family of processes with one of everything that page tables can hold, at rest while the judge takes a dump.
 
-use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
+use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, Gate};
 use ptshare_programs::{check, check_eq, judge};
 use std::os::fd::AsRawFd;
@@ -26,10 +26,24 @@ fn main() {
     check_eq!(mapped.get(0), 0x7f);
     mapped.set(PAGE, 1);
 
+    // A file whose PTE pages belong to it: shared and writable, and private and read-only, elsewhere in each process.
+    let memory = memory::memfd(2 * TABLE);
+    let map_file = |i: usize| {
+        let base = 0x2000_0000_0000 + i * (64 << 20);
+        let fd = memory.as_raw_fd();
+        let shared = Region::of_file_at(base, fd, 2 * TABLE, RW, libc::MAP_SHARED);
+        let text = Region::of_file_at(base + (32 << 20), fd, 2 * TABLE, libc::PROT_READ, libc::MAP_PRIVATE);
+        shared.set(70 * PAGE, 1);
+        check_eq!(text.get(70 * PAGE), 1);
+        check_eq!(text.get(TABLE + 50 * PAGE), 0);
+    };
+    map_file(0);
+
     let (ready, leave) = (Gate::new(), Gate::new());
     let children: Vec<i32> = (0..2u8)
         .map(|i| {
             process::spawn(|| {
+                map_file(1 + usize::from(i));
                 // Each writes to a table of its own; the others stay shared.
                 private.set(usize::from(i) * TABLE, i);
                 check_eq!(mapped.get(2 * PAGE), mapped.get(2 * PAGE));

@@ -209,11 +209,15 @@ fn main() {
         check!(r.pages_are_marked(1, SALT), "mlock changed something");
         vec![r]
     });
-    // The child's exit, and the munmap.
+    let fd = stage.file.as_raw_fd();
+    // The munmap, and a child's exit.
     stage.step("exit", 8, |r| {
-        let child = process::in_child(|| i32::from(!r.pages_are_marked(1, SALT)));
-        check_eq!(child.code(), Some(0));
         r.unmap();
+        let child = process::in_child(|| {
+            let own = Region::of_file_at(r.base, fd, BYTES, RW, libc::MAP_SHARED);
+            i32::from(!own.pages_are_marked(1, SALT))
+        });
+        check_eq!(child.code(), Some(0));
         vec![]
     });
 

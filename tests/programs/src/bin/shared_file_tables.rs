@@ -9,6 +9,7 @@ use ptshare_programs::{check, check_eq, judge};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+/// Processes, unless an argument says otherwise.
 const PROCESSES: usize = 100;
 const BYTES: usize = 64 << 20;
 const TABLES: u64 = (BYTES / TABLE) as u64;
@@ -16,12 +17,13 @@ const TABLES: u64 = (BYTES / TABLE) as u64;
 const BASE: usize = 0x2000_0000_0000;
 
 fn main() {
+    let processes = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(PROCESSES);
     let file = memory::memfd(BYTES);
     let (up, down) = (Gate::new(), Gate::new());
     let mut counters = [judge::Counters::new(), judge::Counters::new()];
     counters[0].read();
     let mut children = Vec::new();
-    for i in 0..PROCESSES {
+    for i in 0..processes {
         children.push(process::spawn(|| {
             let region =
                 Region::of_file_at(BASE + i * (128 << 20), file.as_raw_fd(), BYTES, RW, libc::MAP_SHARED);
@@ -44,17 +46,17 @@ fn main() {
     judge::checkpoint("all-processes-map-the-file");
     if judge::present() {
         let found = delta("object_tables_shared");
-        judge::metric("file_pte_pages", PROCESSES as u64 * TABLES - found);
+        judge::metric("file_pte_pages", processes as u64 * TABLES - found);
         judge::metric("file_tables_found", found);
         judge::metric("file_faults", delta("page_faults"));
         judge::metric("file_entries_filled", delta("file_fills"));
         judge::metric("tables_added", delta("tables_now"));
     }
     check!(file.write_all_at(&4711u32.to_le_bytes(), 4).is_ok(), "write failed");
-    for _ in 0..PROCESSES {
+    for _ in 0..processes {
         down.open();
     }
     let failed = children.into_iter().filter(|&pid| process::wait(pid).code() != Some(0)).count();
-    println!("{PROCESSES} processes read a file of {} MiB; {failed} failed", BYTES >> 20);
+    println!("{processes} processes read a file of {} MiB; {failed} failed", BYTES >> 20);
     check_eq!(failed, 0);
 }
