@@ -20,9 +20,9 @@
 
 use super::registry::ObjectKey;
 use crate::frame::NoMemory;
-use crate::table::{add_aux, alloc_table, free_table, get_table, sub_aux};
+use crate::table::{add_aux, alloc_table, free_table, get_table, put_table, sub_aux};
 use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_WRITE};
-use crate::{Env, FlushBatch, Mm, Vma};
+use crate::{Env, FlushRange, Mm, Vma};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 use ptshare_wire::FrameMeta;
@@ -114,15 +114,9 @@ impl<E: Env> Mm<E> {
     }
 
     /// Ends this mm's use of the object's table below `slot` of `parent`, a PMD page of this mm's own; `va` is any address
-    /// that it translates. The last user keeps it, as a table of its own, which is the result. Otherwise the entry is
-    /// absent now. `page_table_lock` is held, and `mmap_lock` for write.
-    pub(crate) fn leave_object_table(
-        &self,
-        parent: Pfn,
-        slot: Slot,
-        va: u64,
-        batch: &mut FlushBatch<'_, E>,
-    ) -> Option<Pfn> {
+    /// that it translates. The last user keeps it, as a table of its own; otherwise the entry is absent now.
+    /// `page_table_lock` is held, and `mmap_lock` for write.
+    pub(crate) fn leave_object_table(&self, parent: Pfn, slot: Slot, va: u64) {
         let env = &self.env;
         let entry = env.load(parent, slot);
         let table = entry.pfn();
@@ -130,16 +124,17 @@ impl<E: Env> Mm<E> {
             if !entry.writable() {
                 env.swap(parent, slot, entry.with(Pte::WRITE));
             }
-            return Some(table);
+            return;
         }
         env.swap(parent, slot, Pte::ABSENT);
         sub_aux(env, parent, 1);
         self.count_tables(1u64.wrapping_neg());
         let start = Level::Pte.span_start(va);
         // All of its span goes, whatever part is to change.
-        batch.touch(start, start + Level::Pte.span_bytes());
-        batch.add(table);
-        None
+        env.flush(self.rec(), FlushRange::Pages { start, end: start + Level::Pte.span_bytes() });
+        let stats = env.stats();
+        stats.tlb_flushes.fetch_add(1, Relaxed);
+        stats.detaches.fetch_add(u64::from(put_table(env, table)), Relaxed);
     }
 
     /// Before a VMA is cut at `addr`: the halves have no table in common with other mappings. `mmap_lock` is held for

@@ -3,7 +3,7 @@
 use super::{copy_table, is_object_table};
 use crate::frame::NoMemory;
 use crate::table::{Entries, alloc_table, lock_table, put_table};
-use crate::{Env, FlushBatch, FlushRange, Mm};
+use crate::{Env, FlushRange, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 
@@ -49,25 +49,15 @@ impl<E: Env> Mm<E> {
         if start >= end {
             return Ok(());
         }
-        let mut batch = self.batch();
-        let upper = self.page_table.lock();
-        let result = self.unshare_below(self.root, Level::Pgd, (start, end), &mut batch);
-        drop(upper);
-        batch.finish();
-        result
+        let _upper = self.page_table.lock();
+        self.unshare_below(self.root, Level::Pgd, start, end)
     }
 
-    fn unshare_below(
-        &self,
-        table: Pfn,
-        level: Level,
-        (start, end): (u64, u64),
-        batch: &mut FlushBatch<'_, E>,
-    ) -> Result<(), NoMemory> {
+    fn unshare_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> Result<(), NoMemory> {
         let Some(below) = level.below() else { return Ok(()) };
         for item in Entries::new(&self.env, table, level, start, end) {
             if level == Level::Pmd && is_object_table(&self.env, item.pte.pfn()) {
-                self.leave_object_table(table, item.slot, item.start, batch);
+                self.leave_object_table(table, item.slot, item.start);
                 continue;
             }
             let child = if item.pte.writable() {
@@ -76,7 +66,7 @@ impl<E: Env> Mm<E> {
                 self.own_child(table, item.slot, level, item.start)?
             };
             if below != Level::Pte {
-                self.unshare_below(child, below, (item.start, item.end), batch)?;
+                self.unshare_below(child, below, item.start, item.end)?;
             }
         }
         Ok(())
@@ -91,23 +81,13 @@ impl<E: Env> Mm<E> {
         if start >= end {
             return Ok(());
         }
-        let mut batch = self.batch();
-        let upper = self.page_table.lock();
-        let result = self
-            .unshare_edge(start, (start, end), &mut batch)
-            .and_then(|()| self.unshare_edge(end - 1, (start, end), &mut batch));
-        drop(upper);
-        batch.finish();
-        result
+        let _upper = self.page_table.lock();
+        self.unshare_edge(start, start, end)?;
+        self.unshare_edge(end - 1, start, end)
     }
 
     /// Owns the path to `va`, down to where an entry's span lies wholly in the range.
-    fn unshare_edge(
-        &self,
-        va: u64,
-        (start, end): (u64, u64),
-        batch: &mut FlushBatch<'_, E>,
-    ) -> Result<(), NoMemory> {
+    fn unshare_edge(&self, va: u64, start: u64, end: u64) -> Result<(), NoMemory> {
         let mut table = self.root;
         for level in [Level::Pgd, Level::Pud, Level::Pmd] {
             let slot = level.slot(va);
@@ -117,7 +97,7 @@ impl<E: Env> Mm<E> {
                 break;
             }
             if level == Level::Pmd && is_object_table(&self.env, entry.pfn()) {
-                self.leave_object_table(table, slot, va, batch);
+                self.leave_object_table(table, slot, va);
                 break;
             }
             table = if entry.writable() { entry.pfn() } else { self.own_child(table, slot, level, va)? };

@@ -6,8 +6,8 @@
 //!
 //! **sharers-agree**: all sharers of a COW-shared table have the same VMAs over its span, hints ([`crate::vma::VM_HINTS`])
 //! apart. So whoever changes a VMA first takes the tables under it out of the sharing, by copying them
-//! ([`Mm::unshare_all`]) or, where the whole span of a table is discarded, by dropping them ([`Mm::unshare_edges`], then
-//! [`Mm::zap`]).
+//! ([`Mm::unshare_all`], which leaves an object's tables instead) or, where the whole span of a table is discarded, by
+//! dropping them ([`Mm::unshare_edges`], then [`Mm::zap`]).
 
 mod access;
 mod advise;
