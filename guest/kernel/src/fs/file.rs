@@ -266,6 +266,7 @@ impl File {
     }
 
     fn read_from(&self, sink: &mut Sink, pos: u64) -> Result<u64, SysErr> {
+        check_range(pos, sink.left())?;
         match &self.ops {
             Ops::Place => Err(Errno::EBADF.into()),
             Ops::Dir => Err(Errno::EISDIR.into()),
@@ -328,6 +329,7 @@ impl File {
     }
 
     fn write_to(&self, source: &mut Source, pos: u64) -> Result<(u64, u64), SysErr> {
+        check_range(pos, source.left())?;
         let wrote = match &self.ops {
             Ops::Regular => return self.write_regular(source, pos),
             Ops::Place | Ops::Dir => Err(Errno::EBADF.into()),
@@ -488,6 +490,11 @@ impl File {
             _ => {}
         }
     }
+}
+
+/// Offsets are signed (Linux `rw_verify_area`).
+fn check_range(pos: u64, len: u64) -> Result<(), Errno> {
+    if pos.checked_add(len).is_none_or(|end| end > i64::MAX as u64) { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 impl Drop for File {
