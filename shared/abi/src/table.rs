@@ -76,7 +76,20 @@ macro_rules! syscalls {
                 39 getpid "" "";
                 40 sendfile "out, in, offset, count" "";
                 41 socket "domain, type, protocol" "there is no network: always EAFNOSUPPORT";
+                42 connect "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                43 accept "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                44 sendto "fd, buf, len, flags, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                45 recvfrom "fd, buf, len, flags, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                46 sendmsg "fd, msg, flags" "there are no sockets but those of socketpair: ENOTSOCK";
+                47 recvmsg "fd, msg, flags" "there are no sockets but those of socketpair: ENOTSOCK";
+                48 shutdown "fd, how" "there are no sockets but those of socketpair: ENOTSOCK";
+                49 bind "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                50 listen "fd, backlog" "there are no sockets but those of socketpair: ENOTSOCK";
+                51 getsockname "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                52 getpeername "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
                 53 socketpair "domain, type, protocol, fds" "only AF_UNIX streams, without messages or descriptors passed";
+                54 setsockopt "fd, level, name, value, len" "there are no sockets but those of socketpair: ENOTSOCK";
+                55 getsockopt "fd, level, name, value, len" "there are no sockets but those of socketpair: ENOTSOCK";
                 56 clone "flags, stack, parent_tid, child_tid, tls" "no new namespaces, no CLONE_PIDFD";
                 57 fork "" "";
                 58 vfork "" "";
@@ -217,6 +230,7 @@ macro_rules! syscalls {
                 281 epoll_pwait "epfd, events, maxevents, timeout_ms, sigmask, setsize" "";
                 284 eventfd "value" "";
                 285 fallocate "fd, mode, offset, len" "modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE";
+                288 accept4 "fd, addr, addrlen, flags" "there are no sockets but those of socketpair: ENOTSOCK";
                 290 eventfd2 "value, flags" "";
                 291 epoll_create1 "flags" "";
                 292 dup3 "oldfd, newfd, flags" "";
@@ -242,19 +256,6 @@ macro_rules! syscalls {
                 452 fchmodat2 "dirfd, path, mode, flags" "";
             }
             absent {
-                42 connect "";
-                43 accept "";
-                44 sendto "";
-                45 recvfrom "";
-                46 sendmsg "";
-                47 recvmsg "";
-                48 shutdown "";
-                49 bind "";
-                50 listen "";
-                51 getsockname "";
-                52 getpeername "";
-                54 setsockopt "";
-                55 getsockopt "";
                 64 semget "";
                 65 semop "";
                 66 semctl "";
@@ -347,7 +348,6 @@ macro_rules! syscalls {
                 283 timerfd_create "";
                 286 timerfd_settime "";
                 287 timerfd_gettime "";
-                288 accept4 "";
                 289 signalfd4 "";
                 294 inotify_init1 "";
                 298 perf_event_open "";
@@ -460,7 +460,9 @@ mod tests {
     #[test]
     fn numbers_are_linux_numbers() {
         use linux_raw_sys::general as nr;
-        for (name, number) in [("mmap", nr::__NR_mmap), ("clone3", nr::__NR_clone3), ("futex", nr::__NR_futex)] {
+        for (name, number) in
+            [("mmap", nr::__NR_mmap), ("clone3", nr::__NR_clone3), ("futex", nr::__NR_futex)]
+        {
             assert_eq!(TABLE.iter().find(|c| c.name == name).map(|c| u32::from(c.number)), Some(number));
         }
     }
