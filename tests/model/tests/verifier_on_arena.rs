@@ -58,7 +58,7 @@ impl Family {
         let request = MapRequest {
             addr,
             flags: kind | MAP_FIXED | MAP_ANONYMOUS,
-            ..MapRequest::anonymous(len, PROT_READ | self.below(2) * PROT_WRITE)
+            ..MapRequest::anonymous(len, PROT_READ | (self.below(2) * PROT_WRITE))
         };
         // Shortage and limits are answers like any other: what they leave must be sound.
         let _ = mm.mmap(request);
