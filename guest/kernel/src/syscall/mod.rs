@@ -16,6 +16,7 @@ mod signal;
 mod socket;
 mod stat;
 mod time;
+mod transfer;
 
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
@@ -91,6 +92,7 @@ pub use signal::*;
 pub use socket::*;
 pub use stat::*;
 pub use time::*;
+pub use transfer::*;
 
 macro_rules! make_dispatch {
     (implemented { $($nr:literal $name:ident $args:literal $note:literal;)* } absent { $($rest:tt)* }) => {
