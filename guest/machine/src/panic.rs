@@ -7,6 +7,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use ptshare_wire::Epitaph;
 use ptshare_wire::epitaph::{BACKTRACE_MAX, MESSAGE_MAX};
+use ptshare_wire::layout::LINEAR_BASE;
 
 unsafe extern "Rust" {
     safe fn ptshare_hook_panicked() -> u64;
@@ -51,6 +52,10 @@ fn scan_stack(rsp: u64, out: &mut [u64]) {
     let (low, high) =
         (core::ptr::addr_of!(ptshare_image_start) as u64, core::ptr::addr_of!(ptshare_image_end) as u64);
     let mut found = 0;
+    // A broken frame may say anything; the kernel's stacks are in its own half.
+    if rsp < LINEAR_BASE {
+        return;
+    }
     // A stack is at most 64 KiB; a kernel stack is 16 KiB and aligned to its size.
     let end = (rsp | 0x3fff) + 1;
     for at in (rsp & !7..end).step_by(8) {
@@ -93,13 +98,32 @@ pub(crate) fn exception(frame: &TrapFrame, addr: u64) -> ! {
     epitaph.error_code = frame.error;
     epitaph.cr2 = addr;
     epitaph.regs = [
-        frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.rsp, frame.r8,
-        frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15, frame.rip, frame.rflags,
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+        frame.rbp,
+        frame.rsp,
+        frame.r8,
+        frame.r9,
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13,
+        frame.r14,
+        frame.r15,
+        frame.rip,
+        frame.rflags,
     ];
     let _ = write!(
         Message(&mut epitaph),
         "exception {} (error {:#x}, address {:#x}) in the kernel at {:#x}",
-        frame.vector, frame.error, addr, frame.rip
+        frame.vector,
+        frame.error,
+        addr,
+        frame.rip
     );
     finish(epitaph, frame.rsp)
 }

@@ -14,8 +14,8 @@ use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::{Machine, time, uaccess};
-use ptshare_mm::object::{ObjectInfo, ObjectKind};
 use ptshare_mm::MapRequest;
+use ptshare_mm::object::{ObjectInfo, ObjectKind};
 use ptshare_paging::{PAGE_BYTES, page_ceil};
 use ptshare_sync::{Lock, Rank};
 
@@ -265,7 +265,8 @@ pub fn shmat(a: &Args, _: &mut TrapFrame) -> SysResult {
         let mut table = TABLE.lock();
         table.sweep();
         let segment = table.get(id)?;
-        let want = 4 | if flags & SHM_RDONLY == 0 { 2 } else { 0 } | if flags & SHM_EXEC != 0 { 1 } else { 0 };
+        let want =
+            4 | if flags & SHM_RDONLY == 0 { 2 } else { 0 } | if flags & SHM_EXEC != 0 { 1 } else { 0 };
         if !segment.permits(want) {
             return Err(Errno::EACCES.into());
         }
