@@ -25,4 +25,4 @@ mod random;
 mod tests;
 mod unshare;
 
-use copy::{copy_entries, copy_table};
+use copy::{copy_entries, copy_huge_flag, copy_leaf, copy_table};

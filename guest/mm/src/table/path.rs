@@ -3,6 +3,7 @@
 use super::TableGuard;
 use super::node::{add_aux, alloc_table, lock_table};
 use crate::frame::NoMemory;
+use crate::hugetlb::{HUGE_BYTES, is_huge};
 use crate::{Env, Mm};
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 
@@ -77,7 +78,7 @@ impl<E: Env> Mm<E> {
     }
 
     /// Puts a fresh table below an absent entry of a table that this mm alone uses. `page_table_lock` is held.
-    fn add_table(&self, parent: Pfn, slot: Slot, level: Level) -> Result<Pfn, NoMemory> {
+    pub(crate) fn add_table(&self, parent: Pfn, slot: Slot, level: Level) -> Result<Pfn, NoMemory> {
         let Some(below) = level.below() else { return Err(NoMemory) };
         let table = alloc_table(&self.env, below)?;
         self.env.store(parent, slot, Pte::user_table(table));
@@ -92,6 +93,11 @@ impl<E: Env> Mm<E> {
             return None;
         }
         let path = self.walk(va, write)?;
+        let above = self.env.load(path.pmd, path.pmd_slot);
+        if is_huge(above) {
+            // The walk has seen P and R/W of the leaf itself.
+            return Some(above.pfn().add(va % HUGE_BYTES >> ptshare_paging::PAGE_SHIFT));
+        }
         let leaf = self.env.load(path.table, Level::Pte.slot(va));
         let wanted = Pte::PRESENT | if write { Pte::WRITE } else { 0 };
         if leaf.has(wanted) { Some(leaf.pfn()) } else { None }
