@@ -12,8 +12,8 @@ use crate::census::Mm;
 use crate::frames::{Frames, NO_TABLE, Place};
 use crate::report::{MmId, Sink};
 use crate::rules::{
-    census_is_sound, entry_bits_legal, frame_has_one_state, free_frames_unreferenced, no_user_path_to_kernel,
-    table_level,
+    census_is_sound, entry_bits_legal, frame_has_one_state, free_frames_unreferenced, hugetlb_leaf_aligned,
+    no_user_path_to_kernel, table_level,
 };
 use crate::view::PhysView;
 
@@ -248,6 +248,7 @@ impl Builder<'_> {
         match self.frames.get_mut(pfn) {
             Some(frame) => {
                 frame.maps = frame.maps.saturating_add(1);
+                hugetlb_leaf_aligned::leaf(at, word, pfn, frame, self.sink);
                 match frame.kind() {
                     Some(FrameKind::Table | FrameKind::Kernel) => {
                         let place = Place::Known(*frame);
@@ -271,6 +272,10 @@ impl Builder<'_> {
     fn huge_leaf(&mut self, at: At, word: u64, pfn: u64, pages: u64) {
         if !self.frames.is_managed_run(pfn, pages) {
             return no_user_path_to_kernel::leaf(at, word, pfn, Place::Outside, self.sink);
+        }
+        if self.frames.get(pfn).is_some_and(|f| f.kind() == Some(FrameKind::Hugetlb)) {
+            // The frames behind the head: hugetlb-pool-adds-up.
+            return;
         }
         for tail in pfn + 1..pfn + pages {
             match self.frames.get(tail).map(|f| (f.kind(), Place::Known(*f))) {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use ptshare_paging::{ENTRIES, Entry, Level, Pte};
 use ptshare_wire::VmaRec;
+use ptshare_wire::frame::FLAG_OBJECT_PMD;
 use ptshare_wire::vma::{
     VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED,
     VM_WRITE,
@@ -19,9 +20,9 @@ use crate::frames::Frames;
 use crate::graph::{At, Graph, each_nonzero, user_slots};
 use crate::report::Sink;
 use crate::rules::{
-    census_is_sound, cow_shared_entries_read_only, frame_fits_vma, mm_table_pages, no_entry_outside_vma,
-    object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma, sharers_agree,
-    table_level,
+    census_is_sound, cow_shared_entries_read_only, frame_fits_vma, hugetlb_pmd_fits_object, mm_table_pages,
+    no_entry_outside_vma, object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma,
+    sharers_agree, table_level,
 };
 use crate::view::PhysView;
 
@@ -298,6 +299,15 @@ impl<'a> Walker<'a> {
         else {
             return;
         };
+        if below == Level::Pmd
+            && mm.vmas_sound
+            && let Some(frame) = self.frames.get(table.pfn)
+            && (frame.state & FLAG_OBJECT_PMD != 0 || table.parents > 1)
+        {
+            let key = || self.frames.cache_key(self.view, table.pfn).map(|key| key.0);
+            let clips = clip_of(mm, below, at.va);
+            hugetlb_pmd_fits_object::pointer(at, word, table, frame, key, &clips, self.sink);
+        }
         if table.parents < 2 || table.level != below || !mm.vmas_sound || !Pte(word).writable() {
             return;
         }

@@ -195,10 +195,9 @@ impl File {
     /// What mmap maps of it.
     ///
     /// # Errors
-    /// EBADF for O_PATH; ENODEV for what cannot be mapped; ENOMEM where huge pages would have to back it.
+    /// EBADF for O_PATH; ENODEV for what cannot be mapped.
     pub fn mmap_object(&self) -> Result<Arc<KObject>, Errno> {
         match &self.ops {
-            Ops::Regular if self.inode().regular().is_some_and(|r| r.hugetlb) => Err(Errno::ENOMEM),
             Ops::Regular => self.object().ok_or(Errno::ENODEV),
             // As drivers/char/mem.c: a shared mapping is shared memory of its own, a private one is anonymous memory.
             Ops::Device(Device::Zero) => Ok(device::zero_object(&self.path)),
@@ -347,6 +346,10 @@ impl File {
         let (Some(regular), Some(object)) = (inode.regular(), inode.object()) else {
             return Err(Errno::EINVAL.into());
         };
+        if regular.hugetlb {
+            // hugetlbfs has no write.
+            return Err(Errno::EINVAL.into());
+        }
         if source.left() == 0 {
             return Ok((pos, 0));
         }
@@ -526,6 +529,9 @@ pub fn truncate(inode: &Arc<Inode>, size: u64) -> Result<(), Errno> {
         return Err(Errno::EISDIR);
     }
     let Some(regular) = inode.regular() else { return Err(Errno::EINVAL) };
+    if regular.hugetlb {
+        super::hugetlbfs::check_size(size)?;
+    }
     let _held = inode.write_hold.take();
     let old = regular.size();
     let seals = regular.seals.load(Relaxed);

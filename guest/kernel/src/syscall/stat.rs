@@ -7,7 +7,9 @@ use crate::fs::caller::{self, CAP_CHOWN, CAP_FSETID};
 use crate::fs::device::{major, minor};
 use crate::fs::inode::{Inode, S_IFDIR, S_IFREG, S_ISGID, now};
 use crate::fs::perm::{self, MAY_WRITE};
+use crate::fs::hugetlbfs::{self, HUGETLBFS_MAGIC};
 use crate::fs::superblock::TMPFS_MAGIC;
+use ptshare_mm::hugetlb::HUGE_BYTES;
 use crate::fs::walk::{AT_FDCWD, resolve};
 use crate::fs::{Path, default_limit, file as open_file};
 use crate::task::current;
@@ -137,6 +139,12 @@ fn write_statfs(place: &Path, va: u64) -> SysResult {
         out.f_bavail = free;
         out.f_files = blocks;
         out.f_ffree = blocks.saturating_sub(sb.inodes.load(Relaxed));
+    }
+    if sb.magic == HUGETLBFS_MAGIC {
+        let [blocks, free, files, left] = hugetlbfs::statfs(sb);
+        (out.f_bsize, out.f_frsize) = (HUGE_BYTES as _, HUGE_BYTES as _);
+        (out.f_blocks, out.f_bfree, out.f_bavail) = (blocks, free, free);
+        (out.f_files, out.f_ffree) = (files, left);
     }
     uaccess::write(va, &out)?;
     Ok(0)

@@ -105,6 +105,14 @@ fn strangers(b: &mut Builder) {
     for page in 0..3 {
         b.map_anon(second, HEAP + page * PAGE, Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC);
     }
+    let huge = VM_HUGETLB | shared;
+    b.vma(first, MMAP + (4 << 30), MMAP + (5 << 30), huge, 5, 0);
+    b.vma(second, MMAP + (8 << 30), MMAP + (9 << 30), huge, 5, 0);
+    let page = b.hugetlb_frame(5, 3 * 512);
+    let leaf = Pte::HUGE | Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC;
+    b.map(first, MMAP + (4 << 30) + (6 << 20), Level::Pmd, page, leaf);
+    b.share_object_pmd(first, MMAP + (4 << 30), second, MMAP + (8 << 30));
+    b.pool_frame();
     b.map(second, HEAP + 4 * PAGE, Level::Pte, b.zero_page(), Pte::NO_EXEC);
     b.map_anon(second, HEAP + 8 * PAGE, Pte::NO_EXEC);
 }
