@@ -10,8 +10,7 @@ use ptshare_mm::{Access, Env, FaultOutcome};
 
 /// A page fault in user mode.
 pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
-    let access =
-        Access { write: frame.error & PF_WRITE != 0, exec: frame.error & PF_FETCH != 0, user: true };
+    let access = Access { write: frame.error & PF_WRITE != 0, exec: frame.error & PF_FETCH != 0, user: true };
     let outcome = current().process.mm().fault(addr, access);
     match outcome {
         FaultOutcome::Resolved => {}
@@ -31,7 +30,10 @@ fn segv(frame: &TrapFrame, addr: u64, code: u32) {
     klog!(
         4,
         "pid {} segfault at {addr:#x} rip {:#x} rsp {:#x} error {:#x} code {code}",
-        current().process.pid, frame.rip, frame.rsp, frame.error
+        current().process.pid,
+        frame.rip,
+        frame.rsp,
+        frame.error
     );
     signal::force_fault(abi::SIGSEGV, code as i32, addr, frame);
 }

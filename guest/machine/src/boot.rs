@@ -79,9 +79,8 @@ static CENSUS: CensusHeader = CensusHeader {
     magic: AtomicU64::new(0),
     version: AtomicU32::new(0),
     header_bytes: AtomicU32::new(0),
-    ram: [const {
-        RamRange { start: AtomicU64::new(0), end: AtomicU64::new(0), virgin: AtomicU64::new(0) }
-    }; RAM_RANGES_MAX],
+    ram: [const { RamRange { start: AtomicU64::new(0), end: AtomicU64::new(0), virgin: AtomicU64::new(0) } };
+        RAM_RANGES_MAX],
     reserved: [const { ReservedRange { start: AtomicU64::new(0), end: AtomicU64::new(0) } };
         ptshare_wire::census::RESERVED_MAX],
     frame_array: AtomicU64::new(0),
@@ -222,8 +221,7 @@ extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
     let memmap: &[MemmapEntry] =
         // SAFETY: as for `loaded`; the loader says how many entries there are.
         unsafe { core::slice::from_raw_parts(loaded(start.memmap_pa, 0), start.memmap_entries as usize) };
-    let ram_end =
-        memmap.iter().filter(|e| e.kind == E820_RAM).map(|e| e.addr + e.bytes).max().unwrap_or(0);
+    let ram_end = memmap.iter().filter(|e| e.kind == E820_RAM).map(|e| e.addr + e.bytes).max().unwrap_or(0);
     let (initramfs_pa, initramfs_bytes) = if start.modules > 0 {
         let module: &Module = loaded(start.modules_pa, 0);
         (module.pa, module.bytes)
@@ -268,8 +266,7 @@ impl Cmdline {
 /// Copies the command line before anything can overwrite it.
 fn take_cmdline(pa: u64) {
     CMDLINE.call_once(|| {
-        let mut line =
-            Cmdline { bytes: [0; CMDLINE_MAX], len: 0, words: [(0, 0); WORDS_MAX], count: 0 };
+        let mut line = Cmdline { bytes: [0; CMDLINE_MAX], len: 0, words: [(0, 0); WORDS_MAX], count: 0 };
         let source: &[u8; CMDLINE_MAX] = loaded(pa, 0);
         let mut start = 0;
         for (i, &byte) in source.iter().enumerate() {
@@ -295,7 +292,8 @@ fn take_cmdline(pa: u64) {
 fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initramfs_bytes: u64) {
     let image_end = (core::ptr::addr_of!(ptshare_image_end) as u64) - KERNEL_VIRT_BASE;
     // Free pieces of RAM: everything above the image, without the initramfs.
-    let initramfs = (initramfs_pa & !(PAGE_BYTES - 1), (initramfs_pa + initramfs_bytes).next_multiple_of(PAGE_BYTES));
+    let initramfs =
+        (initramfs_pa & !(PAGE_BYTES - 1), (initramfs_pa + initramfs_bytes).next_multiple_of(PAGE_BYTES));
     let mut pieces = [(0_u64, 0_u64); RAM_RANGES_MAX];
     let mut count = 0;
     let mut add = |start: u64, end: u64| {
@@ -315,7 +313,8 @@ fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initra
         }
     }
     assert!(count > 0 && pieces[0].0 < 1 << 30, "the machine has no RAM above the kernel");
-    let largest = (0..count).max_by_key(|&i| pieces[i].1 - pieces[i].0).expect("the machine has RAM above the kernel");
+    let largest =
+        (0..count).max_by_key(|&i| pieces[i].1 - pieces[i].0).expect("the machine has RAM above the kernel");
     // Tables come from the first piece: it lies in the first GiB, which is mapped already.
     map_linear(memmap, ram_end, &mut pieces[0].0);
     let frames = ram_end / PAGE_BYTES;
@@ -346,7 +345,8 @@ fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initra
 /// else by a table of 2 MiB leaves for each GiB, taken from `*free` in the first GiB.
 fn map_linear(memmap: &[MemmapEntry], ram_end: u64, free: &mut u64) {
     const GIB: u64 = 1 << 30;
-    let flags = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | Pte::HUGE | Pte::GLOBAL | Pte::NO_EXEC;
+    let flags =
+        Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | Pte::HUGE | Pte::GLOBAL | Pte::NO_EXEC;
     let built = number("linear_pud");
     if built != 0 {
         let pud = Pte::new(Pfn(built / PAGE_BYTES), Pte::PRESENT | Pte::WRITE | Pte::ACCESSED);
@@ -393,7 +393,8 @@ fn publish() {
     CPUS[0].online.store(1, Relaxed);
     // SAFETY: a static; only its address is taken.
     CENSUS.kernel_root.store(phys::phys_of(unsafe { &boot_pgd }) >> 12, Relaxed);
-    let zero = frame::alloc_data(&Machine, FrameKind::Zero, true, Priority::Kernel).expect("RAM for the zero page");
+    let zero =
+        frame::alloc_data(&Machine, FrameKind::Zero, true, Priority::Kernel).expect("RAM for the zero page");
     // One permanent hold: the zero page outlives every mapping.
     frame_meta(zero).aux.store(1, Relaxed);
     CENSUS.zero_page.store(zero.0, Relaxed);

@@ -295,4 +295,3 @@ pub(crate) fn stop() -> ! {
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
     }
 }
-

@@ -93,13 +93,32 @@ pub(crate) fn exception(frame: &TrapFrame, addr: u64) -> ! {
     epitaph.error_code = frame.error;
     epitaph.cr2 = addr;
     epitaph.regs = [
-        frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.rsp, frame.r8,
-        frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15, frame.rip, frame.rflags,
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+        frame.rbp,
+        frame.rsp,
+        frame.r8,
+        frame.r9,
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13,
+        frame.r14,
+        frame.r15,
+        frame.rip,
+        frame.rflags,
     ];
     let _ = write!(
         Message(&mut epitaph),
         "exception {} (error {:#x}, address {:#x}) in the kernel at {:#x}",
-        frame.vector, frame.error, addr, frame.rip
+        frame.vector,
+        frame.error,
+        addr,
+        frame.rip
     );
     finish(epitaph, frame.rsp)
 }

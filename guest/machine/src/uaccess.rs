@@ -138,7 +138,8 @@ fn walk(va: u64, write: bool) -> Option<Pfn> {
     let need = Pte::PRESENT | Pte::USER | if write { Pte::WRITE } else { 0 };
     let mut table = Pfn(cpu::cr3() >> 12);
     for level in Level::TOP_DOWN {
-        let entry = Pte(phys::table(table)[level.slot(va).index()].load(core::sync::atomic::Ordering::Relaxed));
+        let entry =
+            Pte(phys::table(table)[level.slot(va).index()].load(core::sync::atomic::Ordering::Relaxed));
         if !entry.has(need) {
             return None;
         }
@@ -168,7 +169,9 @@ pub fn copy_phys_to_user(va: u64, pa: u64, len: u64) -> Result<(), UserFault> {
     check(va, len)?;
     if len < BULK_BYTES || !memory::host_pays() {
         // SAFETY: the user range was checked; the linear map covers RAM.
-        return done(unsafe { ptshare_uaccess_copy(va as *mut u8, phys::virt(pa) as *const u8, len as usize) });
+        return done(unsafe {
+            ptshare_uaccess_copy(va as *mut u8, phys::virt(pa) as *const u8, len as usize)
+        });
     }
     bulk(va, len, true, |user_pa, offset, part| memory::copy(user_pa, pa + offset, part))
 }
@@ -178,7 +181,9 @@ pub fn copy_user_to_phys(pa: u64, va: u64, len: u64) -> Result<(), UserFault> {
     check(va, len)?;
     if len < BULK_BYTES || !memory::host_pays() {
         // SAFETY: as for `copy_phys_to_user`.
-        return done(unsafe { ptshare_uaccess_copy(phys::virt(pa) as *mut u8, va as *const u8, len as usize) });
+        return done(unsafe {
+            ptshare_uaccess_copy(phys::virt(pa) as *mut u8, va as *const u8, len as usize)
+        });
     }
     bulk(va, len, false, |user_pa, offset, part| memory::copy(pa + offset, user_pa, part))
 }

@@ -11,5 +11,5 @@
 mod lock;
 mod rank;
 
-pub use lock::{Guard, Lock, ReadGuard, RwLock, WriteGuard, Poll};
-pub use rank::{Rank, assert_none_held, release, set_held_hook, set_spin_hook, spin_wait, acquire};
+pub use lock::{Guard, Lock, Poll, ReadGuard, RwLock, WriteGuard};
+pub use rank::{Rank, acquire, assert_none_held, release, set_held_hook, set_spin_hook, spin_wait};

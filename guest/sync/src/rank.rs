@@ -90,10 +90,7 @@ pub fn acquire(rank: Rank) {
     #[cfg(debug_assertions)]
     if let Some(held) = HELD.get() {
         let before = held().fetch_or(1 << rank as u8, Ordering::Relaxed);
-        assert!(
-            before >> rank as u8 == 0,
-            "lock-order: {rank:?} taken while ranks {before:#x} are held"
-        );
+        assert!(before >> rank as u8 == 0, "lock-order: {rank:?} taken while ranks {before:#x} are held");
     }
     let _ = rank;
 }

@@ -460,7 +460,9 @@ mod tests {
     #[test]
     fn numbers_are_linux_numbers() {
         use linux_raw_sys::general as nr;
-        for (name, number) in [("mmap", nr::__NR_mmap), ("clone3", nr::__NR_clone3), ("futex", nr::__NR_futex)] {
+        for (name, number) in
+            [("mmap", nr::__NR_mmap), ("clone3", nr::__NR_clone3), ("futex", nr::__NR_futex)]
+        {
             assert_eq!(TABLE.iter().find(|c| c.name == name).map(|c| u32::from(c.number)), Some(number));
         }
     }

@@ -118,8 +118,7 @@ mod tests {
     #[test]
     fn slots_of_an_address_rebuild_it() {
         let va = 0x7f12_3456_7000_u64;
-        let built: u64 =
-            Level::TOP_DOWN.iter().map(|l| (l.slot(va).index() as u64) << l.shift()).sum();
+        let built: u64 = Level::TOP_DOWN.iter().map(|l| (l.slot(va).index() as u64) << l.shift()).sum();
         assert_eq!(built, va);
     }
 }

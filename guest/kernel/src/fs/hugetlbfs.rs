@@ -24,7 +24,8 @@ pub fn new(source: &[u8], flags: u64, options: &[u8]) -> Result<Arc<Mount>, Errn
     let quota = Arc::new(Quota::new());
     let sb = SuperBlock::with_quota("hugetlbfs", HUGETLBFS_MAGIC, Some(quota.clone()));
     let new = NewInode { mode: S_IFDIR | 0o755, uid: 0, gid: 0, time_ns: now() };
-    let root = Dentry::new(None, Name::Borrowed(b"/"), Inode::new(&sb, sb.next_ino(), new, Inode::empty_dir()));
+    let root =
+        Dentry::new(None, Name::Borrowed(b"/"), Inode::new(&sb, sb.next_ino(), new, Inode::empty_dir()));
     let mount = Mount::new(sb, root, source, flags);
     for option in options.split(|b| *b == b',').filter(|o| !o.is_empty()) {
         let mut halves = option.splitn(2, |b| *b == b'=');

@@ -34,7 +34,8 @@ const SEEN_WORDS: usize = 16;
 pub fn unpack(root: &Path) {
     let info = boot::info();
     let mut archive = Archive::new(info.initramfs);
-    let mut unpacker = Unpacker { root, last: (b"", root.dentry.clone()), seen: [0; SEEN_WORDS], links: Vec::new() };
+    let mut unpacker =
+        Unpacker { root, last: (b"", root.dentry.clone()), seen: [0; SEEN_WORDS], links: Vec::new() };
     loop {
         let at = archive.position();
         match archive.next() {

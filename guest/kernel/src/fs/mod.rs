@@ -123,7 +123,11 @@ pub fn new_proc(source: &[u8], flags: u64) -> Arc<Mount> {
 /// sysfs.
 pub fn new_sysfs(source: &[u8], flags: u64) -> Arc<Mount> {
     let sb = SuperBlock::new("sysfs", SYSFS_MAGIC);
-    let root = Dentry::new(None, Name::Borrowed(b"/"), root_inode(&sb, 0o555, Kind::Virtual(Node::Fixed(&sys::ROOT))));
+    let root = Dentry::new(
+        None,
+        Name::Borrowed(b"/"),
+        root_inode(&sb, 0o555, Kind::Virtual(Node::Fixed(&sys::ROOT))),
+    );
     Mount::new(sb, root, source, flags)
 }
 

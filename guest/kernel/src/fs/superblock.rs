@@ -1,8 +1,8 @@
 //! Super blocks: one instance of a file system, its number, its limit.
 
 use alloc::sync::Arc;
-use ptshare_mm::hugetlb::Quota;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use ptshare_mm::hugetlb::Quota;
 
 /// `f_type` of tmpfs (statfs(2)).
 pub const TMPFS_MAGIC: u64 = 0x0102_1994;

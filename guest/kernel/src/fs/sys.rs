@@ -24,11 +24,7 @@ const fn setting(name: &'static str, value: &'static AtomicU64, max: u64) -> Ent
     Entry { name, mode: 0o644, what: What::Number(value, max) }
 }
 
-const fn line(
-    name: &'static str,
-    show: fn(&mut Text),
-    write: fn(&[u8]) -> Result<(), Errno>,
-) -> Entry {
+const fn line(name: &'static str, show: fn(&mut Text), write: fn(&[u8]) -> Result<(), Errno>) -> Entry {
     Entry { name, mode: 0o644, what: What::Line(show, write) }
 }
 

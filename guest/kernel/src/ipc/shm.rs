@@ -289,7 +289,8 @@ pub fn shmat(a: &Args, _: &mut TrapFrame) -> SysResult {
         let mut table = TABLE.lock();
         table.sweep();
         let segment = table.get(id)?;
-        let want = 4 | if flags & SHM_RDONLY == 0 { 2 } else { 0 } | if flags & SHM_EXEC != 0 { 1 } else { 0 };
+        let want =
+            4 | if flags & SHM_RDONLY == 0 { 2 } else { 0 } | if flags & SHM_EXEC != 0 { 1 } else { 0 };
         if !segment.permits(want) {
             return Err(Errno::EACCES.into());
         }
@@ -302,7 +303,8 @@ pub fn shmat(a: &Args, _: &mut TrapFrame) -> SysResult {
     if flags & SHM_EXEC != 0 {
         prot |= u64::from(abi::PROT_EXEC);
     }
-    let len = page_ceil(bytes.max(if object.is_huge() { object.size_bytes() } else { 0 })).ok_or(Errno::EINVAL)?;
+    let len =
+        page_ceil(bytes.max(if object.is_huge() { object.size_bytes() } else { 0 })).ok_or(Errno::EINVAL)?;
     let mm = current().process.mm();
     let mut request = MapRequest::anonymous(len, prot);
     request.addr = addr;

@@ -1,6 +1,6 @@
 //! Signal actions: shared by CLONE_SIGHAND, copied on the first change after a fork.
 
-use super::types::{Action, DefaultAction, SIG_DFL, SIG_IGN, SIGKILL, SIGSTOP, SIGNALS, bit, default_action};
+use super::types::{Action, DefaultAction, SIG_DFL, SIG_IGN, SIGKILL, SIGNALS, SIGSTOP, bit, default_action};
 use alloc::sync::Arc;
 use ptshare_abi::sys::general as raw;
 use ptshare_sync::{Lock, Rank};

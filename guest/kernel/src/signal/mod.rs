@@ -24,17 +24,17 @@ pub mod types;
 pub use deliver::{deliver, note_restart, set_action, sigaltstack_call, sigreturn};
 pub use frame::SS_DISABLE;
 pub use handlers::SignalHandlers;
-pub use send::{
-    force, force_fault, force_kill, may_signal, queue_to_process, send_to_current, send_to_group, send_to_process,
-    send_to_task, start_group_exit,
-};
 pub(crate) use send::wake_for_exit;
+pub use send::{
+    force, force_fault, force_kill, may_signal, queue_to_process, send_to_current, send_to_group,
+    send_to_process, send_to_task, start_group_exit,
+};
 pub use state::SignalState;
 pub use stop::thread_left;
 pub use types::*;
 
-use crate::task::{Task, current};
 use crate::task::thread::{WORK_MASK, WORK_SIGNAL};
+use crate::task::{Task, current};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// Brings `WORK_SIGNAL` up to date after a change of what is pending or blocked.

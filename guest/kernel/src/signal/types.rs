@@ -152,7 +152,12 @@ impl SigInfo {
 
     /// From kill(2).
     pub const fn user(signo: u32, pid: u32, uid: u32) -> SigInfo {
-        SigInfo { signo, errno: 0, code: raw::SI_USER as i32, words: [pid as u64 | (uid as u64) << 32, 0, 0, 0] }
+        SigInfo {
+            signo,
+            errno: 0,
+            code: raw::SI_USER as i32,
+            words: [pid as u64 | (uid as u64) << 32, 0, 0, 0],
+        }
     }
 
     /// From tgkill(2).
@@ -166,7 +171,15 @@ impl SigInfo {
     }
 
     /// About a child. `status` is the exit status or the signal, times are in clock ticks.
-    pub const fn child(signo: u32, code: u32, pid: u32, uid: u32, status: u32, utime: u64, stime: u64) -> SigInfo {
+    pub const fn child(
+        signo: u32,
+        code: u32,
+        pid: u32,
+        uid: u32,
+        status: u32,
+        utime: u64,
+        stime: u64,
+    ) -> SigInfo {
         SigInfo {
             signo,
             errno: 0,

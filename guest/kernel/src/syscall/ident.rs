@@ -296,7 +296,8 @@ pub fn capset(a: &Args, _: &mut TrapFrame) -> SysResult {
     }
     let [effective, permitted, inheritable] = sets.map(|set| set & CAP_FULL);
     change_creds(|old, new| {
-        let inherit_from = old.cap_inheritable | if old.capable(CAP_SETPCAP) { CAP_FULL } else { old.cap_permitted };
+        let inherit_from =
+            old.cap_inheritable | if old.capable(CAP_SETPCAP) { CAP_FULL } else { old.cap_permitted };
         allow(
             inheritable & !inherit_from == 0
                 && inheritable & !(old.cap_inheritable | old.cap_bounding) == 0
@@ -438,7 +439,9 @@ pub fn sysinfo(a: &Args, _: &mut TrapFrame) -> SysResult {
 pub fn getrandom(a: &Args, _: &mut TrapFrame) -> SysResult {
     let flags = a[2] as u32;
     let known = raw::GRND_NONBLOCK | raw::GRND_RANDOM | raw::GRND_INSECURE;
-    if flags & !known != 0 || flags & (raw::GRND_RANDOM | raw::GRND_INSECURE) == raw::GRND_RANDOM | raw::GRND_INSECURE {
+    if flags & !known != 0
+        || flags & (raw::GRND_RANDOM | raw::GRND_INSECURE) == raw::GRND_RANDOM | raw::GRND_INSECURE
+    {
         return Err(Errno::EINVAL.into());
     }
     let count = a[1].min(RANDOM_MAX);

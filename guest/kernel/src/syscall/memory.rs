@@ -9,8 +9,8 @@ use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::uaccess;
-use ptshare_mm::error::MmError;
 use ptshare_mm::MapRequest;
+use ptshare_mm::error::MmError;
 use ptshare_paging::PAGE_BYTES;
 
 fn mm() -> Arc<KMm> {

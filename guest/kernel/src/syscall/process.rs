@@ -81,7 +81,19 @@ pub fn clone3(a: &Args, frame: &mut TrapFrame) -> SysResult {
             return Err(Errno::E2BIG.into());
         }
     }
-    let [flags, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, _set_tid, set_tids, _cgroup] = words;
+    let [
+        flags,
+        _pidfd,
+        child_tid,
+        parent_tid,
+        exit_signal,
+        stack,
+        stack_size,
+        tls,
+        _set_tid,
+        set_tids,
+        _cgroup,
+    ] = words;
     let known = 0xffff_ffff | raw::CLONE_CLEAR_SIGHAND | raw::CLONE_INTO_CGROUP;
     let bad = flags & (CSIGNAL | u64::from(raw::CLONE_DETACHED) | !known) != 0
         || exit_signal & !CSIGNAL != 0
@@ -92,7 +104,10 @@ pub fn clone3(a: &Args, frame: &mut TrapFrame) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let stack = stack.wrapping_add(stack_size);
-    fork::clone(&CloneArgs { flags, exit_signal: exit_signal as u32, stack, parent_tid, child_tid, tls }, frame)
+    fork::clone(
+        &CloneArgs { flags, exit_signal: exit_signal as u32, stack, parent_tid, child_tid, tls },
+        frame,
+    )
 }
 
 /// unshare(2).
@@ -317,7 +332,8 @@ pub fn get_robust_list(a: &Args, _: &mut TrapFrame) -> SysResult {
 /// arch_prctl(2).
 pub fn arch_prctl(a: &Args, _: &mut TrapFrame) -> SysResult {
     let context = &current().context;
-    let check = |addr: u64| if addr < ptshare_paging::USER_END { Ok(addr) } else { Err(SysErr::from(Errno::EPERM)) };
+    let check =
+        |addr: u64| if addr < ptshare_paging::USER_END { Ok(addr) } else { Err(SysErr::from(Errno::EPERM)) };
     match a[0] as u32 {
         ARCH_SET_FS => context.set_fs_base(check(a[1])?),
         ARCH_SET_GS => context.set_gs_base(check(a[1])?),

@@ -207,13 +207,12 @@ pub fn getcpu(a: &Args, _: &mut TrapFrame) -> SysResult {
 fn priority_targets(which: u64, who: u64) -> Result<Vec<Arc<Task>>, SysErr> {
     let me = current();
     let who = who as u32;
-    let leaders = |pids: Vec<Arc<Process>>| pids.iter().filter_map(|process| find_task(process.pid)).collect();
+    let leaders =
+        |pids: Vec<Arc<Process>>| pids.iter().filter_map(|process| find_task(process.pid)).collect();
     let tasks: Vec<Arc<Task>> = match which as u32 {
         raw::PRIO_PROCESS if who == 0 => Vec::from([me.arc()]),
         raw::PRIO_PROCESS => find_task(who).into_iter().collect(),
-        raw::PRIO_PGRP => {
-            leaders(table::group_processes(if who == 0 { me.process.pgid() } else { who }))
-        }
+        raw::PRIO_PGRP => leaders(table::group_processes(if who == 0 { me.process.pgid() } else { who })),
         raw::PRIO_USER => {
             let uid = if who == 0 { me.process.creds().uid } else { who };
             leaders(table::all_processes().into_iter().filter(|p| p.creds().uid == uid).collect())

@@ -1,7 +1,7 @@
 //! System calls: signals.
 
-use super::{Args, Restart, SysErr, SysResult};
 use super::time::{Timespec, deadline_after};
+use super::{Args, Restart, SysErr, SysResult};
 use crate::signal::{self, Action, SigInfo, UNBLOCKABLE, is_signal};
 use crate::task::wait::sleep_until;
 use crate::task::{Process, Task, current, find_process_of, find_task, table};
@@ -258,4 +258,3 @@ pub fn rt_tgsigqueueinfo(a: &Args, _: &mut TrapFrame) -> SysResult {
     }
     Ok(0)
 }
-

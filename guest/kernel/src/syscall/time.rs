@@ -97,7 +97,8 @@ fn cpu_clock_ns(id: i32) -> Result<u64, SysErr> {
         let task = if pid == 0 { current().arc() } else { find_task(pid).ok_or(Errno::EINVAL)? };
         usage::of_task(&task)
     } else {
-        let process = if pid == 0 { current().process.clone() } else { find_process(pid).ok_or(Errno::EINVAL)? };
+        let process =
+            if pid == 0 { current().process.clone() } else { find_process(pid).ok_or(Errno::EINVAL)? };
         usage::of_process(&process)
     };
     if id & 3 == 3 {
@@ -161,8 +162,7 @@ pub fn times(a: &Args, _: &mut TrapFrame) -> SysResult {
     if a[0] != 0 {
         let process = &current().process;
         let (own, children) = (usage::of_process(process), usage::of_children(process));
-        let ticks =
-            [own.user_ns, own.system_ns, children.user_ns, children.system_ns].map(|ns| ns / TICK_NS);
+        let ticks = [own.user_ns, own.system_ns, children.user_ns, children.system_ns].map(|ns| ns / TICK_NS);
         uaccess::write(a[0], &ticks)?;
     }
     Ok(clock::now_ns() / TICK_NS)

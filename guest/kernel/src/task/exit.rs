@@ -183,9 +183,8 @@ fn become_zombie(task: &CurrentTask, status: u32) {
 
 /// Groups that the end of `process` orphans while a member is stopped: its own, and its children's.
 fn note_orphans(table: &Table, process: &Process, after: &mut Aftermath) {
-    let orphans = |pgid: u32| {
-        jobs::will_be_orphaned(table, pgid, process.pid) && jobs::has_stopped(table, pgid)
-    };
+    let orphans =
+        |pgid: u32| jobs::will_be_orphaned(table, pgid, process.pid) && jobs::has_stopped(table, pgid);
     let linked = table
         .process(process.parent())
         .is_some_and(|parent| parent.pgid() != process.pgid() && parent.sid() == process.sid());

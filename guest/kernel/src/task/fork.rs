@@ -58,7 +58,8 @@ pub const NAMESPACES: u64 = (raw::CLONE_NEWNS
     | raw::CLONE_NEWNET
     | raw::CLONE_NEWTIME) as u64;
 /// Flags that cannot be honoured.
-const REFUSED: u64 = NAMESPACES & !(raw::CLONE_NEWTIME as u64) | raw::CLONE_PIDFD as u64 | raw::CLONE_INTO_CGROUP;
+const REFUSED: u64 =
+    NAMESPACES & !(raw::CLONE_NEWTIME as u64) | raw::CLONE_PIDFD as u64 | raw::CLONE_INTO_CGROUP;
 
 /// Makes a new task that returns to user mode as `frame` does, with 0 in RAX. Gives its tid.
 ///
@@ -155,12 +156,20 @@ fn check(args: &CloneArgs) -> Result<(), Errno> {
 fn check_process_limit(me: &CurrentTask) -> Result<(), Errno> {
     let limit = me.process.rlimit(limits::NPROC);
     let creds = me.process.creds();
-    if limit == limits::INFINITY || creds.capable(CAP_SYS_RESOURCE) || creds.capable(CAP_SYS_ADMIN) || creds.uid == 0 {
+    if limit == limits::INFINITY
+        || creds.capable(CAP_SYS_RESOURCE)
+        || creds.capable(CAP_SYS_ADMIN)
+        || creds.uid == 0
+    {
         return Ok(());
     }
     let table = table::lock();
-    let mine: u64 =
-        table.all().iter().filter(|p| p.creds().uid == creds.uid).map(|p| u64::from(p.threads().max(1))).sum();
+    let mine: u64 = table
+        .all()
+        .iter()
+        .filter(|p| p.creds().uid == creds.uid)
+        .map(|p| u64::from(p.threads().max(1)))
+        .sum();
     if mine >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 

@@ -84,7 +84,9 @@ pub fn wait(addr: u64, expected: u32, bitset: u32, deadline_ns: Option<u64>, pri
             match wait_on(&[], TaskState::Interruptible, deadline_ns, || woken.load(SeqCst).then_some(())) {
                 Ok(()) => Ok(0),
                 Err(WaitError::TimedOut) => Err(Errno::ETIMEDOUT.into()),
-                Err(WaitError::Interrupted) if deadline_ns.is_some() => Err(SysErr::Restart(Restart::NoHandler)),
+                Err(WaitError::Interrupted) if deadline_ns.is_some() => {
+                    Err(SysErr::Restart(Restart::NoHandler))
+                }
                 Err(WaitError::Interrupted) => Err(SysErr::Restart(Restart::Sys)),
             }
         }
@@ -169,7 +171,9 @@ pub fn requeue(
     let mut at = 0;
     while moved < requeue {
         let (source, target) = (from_key.bucket(), to_key.bucket());
-        let Some(found) = futexes[source].iter().skip(at).position(|waiter| waiter.key == from_key) else { break };
+        let Some(found) = futexes[source].iter().skip(at).position(|waiter| waiter.key == from_key) else {
+            break;
+        };
         at += found;
         if source == target {
             futexes[source][at].key = to_key;
@@ -192,7 +196,14 @@ pub fn requeue(
 ///
 /// # Errors
 /// ENOSYS for an unknown operation, EINVAL, EFAULT.
-pub fn wake_op(first: u64, second: u64, wake1: u32, wake2: u32, op: u32, private: bool) -> Result<u32, Errno> {
+pub fn wake_op(
+    first: u64,
+    second: u64,
+    wake1: u32,
+    wake2: u32,
+    op: u32,
+    private: bool,
+) -> Result<u32, Errno> {
     let first_key = Key::of(first, private)?;
     let second_key = Key::of(second, private)?;
     let sign_extend = |value: u32| ((value << 20) as i32 >> 20) as u32;

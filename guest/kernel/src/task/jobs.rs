@@ -1,8 +1,8 @@
 //! Process groups and sessions (setpgid(2), setsid(2)), and orphaned groups.
 
+use super::current;
 use super::process::Process;
 use super::table::{self, Table};
-use super::current;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 

@@ -1,9 +1,9 @@
 //! Resource limits (getrlimit(2)).
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use ptshare_machine::context::KERNEL_STACK_BYTES;
 use super::creds::{CAP_IPC_LOCK, CAP_SYS_RAWIO, Creds};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ptshare_abi::sys::general as raw;
+use ptshare_machine::context::KERNEL_STACK_BYTES;
 use ptshare_mm::Limits as MmLimits;
 
 /// No limit.

@@ -1,10 +1,10 @@
 //! Waiting for children: wait4 and waitid.
 
+use super::current;
 use super::process::{Life, Process};
 use super::table::{self, Table};
 use super::usage::{self, Used};
 use super::wait::WaitError;
-use super::current;
 use crate::signal::{SIGCHLD, STATUS_CONTINUED};
 use crate::syscall::{Restart, SysErr};
 use alloc::sync::Arc;
@@ -75,12 +75,19 @@ fn look(parent: &Process, which: Which, options: u32) -> Look {
 }
 
 /// The oldest child that has changed as `options` ask.
-fn choose(table: &Table, parent: &Process, which: Which, options: u32) -> Result<Option<Arc<Process>>, Errno> {
+fn choose(
+    table: &Table,
+    parent: &Process,
+    which: Which,
+    options: u32,
+) -> Result<Option<Arc<Process>>, Errno> {
     let mut any = false;
     let mut chosen = None;
     // A shell with thousands of children waits for one of them: no walk for that.
     let (one, all) = match which {
-        Which::Pid(pid) => (table.process(pid).filter(|child| child.parent.load(Relaxed) == parent.pid), None),
+        Which::Pid(pid) => {
+            (table.process(pid).filter(|child| child.parent.load(Relaxed) == parent.pid), None)
+        }
         Which::Any | Which::Group(_) => (None, Some(table.children(parent.pid))),
     };
     for child in one.into_iter().chain(all.into_iter().flatten()) {

@@ -56,5 +56,12 @@ pub fn set_domainname(text: &[u8]) -> Result<(), Errno> {
 
 /// `struct new_utsname`: system, node, release, version, machine, domain.
 pub fn utsname() -> [Name; 6] {
-    [name(b"Linux"), hostname(), name(RELEASE.as_bytes()), name(VERSION.as_bytes()), name(b"x86_64"), *DOMAINNAME.lock()]
+    [
+        name(b"Linux"),
+        hostname(),
+        name(RELEASE.as_bytes()),
+        name(VERSION.as_bytes()),
+        name(b"x86_64"),
+        *DOMAINNAME.lock(),
+    ]
 }

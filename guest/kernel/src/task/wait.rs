@@ -42,11 +42,7 @@ impl WaitQueue {
     ///
     /// # Errors
     /// [`WaitError`]; the condition is checked once more before either.
-    pub fn wait<T>(
-        &self,
-        deadline_ns: Option<u64>,
-        cond: impl FnMut() -> Option<T>,
-    ) -> Result<T, WaitError> {
+    pub fn wait<T>(&self, deadline_ns: Option<u64>, cond: impl FnMut() -> Option<T>) -> Result<T, WaitError> {
         wait_on(&[self], TaskState::Interruptible, deadline_ns, cond)
     }
 

@@ -19,7 +19,7 @@ fn main() {
     huge::need(PAGES as u64);
     let processes = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(20_usize);
     let fd = huge::memfd(GIB);
-    let (go, ready) = (Gate::new(), Gate::new());
+    let (go, leave, ready) = (Gate::new(), Gate::new(), Gate::new());
     let mut before = Counters::new();
     before.read();
     let children: Vec<i32> = (0..processes)
@@ -35,7 +35,7 @@ fn main() {
                     check_eq!(region.word(page * HUGE + 4 * (page % processes)), page as u32 + 1);
                 }
                 ready.open();
-                go.pass();
+                leave.pass();
                 0
             })
         })
@@ -58,7 +58,7 @@ fn main() {
         check_eq!(gained("pmd_tables_shared"), processes as u64 - 1);
         check_eq!(after.get("hugetlb_faults"), filled.get("hugetlb_faults"));
     }
-    children.iter().for_each(|_| go.open());
+    children.iter().for_each(|_| leave.open());
     let fine = children.into_iter().all(|child| process::wait(child).code() == Some(0));
     check!(fine, "a process failed");
     println!("every process saw every page");

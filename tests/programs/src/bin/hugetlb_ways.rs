@@ -71,7 +71,8 @@ fn memfd(start: [u64; 3]) {
 
 fn segment(start: [u64; 3]) {
     // SAFETY: no pointer.
-    let id = unsafe { libc::shmget(libc::IPC_PRIVATE, 2 * HUGE, libc::IPC_CREAT | libc::SHM_HUGETLB | 0o600) };
+    let id =
+        unsafe { libc::shmget(libc::IPC_PRIVATE, 2 * HUGE, libc::IPC_CREAT | libc::SHM_HUGETLB | 0o600) };
     check!(id >= 0, "shmget failed: {}", errno());
     println!("segment: made, free and reserved: {:?}", used(start));
     // SAFETY: a fresh attachment at a free address.
@@ -112,7 +113,10 @@ fn file(start: [u64; 3]) {
         check_eq!(libc::statfs(target.as_ptr(), &mut fs), 0);
         fs
     };
-    println!("hugetlbfs: type {:#x}, block {}, {} of {} free", fs.f_type, fs.f_bsize, fs.f_bfree, fs.f_blocks);
+    println!(
+        "hugetlbfs: type {:#x}, block {}, {} of {} free",
+        fs.f_type, fs.f_bsize, fs.f_bfree, fs.f_blocks
+    );
     let name = format!("{folder}/file");
     let file = std::fs::File::options().create(true).truncate(false).read(true).write(true).open(&name);
     check!(file.is_ok(), "{file:?}");
@@ -121,7 +125,10 @@ fn file(start: [u64; 3]) {
     // SAFETY: no pointer.
     let made = unsafe { libc::fallocate(fd, 0, 0, HUGE as i64) };
     println!("hugetlbfs: fallocate: {}, free and reserved: {:?}", result(made), used(start));
-    println!("hugetlbfs: more than the mount has: {:?}", map(0, 5 * HUGE, RW, libc::MAP_SHARED, fd).map(|_| ()));
+    println!(
+        "hugetlbfs: more than the mount has: {:?}",
+        map(0, 5 * HUGE, RW, libc::MAP_SHARED, fd).map(|_| ())
+    );
     let region = must_map(0, 3 * HUGE, RW, libc::MAP_SHARED, fd);
     mark(&region, 30);
     check_eq!(file.metadata().map(|meta| meta.len()).unwrap_or(0), 3 * HUGE as u64);
@@ -157,7 +164,10 @@ fn refusals() {
         println!("munmap of a small page: {}", result(libc::munmap(at(0), PAGE)));
         println!("mprotect of a small page: {}", result(libc::mprotect(at(PAGE), PAGE, libc::PROT_READ)));
         let moved = libc::mremap(at(0), HUGE, 2 * HUGE, libc::MREMAP_MAYMOVE);
-        println!("mremap to more: {}", if moved == libc::MAP_FAILED { errno_name(errno()) } else { "success".into() });
+        println!(
+            "mremap to more: {}",
+            if moved == libc::MAP_FAILED { errno_name(errno()) } else { "success".into() }
+        );
         println!("madvise of a small page: {}", result(libc::madvise(at(PAGE), PAGE, libc::MADV_DONTNEED)));
     }
     check_eq!(whole.word(HUGE - 4), 9);

@@ -4,8 +4,8 @@ use crate::fs::text::Text;
 use crate::task;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_machine::{Machine, boot, cpu, time};
-use ptshare_mm::{Env, hugetlb};
 use ptshare_mm::object::cached_pages;
+use ptshare_mm::{Env, hugetlb};
 
 /// The version line of /proc/version, after uname(2)'s fields.
 pub fn version(t: &mut Text) {
@@ -37,7 +37,8 @@ pub fn meminfo(t: &mut Text) {
     let (total, free, kernel) = pages();
     let cached = cached_pages();
     let tables = Machine.stats().tables_now.load(Relaxed);
-    let anon = total.saturating_sub(free + kernel + cached + tables + reserved() + hugetlb::pool_frames(&Machine));
+    let anon =
+        total.saturating_sub(free + kernel + cached + tables + reserved() + hugetlb::pool_frames(&Machine));
     let kb = |pages: u64| pages * 4;
     for (name, value) in [
         ("MemTotal:       ", kb(total)),

@@ -191,7 +191,8 @@ pub fn parse_layout(header: &Header, table: &[u8]) -> Result<Layout, Errno> {
 }
 
 fn check_segment(segment: &Segment) -> Result<(), Errno> {
-    let in_memory = segment.vaddr.checked_add(segment.mem_bytes).is_some_and(|end| end <= USER_END - PAGE_BYTES);
+    let in_memory =
+        segment.vaddr.checked_add(segment.mem_bytes).is_some_and(|end| end <= USER_END - PAGE_BYTES);
     let in_file = segment.offset.checked_add(segment.file_bytes).is_some_and(|end| end < 1 << 62);
     let good = in_memory
         && in_file
