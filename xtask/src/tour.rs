@@ -223,7 +223,6 @@ fn huge_table(boot: &Boot) -> String {
         "PMD pages taken over",
         "taken out",
         "pages copied",
-        "shared at most",
     ];
     let mut rows = vec![header.map(str::to_owned)];
     for (result, (_, what)) in boot.results.iter().zip(boot.scenarios) {
@@ -240,7 +239,6 @@ fn huge_table(boot: &Boot) -> String {
             count("pmd_tables_shared"),
             count("pmd_detaches"),
             count("cow_copies"),
-            count("tables_shared_peak"),
         ]);
     }
     format!(
