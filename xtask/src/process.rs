@@ -3,6 +3,9 @@
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 /// Cargo, to be run at the root of the repository, free of what an outer Cargo set for its own build.
 pub fn cargo(verb: &str) -> Command {
@@ -16,21 +19,36 @@ pub fn cargo(verb: &str) -> Command {
     command
 }
 
-/// Runs a command to its end, saying `what` on stderr first; its output is shown with `verbose` or when it fails.
+/// A command that takes longer than this is worth a line.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// Runs a command to its end, saying `what` on stderr if it takes a while; its output is shown with `verbose` or when it
+/// fails.
 ///
 /// # Errors
 /// The command cannot be started, or fails.
 pub fn quietly(what: &str, command: &mut Command, verbose: bool) -> Result<()> {
-    eprintln!("{what} ...");
     let program = command.get_program().to_string_lossy().into_owned();
     if verbose {
+        eprintln!("{what} ...");
         let status = command.status().with_context(|| format!("cannot run {program}"))?;
         if !status.success() {
             bail!("{what} failed ({status})");
         }
         return Ok(());
     }
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
+    let (done, wait) = mpsc::channel::<()>();
+    let notice = format!("{what} ...");
+    let teller = thread::spawn(move || {
+        if wait.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{notice}");
+        }
+    });
+    let output = command.stdin(Stdio::null()).output();
+    drop(done);
+    // The thread only prints, and has seen that it need not.
+    let _ = teller.join();
+    let output = output.with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
         eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         bail!("{what} failed ({})", output.status);

@@ -332,7 +332,7 @@ fn verdicts(boots: &[Boot]) -> String {
         }
     }
     if let Some(boot) = boots.first() {
-        text += &format!("rules: {}\n", boot.outcome.verifier.rules.join(" "));
+        text += &wrapped("rules:", &boot.outcome.verifier.rules);
     }
     let broken = boots.iter().any(|b| b.outcome.status == exit_code::VIOLATION);
     let all = boots.iter().all(Boot::ok);
@@ -342,6 +342,21 @@ fn verdicts(boots: &[Boot]) -> String {
         _ => "FAILED: see above\n",
     };
     text
+}
+
+/// Words behind a title, in lines that fit a page.
+fn wrapped(title: &str, words: &[String]) -> String {
+    let mut text = title.to_owned();
+    let mut width = text.len();
+    for word in words {
+        if width + word.len() + 1 > 110 {
+            text += &format!("\n{:1$}", "", title.len());
+            width = title.len();
+        }
+        text += &format!(" {word}");
+        width += word.len() + 1;
+    }
+    text + "\n"
 }
 
 #[cfg(test)]

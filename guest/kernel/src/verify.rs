@@ -27,7 +27,7 @@ pub fn at_shutdown() {
 #[inline]
 pub fn after_fault(faults: u64) {
     let every = config::verify_faults();
-    if every != 0 && faults % every == 0 {
+    if every != 0 && faults.is_multiple_of(every) {
         hyper::checkpoint(CheckpointReason::Faults, b"");
     }
 }

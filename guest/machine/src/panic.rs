@@ -7,6 +7,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use ptshare_wire::Epitaph;
 use ptshare_wire::epitaph::{BACKTRACE_MAX, MESSAGE_MAX};
+use ptshare_wire::layout::LINEAR_BASE;
 
 unsafe extern "Rust" {
     safe fn ptshare_hook_panicked() -> u64;
@@ -51,6 +52,10 @@ fn scan_stack(rsp: u64, out: &mut [u64]) {
     let (low, high) =
         (core::ptr::addr_of!(ptshare_image_start) as u64, core::ptr::addr_of!(ptshare_image_end) as u64);
     let mut found = 0;
+    // A broken frame may say anything; the kernel's stacks are in its own half.
+    if rsp < LINEAR_BASE {
+        return;
+    }
     // A stack is at most 64 KiB; a kernel stack is 16 KiB and aligned to its size.
     let end = (rsp | 0x3fff) + 1;
     for at in (rsp & !7..end).step_by(8) {

@@ -1,11 +1,15 @@
 //! Clocks and the timer: the time-stamp counter and the local APIC.
 
-use crate::cpu;
+use crate::{cpu, hyper};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ptshare_wire::layout::{LAPIC_VIRT, VECTOR_SPURIOUS, VECTOR_TIMER};
 
 /// KVM and QEMU run the local APIC's timer at 1 GHz with divisor 1 (arch/x86/kvm/lapic.h, APIC_BUS_CYCLE_NS).
 const LAPIC_HZ: u64 = 1_000_000_000;
+
+/// Interrupt mask registers of the two 8259s.
+const PIC_PRIMARY_MASK: u16 = 0x21;
+const PIC_SECONDARY_MASK: u16 = 0xa1;
 
 const REG_EOI: u64 = 0xb0;
 const REG_SPURIOUS: u64 = 0xf0;
@@ -31,6 +35,9 @@ fn lapic_read(reg: u64) -> u32 {
 
 /// Starts the APIC and the clock. `tsc_khz` 0: measure it. `realtime_ns`: wall clock at boot, 0 when unknown.
 pub fn init(tsc_khz: u64, realtime_ns: u64) {
+    // The legacy interrupt controllers, where there are any, deliver the PIT's ticks at vector 8 until they are masked.
+    hyper::outb(PIC_PRIMARY_MASK, 0xff);
+    hyper::outb(PIC_SECONDARY_MASK, 0xff);
     lapic_write(REG_SPURIOUS, 0x100 | u32::from(VECTOR_SPURIOUS));
     lapic_write(REG_TIMER_DIVIDE, 0b1011);
     lapic_write(REG_LVT_TIMER, u32::from(VECTOR_TIMER));

@@ -70,14 +70,27 @@ macro_rules! syscalls {
                 33 dup2 "oldfd, newfd" "";
                 34 pause "" "";
                 35 nanosleep "req, rem" "";
-                36 getitimer "which, value" "";
+                36 getitimer "which, value" "ITIMER_REAL only";
                 37 alarm "seconds" "";
-                38 setitimer "which, new, old" "";
+                38 setitimer "which, new, old" "ITIMER_REAL only";
                 39 getpid "" "";
                 40 sendfile "out, in, offset, count" "";
                 41 socket "domain, type, protocol" "there is no network: always EAFNOSUPPORT";
+                42 connect "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                43 accept "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                44 sendto "fd, buf, len, flags, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                45 recvfrom "fd, buf, len, flags, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                46 sendmsg "fd, msg, flags" "there are no sockets but those of socketpair: ENOTSOCK";
+                47 recvmsg "fd, msg, flags" "there are no sockets but those of socketpair: ENOTSOCK";
+                48 shutdown "fd, how" "there are no sockets but those of socketpair: ENOTSOCK";
+                49 bind "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                50 listen "fd, backlog" "there are no sockets but those of socketpair: ENOTSOCK";
+                51 getsockname "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
+                52 getpeername "fd, addr, addrlen" "there are no sockets but those of socketpair: ENOTSOCK";
                 53 socketpair "domain, type, protocol, fds" "only AF_UNIX streams, without messages or descriptors passed";
-                56 clone "flags, stack, parent_tid, child_tid, tls" "";
+                54 setsockopt "fd, level, name, value, len" "there are no sockets but those of socketpair: ENOTSOCK";
+                55 getsockopt "fd, level, name, value, len" "there are no sockets but those of socketpair: ENOTSOCK";
+                56 clone "flags, stack, parent_tid, child_tid, tls" "no new namespaces, no CLONE_PIDFD";
                 57 fork "" "";
                 58 vfork "" "";
                 59 execve "path, argv, envp" "";
@@ -112,9 +125,9 @@ macro_rules! syscalls {
                 95 umask "mask" "";
                 96 gettimeofday "tv, tz" "";
                 97 getrlimit "resource, rlim" "";
-                98 getrusage "who, usage" "";
-                99 sysinfo "info" "";
-                100 times "buf" "";
+                98 getrusage "who, usage" "CPU time is all reported as user time; no resident maximum";
+                99 sysinfo "info" "no load averages";
+                100 times "buf" "CPU time is all reported as user time";
                 102 getuid "" "";
                 104 getgid "" "";
                 105 setuid "uid" "";
@@ -146,14 +159,14 @@ macro_rules! syscalls {
                 131 sigaltstack "new, old" "";
                 132 utime "path, times" "";
                 133 mknod "path, mode, dev" "";
-                135 personality "persona" "";
+                135 personality "persona" "kept and reported";
                 137 statfs "path, buf" "";
                 138 fstatfs "fd, buf" "";
                 140 getpriority "which, who" "";
-                141 setpriority "which, who, prio" "";
-                142 sched_setparam "pid, param" "";
+                141 setpriority "which, who, prio" "kept and reported; all tasks share the CPU alike";
+                142 sched_setparam "pid, param" "kept and reported; all tasks share the CPU alike";
                 143 sched_getparam "pid, param" "";
-                144 sched_setscheduler "pid, policy, param" "";
+                144 sched_setscheduler "pid, policy, param" "kept and reported; all tasks share the CPU alike";
                 145 sched_getscheduler "pid" "";
                 146 sched_get_priority_max "policy" "";
                 147 sched_get_priority_min "policy" "";
@@ -162,22 +175,22 @@ macro_rules! syscalls {
                 150 munlock "addr, len" "";
                 151 mlockall "flags" "";
                 152 munlockall "" "";
-                157 prctl "option, arg2, arg3, arg4, arg5" "";
+                157 prctl "option, arg2, arg3, arg4, arg5" "names, dumpable, parent-death signal, subreaper, capabilities, no_new_privs, timer slack";
                 158 arch_prctl "code, addr" "";
                 160 setrlimit "resource, rlim" "";
                 161 chroot "path" "";
                 162 sync "" "";
                 165 mount "source, target, type, flags, data" "tmpfs, ramfs, proc, sysfs, devtmpfs, devpts, bind mounts and remounts; not MS_MOVE; nothing propagates";
                 166 umount2 "target, flags" "";
-                169 reboot "magic1, magic2, cmd, arg" "";
+                169 reboot "magic1, magic2, cmd, arg" "ends the run";
                 170 sethostname "name, len" "";
                 171 setdomainname "name, len" "";
                 186 gettid "" "";
                 187 readahead "fd, offset, count" "";
                 200 tkill "tid, sig" "";
                 201 time "tloc" "";
-                202 futex "uaddr, op, val, timeout, uaddr2, val3" "";
-                203 sched_setaffinity "pid, len, mask" "";
+                202 futex "uaddr, op, val, timeout, uaddr2, val3" "no priority inheritance";
+                203 sched_setaffinity "pid, len, mask" "accepted where it names a CPU that is online; nothing is bound";
                 204 sched_getaffinity "pid, len, mask" "";
                 213 epoll_create "size" "";
                 217 getdents64 "fd, buf, count" "";
@@ -187,13 +200,13 @@ macro_rules! syscalls {
                 227 clock_settime "clock, tp" "";
                 228 clock_gettime "clock, tp" "";
                 229 clock_getres "clock, res" "";
-                230 clock_nanosleep "clock, flags, req, rem" "";
+                230 clock_nanosleep "clock, flags, req, rem" "no CPU-time clocks";
                 231 exit_group "status" "";
                 232 epoll_wait "epfd, events, maxevents, timeout_ms" "";
                 233 epoll_ctl "epfd, op, fd, event" "";
                 234 tgkill "tgid, tid, sig" "";
                 235 utimes "path, times" "";
-                247 waitid "idtype, id, info, options, rusage" "";
+                247 waitid "idtype, id, info, options, rusage" "no P_PIDFD";
                 257 openat "dirfd, path, flags, mode" "";
                 258 mkdirat "dirfd, path, mode" "";
                 259 mknodat "dirfd, path, mode, dev" "";
@@ -209,7 +222,7 @@ macro_rules! syscalls {
                 269 faccessat "dirfd, path, mode" "";
                 270 pselect6 "nfds, readfds, writefds, exceptfds, timeout, sigmask" "";
                 271 ppoll "fds, nfds, timeout, sigmask, setsize" "";
-                272 unshare "flags" "";
+                272 unshare "flags" "CLONE_FS and CLONE_FILES; there are no further namespaces";
                 273 set_robust_list "head, len" "";
                 274 get_robust_list "pid, head, len" "";
                 277 sync_file_range "fd, offset, len, flags" "";
@@ -217,6 +230,7 @@ macro_rules! syscalls {
                 281 epoll_pwait "epfd, events, maxevents, timeout_ms, sigmask, setsize" "";
                 284 eventfd "value" "";
                 285 fallocate "fd, mode, offset, len" "modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE";
+                288 accept4 "fd, addr, addrlen, flags" "there are no sockets but those of socketpair: ENOTSOCK";
                 290 eventfd2 "value, flags" "";
                 291 epoll_create1 "flags" "";
                 292 dup3 "oldfd, newfd, flags" "";
@@ -230,31 +244,18 @@ macro_rules! syscalls {
                 316 renameat2 "olddir, old, newdir, new, flags" "";
                 318 getrandom "buf, count, flags" "";
                 319 memfd_create "name, flags" "MFD_HUGETLB memory cannot be mapped: there is no pool";
-                322 execveat "dirfd, path, argv, envp, flags" "";
+                322 execveat "dirfd, path, argv, envp, flags" "relative to a descriptor only where /proc is mounted";
                 325 mlock2 "addr, len, flags" "";
                 326 copy_file_range "in, off_in, out, off_out, len, flags" "regular files only";
                 327 preadv2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";
                 328 pwritev2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";
                 332 statx "dirfd, path, flags, mask, buf" "";
-                435 clone3 "args, size" "";
+                435 clone3 "args, size" "no new namespaces, no CLONE_PIDFD, no set_tid, no cgroups";
                 436 close_range "first, last, flags" "CLOSE_RANGE_UNSHARE does not unshare";
                 439 faccessat2 "dirfd, path, mode, flags" "";
                 452 fchmodat2 "dirfd, path, mode, flags" "";
             }
             absent {
-                42 connect "";
-                43 accept "";
-                44 sendto "";
-                45 recvfrom "";
-                46 sendmsg "";
-                47 recvmsg "";
-                48 shutdown "";
-                49 bind "";
-                50 listen "";
-                51 getsockname "";
-                52 getpeername "";
-                54 setsockopt "";
-                55 getsockopt "";
                 64 semget "";
                 65 semop "";
                 66 semctl "";
@@ -347,7 +348,6 @@ macro_rules! syscalls {
                 283 timerfd_create "";
                 286 timerfd_settime "";
                 287 timerfd_gettime "";
-                288 accept4 "";
                 289 signalfd4 "";
                 294 inotify_init1 "";
                 298 perf_event_open "";
@@ -440,9 +440,9 @@ const fn implemented(note: &'static str) -> State {
 
 syscalls!(make_table);
 
-/// The name of a call, for messages.
-pub fn name(number: u64) -> Option<&'static str> {
-    TABLE.iter().find(|call| u64::from(call.number) == number).map(|call| call.name)
+/// The row of a number.
+pub fn find(number: u64) -> Option<&'static Call> {
+    TABLE.iter().find(|call| u64::from(call.number) == number)
 }
 
 #[cfg(test)]

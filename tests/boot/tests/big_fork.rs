@@ -27,7 +27,7 @@ fn step(result: &JobResult, from: &str, to: &str) -> i64 {
     to as i64 - from as i64
 }
 
-/// But for one frame that the kernel's heap may have broken into.
+/// But for one frame that the kernel's heap may have broken into: the judge accounts for all others.
 #[track_caller]
 fn assert_no_frame_lost(result: &JobResult) {
     let (before, after) = (result.metric("frames_free_before"), result.metric("frames_free_after"));

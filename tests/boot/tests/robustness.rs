@@ -29,11 +29,14 @@ macro_rules! robust {
         $(#[test]
         fn $test() {
             let Some(built) = guest() else { return };
-            // The first runs fill page caches and the kernel's heap; two more must leave as much free memory behind, but
-            // for one frame that the heap may have broken into.
+            // The first runs fill page caches and the kernel's heap. The judge accounts for every frame but those of the
+            // heap; two more runs must leave as much of that behind, but for the table of PIDs, which grows by two
+            // frames every 256 processes as long as the numbers are new, and one frame that is broken into.
             let results = repeat(&built, $name, 4, "pte", $mem);
             let free: Vec<u64> = results.iter().map(|r| r.metric("frames_free_after")).collect();
-            assert!(free[3] + 1 >= free[1], "frames were lost: {free:?} were free after each run");
+            let forks: u64 = results[2..].iter().map(|r| r.metric("forks")).sum();
+            let allowed = 1 + 2 * (forks / 256 + 1);
+            assert!(free[3] > 0 && free[3] + allowed >= free[1], "frames were lost: {free:?} free after each run");
             repeat(&built, $name, 1, "none", $mem);
         })+
     };

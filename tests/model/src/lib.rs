@@ -1,1 +1,33 @@
-//! Model-based tests of the memory-management core.
+//! The core under the judge: `ptshare-mm` runs on its arena, and `ptshare-verifier` reads the arena's memory as it would
+//! read a guest's. Neither knows the other; this crate only carries words from one to the other.
+
+use ptshare_mm::Mm;
+use ptshare_mm::testing::{Arena, Image};
+use ptshare_verifier::{Options, PhysView, Report, Vcpu, verify};
+
+/// Reads an arena's image as guest-physical memory.
+pub struct View(pub Image);
+
+impl PhysView for View {
+    fn read_bytes(&self, pa: u64, out: &mut [u8]) -> bool {
+        for (i, byte) in out.iter_mut().enumerate() {
+            let at = pa + i as u64;
+            *byte = self.0.read_u64(at & !7).to_le_bytes()[(at & 7) as usize];
+        }
+        true
+    }
+
+    fn read_u64(&self, pa: u64) -> Option<u64> {
+        Some(self.0.read_u64(pa))
+    }
+}
+
+/// The arena's first CPU.
+pub fn vcpu(arena: &Arena) -> Vcpu {
+    Vcpu { index: 0, cr3: arena.cr3().pa().0, user: false }
+}
+
+/// The judge's report on these address spaces of an arena.
+pub fn judge(arena: &Arena, mms: &[&Mm<Arena>]) -> Report {
+    verify(&View(arena.image(mms)), Image::HEADER_PA, &[vcpu(arena)], &Options::default())
+}

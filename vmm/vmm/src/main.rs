@@ -28,7 +28,7 @@ struct Args {
     /// How fork shares page tables: none, pte or tree.
     #[arg(long, default_value = "pte")]
     sharing: String,
-    /// When to verify: off, exit, or faults=N.
+    /// When to verify: off, exit, every-exit, or faults=N.
     #[arg(long, default_value = "exit")]
     verify: VerifyMode,
     /// End the run after this many seconds.
@@ -40,6 +40,9 @@ struct Args {
     /// Write a JSON report here.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Sample where the guest spends its time, and print a table by kernel function.
+    #[arg(long)]
+    profile: bool,
     /// More log output (-v info, -vv debug, -vvv trace).
     #[arg(short, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         console: Console::Inherit,
         dump_path: args.dump,
         log_level: level,
+        profile: args.profile,
     };
     let outcome = match ptshare_vmm::run(&config) {
         Ok(outcome) => outcome,
@@ -89,6 +93,9 @@ fn main() -> ExitCode {
     };
     if !matches!(outcome.ending, Ending::Exited(_)) {
         eprintln!("ptshare: {}", outcome.ending);
+    }
+    if let Some(samples) = &outcome.profile {
+        eprint!("{}", samples.table());
     }
     if let Some(path) = args.json {
         let text = format!("{:#}\n", json::report(&config, &outcome, true));

@@ -5,6 +5,7 @@ use super::dentry::Path;
 use super::device::Device;
 use super::epoll::Epoll;
 use super::event::EventCounter;
+pub use super::flags::*;
 use super::hold::Hold;
 use super::inode::{Inode, Kind};
 use super::io::{self, Sink, Source};
@@ -13,7 +14,7 @@ use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use super::table::FileTable;
 use super::virt::{Node, Snapshot};
-use super::{caller, device, memfd};
+use super::{device, memfd, regular};
 use crate::KObject;
 use crate::syscall::SysErr;
 use crate::task::WaitQueue;
@@ -22,42 +23,6 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_abi::Errno;
 
-/// Access mode field of open flags.
-pub const O_ACCMODE: u32 = 3;
-/// Write only.
-pub const O_WRONLY: u32 = 1;
-/// Read and write.
-pub const O_RDWR: u32 = 2;
-/// Create.
-pub const O_CREAT: u32 = 0o100;
-/// Fail if it exists.
-pub const O_EXCL: u32 = 0o200;
-/// Do not make it the controlling terminal.
-pub const O_NOCTTY: u32 = 0o400;
-/// Truncate.
-pub const O_TRUNC: u32 = 0o1000;
-/// Write at the end.
-pub const O_APPEND: u32 = 0o2000;
-/// Do not wait.
-pub const O_NONBLOCK: u32 = 0o4000;
-/// Asynchronous notification.
-pub const O_ASYNC: u32 = 0o20000;
-/// Direct transfers.
-pub const O_DIRECT: u32 = 0o40000;
-/// Accepted and shown by F_GETFL on a 64-bit kernel only when given.
-pub const O_LARGEFILE: u32 = 0o100_000;
-/// Must be a directory.
-pub const O_DIRECTORY: u32 = 0o200_000;
-/// Do not follow a symbolic link at the end.
-pub const O_NOFOLLOW: u32 = 0o400_000;
-/// Do not change the access time.
-pub const O_NOATIME: u32 = 0o1_000_000;
-/// Close on exec.
-pub const O_CLOEXEC: u32 = 0o2_000_000;
-/// Only the place, no access.
-pub const O_PATH: u32 = 0o10_000_000;
-/// An unnamed file (with [`O_DIRECTORY`]).
-pub const O_TMPFILE: u32 = 0o20_000_000;
 /// Flags that F_SETFL changes.
 const SETTABLE: u32 = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME;
 
@@ -265,6 +230,7 @@ impl File {
     }
 
     fn read_from(&self, sink: &mut Sink, pos: u64) -> Result<u64, SysErr> {
+        check_range(pos, sink.left())?;
         match &self.ops {
             Ops::Place => Err(Errno::EBADF.into()),
             Ops::Dir => Err(Errno::EISDIR.into()),
@@ -327,8 +293,9 @@ impl File {
     }
 
     fn write_to(&self, source: &mut Source, pos: u64) -> Result<(u64, u64), SysErr> {
+        check_range(pos, source.left())?;
         let wrote = match &self.ops {
-            Ops::Regular => return self.write_regular(source, pos),
+            Ops::Regular => return regular::write(self, source, pos),
             Ops::Place | Ops::Dir => Err(Errno::EBADF.into()),
             Ops::Device(device) => device.write(source),
             Ops::Tty(stream) => console::write(*stream, source),
@@ -341,59 +308,12 @@ impl File {
         wrote.map(|wrote| (pos, wrote))
     }
 
-    fn write_regular(&self, source: &mut Source, pos: u64) -> Result<(u64, u64), SysErr> {
-        let inode = self.inode();
-        let (Some(regular), Some(object)) = (inode.regular(), inode.object()) else {
-            return Err(Errno::EINVAL.into());
-        };
-        if regular.hugetlb {
-            // hugetlbfs has no write.
-            return Err(Errno::EINVAL.into());
-        }
-        if source.left() == 0 {
-            return Ok((pos, 0));
-        }
-        let _held = inode.write_hold.take();
-        let pos = if self.flags() & O_APPEND != 0 { object.size_bytes() } else { pos };
-        let seals = regular.seals.load(Relaxed);
-        if seals & (memfd::F_SEAL_WRITE | memfd::F_SEAL_FUTURE_WRITE) != 0 {
-            return Err(Errno::EPERM.into());
-        }
-        if seals & memfd::F_SEAL_GROW != 0 {
-            // Page by page, as shmem_write_begin looks at it: a part that would grow the file is refused whole.
-            let size = object.size_bytes();
-            if source.left() > size.saturating_sub(pos) {
-                let whole = (size & !4095).saturating_sub(pos);
-                if whole == 0 {
-                    return Err(Errno::EPERM.into());
-                }
-                source.limit(whole);
-            }
-        }
-        let limit = caller::fsize();
-        if limit != u64::MAX {
-            if pos >= limit {
-                return Err(caller::sigxfsz().into());
-            }
-            source.limit(limit - pos);
-        }
-        source.limit(io::room(&inode.sb, &object, pos, source.left())?);
-        let wrote = io::write_object(&object, pos, source);
-        io::settle(regular, &inode.sb);
-        let wrote = wrote?;
-        if inode.mode() & 0o6000 != 0 && !caller::creds().capable(caller::CAP_FSETID) {
-            inode.drop_privilege_bits();
-        }
-        inode.touch_mtime();
-        Ok((pos, wrote))
-    }
-
     /// Makes a regular file `size` bytes long (ftruncate; the caller has checked that it may write).
     ///
     /// # Errors
     /// EFBIG, EPERM (sealed), EINVAL (no regular file).
     pub fn truncate(&self, size: u64) -> Result<(), Errno> {
-        truncate(self.inode(), size)
+        regular::truncate(self.inode(), size)
     }
 
     /// lseek.
@@ -493,6 +413,11 @@ impl File {
     }
 }
 
+/// Offsets are signed (Linux `rw_verify_area`).
+fn check_range(pos: u64, len: u64) -> Result<(), Errno> {
+    if pos.checked_add(len).is_none_or(|end| end > i64::MAX as u64) { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
 impl Drop for File {
     fn drop(&mut self) {
         if self.denies_writers {
@@ -518,37 +443,4 @@ pub fn closed(table: &FileTable, file: Arc<File>) {
         locks::release_owner(file.inode(), table.id);
     }
     drop(file);
-}
-
-/// Makes a regular file `size` bytes long.
-///
-/// # Errors
-/// EISDIR, EINVAL, EFBIG, EPERM (sealed).
-pub fn truncate(inode: &Arc<Inode>, size: u64) -> Result<(), Errno> {
-    if inode.is_dir() {
-        return Err(Errno::EISDIR);
-    }
-    let Some(regular) = inode.regular() else { return Err(Errno::EINVAL) };
-    if regular.hugetlb {
-        super::hugetlbfs::check_size(size)?;
-    }
-    let _held = inode.write_hold.take();
-    let old = regular.size();
-    let seals = regular.seals.load(Relaxed);
-    if size < old && seals & memfd::F_SEAL_SHRINK != 0 || size > old && seals & memfd::F_SEAL_GROW != 0 {
-        return Err(Errno::EPERM);
-    }
-    if size > old && size > caller::fsize() {
-        return Err(caller::sigxfsz());
-    }
-    if size != old || size != 0 {
-        let Some(object) = inode.object() else { return Err(Errno::EINVAL) };
-        object.truncate(size).map_err(io::object_errno)?;
-        io::settle(regular, &inode.sb);
-    }
-    if inode.mode() & 0o6000 != 0 && !caller::creds().capable(caller::CAP_FSETID) {
-        inode.drop_privilege_bits();
-    }
-    inode.touch_mtime();
-    Ok(())
 }

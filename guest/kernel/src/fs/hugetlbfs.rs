@@ -3,7 +3,6 @@
 
 use super::Mount;
 use super::dentry::{Dentry, Name};
-use super::file::File;
 use super::inode::{Inode, Kind, NewInode, S_IFDIR, now};
 use super::superblock::SuperBlock;
 use crate::fs::virt::number;
@@ -89,11 +88,6 @@ pub fn statfs(sb: &SuperBlock) -> [u64; 4] {
     let [blocks, free] = if max == u64::MAX { [0; 2] } else { [max, max.saturating_sub(used)] };
     let [files, left] = if files == u64::MAX { [0; 2] } else { [files, files.saturating_sub(inodes)] };
     [blocks, free, files, left]
-}
-
-/// Is a file made of huge pages?
-pub fn is_huge(file: &File) -> bool {
-    file.inode().regular().is_some_and(|regular| regular.hugetlb)
 }
 
 /// Checks a new size (`hugetlbfs_setattr`).

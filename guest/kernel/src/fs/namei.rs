@@ -80,7 +80,12 @@ pub fn create(cred: &Creds, parent: &Path, name: &[u8], mode: u32, kind: Kind) -
     perm::writable(parent)?;
     perm::check(cred, parent.inode(), MAY_WRITE | MAY_EXEC)?;
     if parent.inode().dir().is_none() {
-        return Err(if mode & S_IFMT == S_IFREG { Errno::EACCES } else { Errno::EPERM });
+        // procfs says that there is no such name, sysfs that none may be made.
+        return Err(match (parent.mount.sb.fstype, mode & S_IFMT) {
+            ("proc", _) => Errno::ENOENT,
+            (_, S_IFREG) => Errno::EACCES,
+            _ => Errno::EPERM,
+        });
     }
     let sb = &parent.mount.sb;
     if sb.inodes.load(Relaxed) >= sb.limit_inodes.load(Relaxed) {

@@ -4,12 +4,13 @@ use super::caller;
 use super::dentry::{Name, Path};
 use super::file::{
     File, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
-    O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, Ops, truncate,
+    O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, Ops,
 };
 use super::inode::{Inode, Kind, Regular, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
 use super::mount::{MS_NODEV, MS_NOEXEC};
 use super::namei;
 use super::perm::{self, MAY_EXEC, MAY_READ, MAY_WRITE};
+use super::regular::truncate;
 use super::virt::Snapshot;
 use super::walk::{AT_FDCWD, Last, Walker};
 use super::{dentry::Dentry, device};

@@ -36,7 +36,8 @@ pub struct FileTable {
 }
 
 impl Slots {
-    fn place(&mut self, from: usize, limit: usize, slot: Slot) -> Result<usize, Errno> {
+    /// Makes room at the lowest free place not below `from`.
+    fn free_place(&mut self, from: usize, limit: usize) -> Result<usize, Errno> {
         let mut fd = from.max(self.first_free);
         while fd < self.slots.len() && self.slots[fd].is_some() {
             fd += 1;
@@ -45,7 +46,6 @@ impl Slots {
             return Err(Errno::EMFILE);
         }
         self.grow(fd)?;
-        self.slots[fd] = Some(slot);
         if from <= self.first_free {
             self.first_free = fd + 1;
         }
@@ -99,9 +99,11 @@ impl FileTable {
     /// EMFILE at the limit (RLIMIT_NOFILE of the caller), ENOMEM.
     pub fn install_from(&self, from: u64, file: Arc<File>, cloexec: bool) -> Result<u64, Errno> {
         let limit = super::caller::nofile();
-        let slot = Slot { file, cloexec };
-        let placed = self.inner.lock().place(from as usize, limit as usize, slot);
-        placed.map(|fd| fd as u64)
+        // On an error `file` is dropped after the lock is released: it is the older variable.
+        let mut inner = self.inner.lock();
+        let fd = inner.free_place(from as usize, limit as usize)?;
+        inner.slots[fd] = Some(Slot { file, cloexec });
+        Ok(fd as u64)
     }
 
     /// Puts a file at the lowest free descriptor.

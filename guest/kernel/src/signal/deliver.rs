@@ -131,10 +131,10 @@ fn run_handler(task: &CurrentTask, regs: &mut TrapFrame, action: Action, info: &
     } else {
         blocked
     };
-    if action.has(raw::SA_RESETHAND) {
-        if let Some(handlers) = task.process.handlers.get() {
-            handlers.set(sig, Action { handler: SIG_DFL, ..action });
-        }
+    if action.has(raw::SA_RESETHAND)
+        && let Some(handlers) = task.process.handlers.get()
+    {
+        handlers.set(sig, Action { handler: SIG_DFL, ..action });
     }
     if push_frame(task, regs, &action, info, saved).is_err() {
         segv_instead(task, sig);
@@ -147,10 +147,10 @@ fn run_handler(task: &CurrentTask, regs: &mut TrapFrame, action: Action, info: &
 /// The frame could not be written: SIGSEGV, and fatally so when it was SIGSEGV that could not be delivered.
 #[cold]
 fn segv_instead(task: &CurrentTask, sig: u32) {
-    if sig == SIGSEGV {
-        if let Some(handlers) = task.process.handlers.get() {
-            handlers.set(SIGSEGV, Action::default());
-        }
+    if sig == SIGSEGV
+        && let Some(handlers) = task.process.handlers.get()
+    {
+        handlers.set(SIGSEGV, Action::default());
     }
     super::force(SigInfo::kernel(SIGSEGV));
 }

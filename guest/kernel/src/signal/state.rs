@@ -166,11 +166,11 @@ impl SignalState {
 
     /// Takes the next signal out that `task` may have: its own first, then the process's.
     pub fn take(&mut self, task: &Task, allowed: u64, mirror: &AtomicU64) -> Option<SigInfo> {
-        if let Some(thread) = self.threads.iter_mut().find(|thread| thread.task.tid() == task.tid()) {
-            if let Some(info) = thread.queue.take_first(allowed) {
-                task.pending.store(thread.queue.set(), SeqCst);
-                return Some(info);
-            }
+        if let Some(thread) = self.threads.iter_mut().find(|thread| thread.task.tid() == task.tid())
+            && let Some(info) = thread.queue.take_first(allowed)
+        {
+            task.pending.store(thread.queue.set(), SeqCst);
+            return Some(info);
         }
         let info = self.shared.take_first(allowed)?;
         mirror.store(self.shared.set(), SeqCst);

@@ -13,11 +13,14 @@ mod poll;
 mod process;
 mod sched;
 mod signal;
+mod socket;
 mod stat;
 mod time;
+mod transfer;
 
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
+use ptshare_abi::table::State;
 use ptshare_machine::Machine;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::uaccess::UserFault;
@@ -86,8 +89,10 @@ pub use poll::*;
 pub use process::*;
 pub use sched::*;
 pub use signal::*;
+pub use socket::*;
 pub use stat::*;
 pub use time::*;
+pub use transfer::*;
 
 macro_rules! make_dispatch {
     (implemented { $($nr:literal $name:ident $args:literal $note:literal;)* } absent { $($rest:tt)* }) => {
@@ -127,8 +132,14 @@ fn unknown(number: u64) -> u64 {
     for slot in &Machine.stats().unknown {
         match slot.compare_exchange(0, number, Relaxed, Relaxed) {
             Ok(_) => {
-                let name = ptshare_abi::table::name(number).unwrap_or("no such call");
-                klog!(2, "system call {number} ({name}) is not implemented");
+                let call = ptshare_abi::table::find(number);
+                let name = call.map_or("no such call", |call| call.name);
+                // What is left out for a reason that the table gives is no news.
+                let level = match call.map(|call| call.state) {
+                    Some(State::Absent(why)) if !why.is_empty() => 3,
+                    _ => 2,
+                };
+                klog!(level, "system call {number} ({name}) is not implemented");
                 break;
             }
             Err(seen) if seen == number => break,

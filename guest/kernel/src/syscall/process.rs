@@ -233,10 +233,10 @@ pub fn waitid(a: &Args, _: &mut TrapFrame) -> SysResult {
         _ => return Err(Errno::EINVAL.into()),
     };
     let child = reap::wait_for_child(which, options)?;
-    if let Some(child) = &child {
-        if a[4] != 0 {
-            uaccess::write(a[4], &child.used.to_rusage())?;
-        }
+    if let Some(child) = &child
+        && a[4] != 0
+    {
+        uaccess::write(a[4], &child.used.to_rusage())?;
     }
     if a[2] != 0 {
         let words = match child {

@@ -93,7 +93,7 @@ fn online_mask() -> u64 {
 /// sched_getaffinity(2).
 pub fn sched_getaffinity(a: &Args, _: &mut TrapFrame) -> SysResult {
     let len = a[1] as u32;
-    if len < 8 || len % 8 != 0 {
+    if len < 8 || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
     task_of(a[0])?;

@@ -10,7 +10,7 @@ use crate::fs::inode::{Inode, S_IFDIR, S_IFREG, S_ISGID, now};
 use crate::fs::perm::{self, MAY_WRITE};
 use crate::fs::superblock::TMPFS_MAGIC;
 use crate::fs::walk::{AT_FDCWD, resolve};
-use crate::fs::{Path, default_limit, file as open_file};
+use crate::fs::{Path, default_limit, regular};
 use crate::task::current;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
@@ -390,7 +390,7 @@ pub fn truncate(a: &Args, _: &mut TrapFrame) -> SysResult {
     }
     perm::check_path(&caller::creds(), &place, MAY_WRITE)?;
     inode.get_write_access()?;
-    let result = open_file::truncate(inode, a[1]);
+    let result = regular::truncate(inode, a[1]);
     inode.put_write_access();
     result?;
     Ok(0)

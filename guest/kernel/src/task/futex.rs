@@ -46,10 +46,8 @@ impl Key {
             return Err(Errno::EFAULT);
         }
         let mm = current().process.mm();
-        if !private {
-            if let Some((object, offset)) = mm.shared_object_at(addr) {
-                return Ok(Key(object | SHARED, offset));
-            }
+        if !private && let Some((object, offset)) = mm.shared_object_at(addr) {
+            return Ok(Key(object | SHARED, offset));
         }
         Ok(Key(u64::from(mm.slot()), addr))
     }
@@ -157,10 +155,10 @@ pub fn requeue(
 ) -> Result<u32, Errno> {
     let from_key = Key::of(from, private)?;
     let to_key = Key::of(to, private)?;
-    if let Some(expected) = expected {
-        if uaccess::load_u32(from)? != expected {
-            return Err(Errno::EAGAIN);
-        }
+    if let Some(expected) = expected
+        && uaccess::load_u32(from)? != expected
+    {
+        return Err(Errno::EAGAIN);
     }
     let mut futexes = FUTEXES.lock();
     let woken = wake_key(&mut futexes, from_key, wake, u32::MAX);

@@ -235,10 +235,10 @@ impl Table {
         let node = self.slot_mut(pid)?.node.take()?;
         node.process.life.store(Life::Reaped as u32, SeqCst);
         self.all.swap_remove(node.index);
-        if let Some(moved) = self.all.get(node.index).map(|process| process.pid) {
-            if let Some(moved) = self.node_mut(moved) {
-                moved.index = node.index;
-            }
+        if let Some(moved) = self.all.get(node.index).map(|process| process.pid)
+            && let Some(moved) = self.node_mut(moved)
+        {
+            moved.index = node.index;
         }
         self.unuse_pid(node.process.pgid());
         self.unuse_pid(node.process.sid());

@@ -10,6 +10,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ptshare_machine::time::now_ns;
 use ptshare_sync::{Lock, Rank};
 
+/// A repeating timer leaves the program at least this long, ns: a timer that is always due would stop everything.
+const SHORTEST_INTERVAL_NS: u64 = 1_000_000;
+
 /// Names a timer until it has fired or been cancelled.
 pub type TimerId = u64;
 
@@ -158,12 +161,13 @@ fn real_timer_fired(process: &Arc<Process>, now: u64) {
         if timer.deadline == 0 {
             return;
         }
-        if timer.interval == 0 {
-            timer.deadline = 0;
-        } else {
-            let missed = now.saturating_sub(timer.deadline) / timer.interval;
-            timer.deadline = timer.deadline.saturating_add((missed + 1).saturating_mul(timer.interval));
-        }
+        timer.deadline = match now.saturating_sub(timer.deadline).checked_div(timer.interval) {
+            None => 0,
+            Some(missed) => {
+                let next = timer.deadline.saturating_add((missed + 1).saturating_mul(timer.interval));
+                next.max(now_ns() + SHORTEST_INTERVAL_NS)
+            }
+        };
         timer.deadline
     };
     signal::send_to_process(process, SigInfo::kernel(SIGALRM));

@@ -67,15 +67,11 @@ impl WaitQueue {
     #[inline]
     pub fn wake_all(&self) {
         if self.has_waiters() {
-            self.wake_some(u32::MAX);
-        }
-    }
-
-    /// Wakes the first waiter.
-    #[inline]
-    pub fn wake_one(&self) {
-        if self.has_waiters() {
-            self.wake_some(1);
+            // As many as wait now: who wakes may queue again at once.
+            for _ in 0..self.count.load(Relaxed) {
+                let Some(task) = self.pop() else { break };
+                wake(&task);
+            }
         }
     }
 
@@ -84,14 +80,6 @@ impl WaitQueue {
     pub fn has_waiters(&self) -> bool {
         fence(SeqCst);
         self.count.load(Relaxed) != 0
-    }
-
-    /// Wakes up to `limit` waiters, first come first.
-    pub fn wake_some(&self, limit: u32) {
-        for _ in 0..limit {
-            let Some(task) = self.pop() else { break };
-            wake(&task);
-        }
     }
 
     fn pop(&self) -> Option<Arc<Task>> {

@@ -46,6 +46,13 @@ impl Image {
         self.pages.get(&(pa / PAGE_BYTES)).map_or(0, |page| page[(pa % PAGE_BYTES / 8) as usize])
     }
 
+    /// Frames that somebody has written, ascending.
+    pub fn populated(&self) -> Vec<u64> {
+        let mut pfns: Vec<u64> = self.pages.keys().copied().collect();
+        pfns.sort_unstable();
+        pfns
+    }
+
     /// Changes the word at an 8-byte-aligned physical address.
     pub fn write_u64(&mut self, pa: u64, value: u64) {
         let page = self.pages.entry(pa / PAGE_BYTES).or_insert_with(|| Box::new([0; ENTRIES]));

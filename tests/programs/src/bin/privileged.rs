@@ -49,6 +49,10 @@ const SAME: &[(&str, fn())] = pieces! {
     "load the kernel's data selector" => "mov eax, 0x18", "mov ss, eax";
     "iret to the kernel" => "push 0x18", "push rsp", "pushfq", "push 0x10", "lea rax, [rip + 2f]", "push rax", "iretq", "2:";
     "int3" => "int3";
+    "int 0x0e" => "int 0x0e";
+    "int 0x30" => "int 0x30";
+    "int 0x31" => "int 0x31";
+    "int 0xff" => "int 0xff";
     "ud2" => "ud2";
     "single step" => "pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "nop";
     "popf without interrupts" => "pushfq", "and qword ptr [rsp], ~0x200", "popfq";
@@ -59,11 +63,6 @@ const SAME: &[(&str, fn())] = pieces! {
 
 /// What differs between machines: only that the guest survives is of interest.
 const DIFFERENT: &[(&str, fn())] = pieces! {
-    // Some KVM back ends raise #UD where the processor raises #GP.
-    "int 0x0e" => "int 0x0e";
-    "int 0x30" => "int 0x30";
-    "int 0x31" => "int 0x31";
-    "int 0xff" => "int 0xff";
     "int 0x80" => "mov eax, 20", "int 0x80";
     "sysenter" => "mov eax, 20", "sysenter";
     "icebp" => ".byte 0xf1";

@@ -19,14 +19,14 @@ fn sum(levels: u32) -> u64 {
 }
 
 fn main() {
-    check_eq!(descend(50), sum(50));
+    check_eq!(descend(20), sum(20));
     let child = process::spawn(|| {
-        check_eq!(descend(500), sum(500));
+        check_eq!(descend(200), sum(200));
         judge::checkpoint("child-is-deep");
         0
     });
     println!("child: {}", process::wait(child));
-    check_eq!(descend(300), sum(300));
+    check_eq!(descend(150), sum(150));
     println!("the stack has grown");
 
     // Room below the mapping, so that nothing is in its way.

@@ -1,5 +1,6 @@
 //! procfs: what is in its root; the processes are in `pid.rs`.
 
+mod extra;
 mod maps;
 pub mod pid;
 mod status;

@@ -116,7 +116,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Reads the file header: ELF64, little endian, x86-64, ET_EXEC or ET_DYN.
+/// Reads the file header: x86-64, ET_EXEC or ET_DYN. Class and byte order in `e_ident` are not looked at, as in Linux's
+/// load_elf_binary (fs/binfmt_elf.c).
 ///
 /// # Errors
 /// ENOEXEC for anything else.
@@ -124,7 +125,7 @@ pub fn parse_header(bytes: &[u8]) -> Result<Header, Errno> {
     let ident = bytes.get(..HEADER_BYTES).ok_or(Errno::ENOEXEC)?;
     let kind = u16_at(bytes, 16);
     let phdrs = usize::from(u16_at(bytes, 56));
-    let good = ident.starts_with(b"\x7fELF\x02\x01")
+    let good = ident.starts_with(b"\x7fELF")
         && (kind == ET_EXEC || kind == ET_DYN)
         && u16_at(bytes, 18) == EM_X86_64
         && usize::from(u16_at(bytes, 54)) == PHDR_BYTES
@@ -197,6 +198,6 @@ fn check_segment(segment: &Segment) -> Result<(), Errno> {
     let good = in_memory
         && in_file
         && segment.file_bytes <= segment.mem_bytes
-        && (segment.vaddr ^ segment.offset) % PAGE_BYTES == 0;
+        && (segment.vaddr ^ segment.offset).is_multiple_of(PAGE_BYTES);
     if good { Ok(()) } else { Err(Errno::ENOEXEC) }
 }

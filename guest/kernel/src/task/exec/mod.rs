@@ -34,6 +34,10 @@ const SCRIPT_DEPTH: u32 = 5;
 /// Room below the strings that the stack has from the start (fs/exec.c, setup_arg_pages).
 const STACK_ROOM: u64 = 128 << 10;
 
+const S_ISUID: u32 = 0o4000;
+const S_ISGID: u32 = 0o2000;
+const S_IXGRP: u32 = 0o0010;
+
 /// A program that is ready to start.
 struct Loaded {
     mm: Arc<KMm>,
@@ -130,6 +134,22 @@ fn load(
     Ok(Loaded { mm, entry, sp: content.sp })
 }
 
+/// Set-user-ID and set-group-ID programs.
+fn take_file_owner(creds: &mut Creds, file: &File) {
+    let inode = file.inode();
+    let mode = inode.mode();
+    if creds.no_new_privs {
+        return;
+    }
+    if mode & S_ISUID != 0 {
+        creds.euid = inode.uid();
+    }
+    // Without group execution the bit means mandatory locking (inode(7)).
+    if mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP {
+        creds.egid = inode.gid();
+    }
+}
+
 fn basename(path: &[u8]) -> &[u8] {
     path.rsplit(|&b| b == b'/').next().unwrap_or(path)
 }
@@ -148,6 +168,7 @@ pub fn exec(path: &[u8], mut argv: Strings, envp: Strings, frame: &mut TrapFrame
     let process = &task.process;
     let found = find(path, &mut argv)?;
     let mut creds = (*process.creds()).clone();
+    take_file_owner(&mut creds, &found.file);
     creds.suid = creds.euid;
     creds.fsuid = creds.euid;
     creds.sgid = creds.egid;
