@@ -3,7 +3,7 @@
 
 use super::Mount;
 use super::dentry::{Dentry, Name};
-use super::inode::{Inode, Kind, NewInode, S_IFDIR, now};
+use super::inode::{Inode, NewInode, S_IFDIR, now};
 use super::superblock::SuperBlock;
 use crate::fs::virt::number;
 use alloc::sync::Arc;

@@ -25,6 +25,8 @@
 
 mod fault;
 mod pool;
+#[cfg(test)]
+mod random;
 mod regions;
 mod shared_pmd;
 mod space;

@@ -96,7 +96,7 @@ impl<E: Env> Mm<E> {
         let above = self.env.load(path.pmd, path.pmd_slot);
         if is_huge(above) {
             // The walk has seen P and R/W of the leaf itself.
-            return Some(above.pfn().add(va % HUGE_BYTES >> ptshare_paging::PAGE_SHIFT));
+            return Some(above.pfn().add((va % HUGE_BYTES) >> ptshare_paging::PAGE_SHIFT));
         }
         let leaf = self.env.load(path.table, Level::Pte.slot(va));
         let wanted = Pte::PRESENT | if write { Pte::WRITE } else { 0 };
