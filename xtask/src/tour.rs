@@ -35,10 +35,25 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("fpu_switch", "SSE state survives preemption"),
 ];
 
+/// Scenarios of huge pages, which need a pool of them: a boot of their own.
+pub const HUGE_SCENARIOS: &[(&str, &str)] = &[
+    ("hugetlb_ways", "mmap, memfd, segment and hugetlbfs: four ways to huge pages"),
+    ("hugetlb_cow", "a private huge page is copied on write"),
+    ("hugetlb_share", "20 processes map 1 GiB through one PMD page"),
+    ("hugetlb_unshare", "changes take the PMD page out of one process only"),
+];
+/// Memory of that boot, bytes; the guest touches little of it.
+const HUGE_MEM_BYTES: u64 = 2 << 30;
+/// Its pool: 1 GiB and what the other scenarios need.
+const HUGE_CMDLINE: &str = "hugepages=560";
+
 /// The scenario whose fork times are compared.
 const BIG_FORK: &str = "big_fork";
 
 struct Boot {
+    /// What its row in the verdicts begins with.
+    name: String,
+    scenarios: &'static [(&'static str, &'static str)],
     config: Config,
     outcome: Outcome,
     results: Vec<JobResult>,
@@ -67,13 +82,25 @@ pub fn run(args: &RunArgs, built: &Artefacts) -> Result<u8> {
     let mut boots = Vec::new();
     for mode in modes {
         eprintln!("booting with sharing={}, {} scenarios ...", mode.name(), SCENARIOS.len());
-        match boot(args, built, mode)? {
+        let name = format!("sharing={}", mode.name());
+        match boot(args, built, mode, name, SCENARIOS)? {
             Ok(boot) => {
                 print!("{}", table(&boot));
                 boots.push(boot);
             }
             Err(status) => return Ok(status),
         }
+    }
+    eprintln!("booting with {HUGE_CMDLINE}, {} scenarios ...", HUGE_SCENARIOS.len());
+    let mut huge = args.clone();
+    huge.mem = huge.mem.max(HUGE_MEM_BYTES);
+    huge.cmdline = format!("{} {HUGE_CMDLINE}", args.cmdline);
+    match boot(&huge, built, args.sharing.unwrap_or(Sharing::Pte), "hugetlb".into(), HUGE_SCENARIOS)? {
+        Ok(boot) => {
+            print!("{}", huge_table(&boot));
+            boots.push(boot);
+        }
+        Err(status) => return Ok(status),
     }
     print!("{}{}", comparison(&boots), verdicts(&boots));
     if let Some(path) = &args.json {
@@ -91,13 +118,19 @@ pub fn run(args: &RunArgs, built: &Artefacts) -> Result<u8> {
     Ok(ended.unwrap_or_else(|| u8::from(!boots.iter().all(Boot::ok))))
 }
 
-fn boot(args: &RunArgs, built: &Artefacts, mode: Sharing) -> Result<Result<Boot, u8>> {
+fn boot(
+    args: &RunArgs,
+    built: &Artefacts,
+    mode: Sharing,
+    name: String,
+    scenarios: &'static [(&'static str, &'static str)],
+) -> Result<Result<Boot, u8>> {
     let mut image = Image::new(&built.init)?;
     for folder in &args.root {
         image.host_folder(folder)?;
     }
     let mut jobs = Vec::new();
-    for (name, _) in SCENARIOS {
+    for (name, _) in scenarios {
         let path = format!("/usr/bin/{name}");
         image.executable(&path, &built.program(name))?;
         jobs.push(Job::new(*name, &[&path]));
@@ -123,7 +156,7 @@ fn boot(args: &RunArgs, built: &Artefacts, mode: Sharing) -> Result<Result<Boot,
     if args.verbose > 0 {
         eprint!("{}", outcome.kernel_log);
     }
-    Ok(Ok(Boot { config, outcome, results }))
+    Ok(Ok(Boot { name, scenarios, config, outcome, results }))
 }
 
 /// Microseconds or milliseconds, whichever reads better.
@@ -151,7 +184,7 @@ fn table(boot: &Boot) -> String {
         "pages copied",
     ];
     let mut rows = vec![header.map(str::to_owned)];
-    for (result, (_, what)) in boot.results.iter().zip(SCENARIOS) {
+    for (result, (_, what)) in boot.results.iter().zip(boot.scenarios) {
         let forks = result.metric("forks");
         let count = |name: &str| match result.metric(name) {
             0 => "-".into(),
@@ -176,6 +209,42 @@ fn table(boot: &Boot) -> String {
         "\nsharing={}: memory {}, first user instruction after {first_user}; columns \"shared\" to \"unshared\" count PTE \
          pages\n{}",
         boot.config.sharing,
+        ptshare_vmm::config::show_size(boot.config.mem_bytes),
+        aligned(&rows)
+    )
+}
+
+/// The table of the boot with huge pages.
+fn huge_table(boot: &Boot) -> String {
+    let header = [
+        "scenario",
+        "what it shows",
+        "verdict",
+        "time",
+        "huge faults",
+        "PMD pages taken over",
+        "taken out",
+        "pages copied",
+    ];
+    let mut rows = vec![header.map(str::to_owned)];
+    for (result, (_, what)) in boot.results.iter().zip(boot.scenarios) {
+        let count = |name: &str| match result.metric(name) {
+            0 => "-".into(),
+            n => n.to_string(),
+        };
+        rows.push([
+            result.name.clone(),
+            (*what).into(),
+            result.ending(),
+            show_ns(result.micros() * 1000),
+            count("hugetlb_faults"),
+            count("pmd_tables_shared"),
+            count("pmd_detaches"),
+            count("cow_copies"),
+        ]);
+    }
+    format!(
+        "\n{HUGE_CMDLINE}: memory {}; a PMD page maps 1 GiB of huge pages\n{}",
         ptshare_vmm::config::show_size(boot.config.mem_bytes),
         aligned(&rows)
     )
@@ -253,8 +322,8 @@ fn verdicts(boots: &[Boot]) -> String {
     for boot in boots {
         let passed = boot.results.iter().filter(|r| r.passed()).count();
         text += &format!(
-            "sharing={:<5} {passed} of {} scenarios passed; the host's verdict: {}\n",
-            boot.config.sharing,
+            "{:<13} {passed} of {} scenarios passed; the host's verdict: {}\n",
+            boot.name,
             boot.results.len(),
             report::verdict(&boot.outcome)
         );
@@ -311,7 +380,7 @@ mod tests {
 
     #[test]
     fn every_scenario_is_a_test_program() {
-        for (name, _) in SCENARIOS {
+        for (name, _) in SCENARIOS.iter().chain(HUGE_SCENARIOS) {
             let source = crate::paths::root().join(format!("tests/programs/src/bin/{name}.rs"));
             assert!(source.is_file(), "{}", source.display());
         }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_machine::{Machine, boot};
-use ptshare_mm::{Env, Sharing};
+use ptshare_mm::{Env, Sharing, hugetlb};
 
 static SHARING: AtomicU8 = AtomicU8::new(1);
 static SMALL_TABLES: AtomicU32 = AtomicU32::new(DEFAULT_SMALL_TABLES);
@@ -36,7 +36,18 @@ pub fn init() {
     if let Some(n) = boot::option("loglevel").and_then(|v| v.parse().ok()) {
         LOG_LEVEL.store(n, Relaxed);
     }
+    if boot::option("share_hugetlb") == Some("0") {
+        hugetlb::set_sharing(&Machine, false);
+    }
     RESERVE.store(Machine.allocator().lock().reserve(), Relaxed);
+    let huge = boot::number("hugepages");
+    if huge != 0 {
+        hugetlb::resize(&Machine, huge);
+        let [total, ..] = hugetlb::counts(&Machine);
+        if total < huge {
+            klog!(2, "hugepages={huge}: there is memory for {total}");
+        }
+    }
 }
 
 /// How fork treats page tables (`sharing=none|pte|tree`).

@@ -96,6 +96,10 @@ static CENSUS: CensusHeader = CensusHeader {
     sharing: AtomicU64::new(0),
     object_table: AtomicU64::new(0),
     object_high: AtomicU64::new(0),
+    hugetlb_total: AtomicU64::new(0),
+    hugetlb_free: AtomicU64::new(0),
+    hugetlb_reserved: AtomicU64::new(0),
+    hugetlb_surplus: AtomicU64::new(0),
     stats: Stats::new(),
 };
 

@@ -7,14 +7,14 @@
 //! A batch never allocates. References that nobody else shares are chained through their own frames' metadata; the
 //! others go to a small array, which is flushed early when it is full.
 
-use crate::frame::{kind_bits, put_data, put_data_locked};
+use crate::frame::{is_private, kind_bits, put_data, put_data_locked};
 use crate::share::{disown, is_object_meta};
 use crate::table::put_table;
 use crate::{Env, FlushRange};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::Pfn;
 use ptshare_wire::MmRec;
-use ptshare_wire::frame::FrameKind;
+use ptshare_wire::frame::{FLAG_OBJECT_PMD, FrameKind};
 
 /// Shared references that a batch holds before it flushes early.
 const HELD_MAX: usize = 16;
@@ -65,9 +65,11 @@ impl<'a, E: Env> FlushBatch<'a, E> {
     #[inline]
     pub(crate) fn add(&mut self, pfn: Pfn) {
         let meta = self.env.meta(pfn);
-        let kind = kind_bits(meta.state.load(Relaxed));
-        if meta.refs.load(Relaxed) == 1 {
-            if kind == FrameKind::Anon as u32 {
+        let state = meta.state.load(Relaxed);
+        let kind = kind_bits(state);
+        // A hugetlb object's PMD page may be found by another fault until it is dropped, and needs its metadata for that.
+        if meta.refs.load(Relaxed) == 1 && state & FLAG_OBJECT_PMD == 0 {
+            if is_private(state) {
                 meta.a.store(self.pages, Relaxed);
                 self.pages = pfn.0;
                 return;

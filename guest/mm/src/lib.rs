@@ -22,6 +22,7 @@ pub mod env;
 pub mod error;
 pub mod flush;
 pub mod frame;
+pub mod hugetlb;
 pub mod object;
 mod share;
 pub mod space;

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 /// [`CensusHeader::magic`]: "ptcensus".
 pub const CENSUS_MAGIC: u64 = 0x7375_736e_6563_7470;
 /// [`CensusHeader::version`]. Any change of a record's layout changes it.
-pub const CENSUS_VERSION: u32 = 1;
+pub const CENSUS_VERSION: u32 = 2;
 /// Most managed RAM ranges.
 pub const RAM_RANGES_MAX: usize = 8;
 /// Most reserved ranges.
@@ -122,6 +122,14 @@ pub struct CensusHeader {
     pub object_table: AtomicU64,
     /// Object slots ever used.
     pub object_high: AtomicU64,
+    /// Hugetlb pages in the pool, in use or not, surplus ones included.
+    pub hugetlb_total: AtomicU64,
+    /// Of those, free ones.
+    pub hugetlb_free: AtomicU64,
+    /// Free ones that mappings have reserved and not faulted in yet.
+    pub hugetlb_reserved: AtomicU64,
+    /// Pages above the pool's persistent size.
+    pub hugetlb_surplus: AtomicU64,
     /// Counters.
     pub stats: Stats,
 }

@@ -16,7 +16,8 @@ pub enum FrameKind {
     Anon = 2,
     /// In an object's page cache (or just removed from it and still mapped).
     Cache = 3,
-    /// Part of a hugetlb page; the head frame carries the counts.
+    /// The head of a hugetlb page: 512 frames, aligned. It alone carries a state and the counts; the 511 frames after it
+    /// have all-zero metadata, like those inside a free block.
     Hugetlb = 4,
     /// Kernel memory: heap, stacks, per-CPU areas, pipe buffers. `refs` is unused and 0.
     Kernel = 5,
@@ -80,6 +81,21 @@ pub const FLAG_IN_CACHE: u32 = 1 << 18;
 /// rights and at any address, may share it, and every entry that points to it has R/W = 1 if those mappings are shared and
 /// writable, 0 if not. It is never copied on write. (A table without the flag is one mm's, or shared copy-on-write.)
 pub const FLAG_OBJECT_TABLE: u32 = 1 << 19;
+/// `state` flag of a [`FrameKind::Hugetlb`] head: in the pool, free; `refs` is 0, `a` links the free pages. With
+/// [`FLAG_ZEROED`] the page's content is zero.
+pub const FLAG_POOL_FREE: u32 = 1 << 24;
+/// `state` flag of a PMD page: it holds or has held huge leaves.
+pub const FLAG_HUGE_LEAVES: u32 = 1 << 25;
+/// `state` flag of a PMD page: it maps 1 GiB of one hugetlb object for every process that maps that part of the object
+/// with these rights. `a` is the object's id times 2^32 plus the number of the first huge page in the object, `b` links
+/// such tables; VM_READ, VM_WRITE and VM_EXEC of the mappings stand at [`OBJECT_PMD_RIGHTS_SHIFT`]. Entries that point to
+/// it have R/W = 1: the rights are in the leaves.
+pub const FLAG_OBJECT_PMD: u32 = 1 << 26;
+/// Where the rights of the mappings stand in the `state` of a table with [`FLAG_OBJECT_PMD`]: three bits.
+pub const OBJECT_PMD_RIGHTS_SHIFT: u32 = 27;
+
+/// Frames of a hugetlb page.
+pub const HUGE_FRAMES: u64 = 512;
 
 /// Packs a `state` word.
 #[inline]

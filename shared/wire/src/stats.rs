@@ -94,6 +94,12 @@ stats! {
     object_tables_shared,
     /// Objects' PTE pages dropped from an mm while others kept them.
     object_detaches,
+    /// Page faults in hugetlb mappings.
+    hugetlb_faults,
+    /// Times an mm took over a PMD page of a hugetlb object that another mapping had built (faults and forks).
+    pmd_tables_shared,
+    /// PMD pages of hugetlb objects taken out of one mm while others kept them (mprotect, munmap, mremap, splits).
+    pmd_detaches,
 }
 
 const _: () = assert!(core::mem::size_of::<Stats>() == 8 * (Stats::NAMES.len() + UNKNOWN_MAX));

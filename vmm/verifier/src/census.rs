@@ -52,6 +52,8 @@ pub(crate) struct Census {
     pub(crate) cpus: u64,
     pub(crate) kernel_root: u64,
     pub(crate) zero_page: u64,
+    /// Hugetlb pages: total, free, reserved, surplus.
+    pub(crate) hugetlb: [u64; 4],
 }
 
 /// A live address space.
@@ -140,6 +142,12 @@ impl Census {
             cpus: head.u64(offset_of!(CensusHeader, cpus)),
             kernel_root: head.u64(offset_of!(CensusHeader, kernel_root)),
             zero_page: head.u64(offset_of!(CensusHeader, zero_page)),
+            hugetlb: [
+                head.u64(offset_of!(CensusHeader, hugetlb_total)),
+                head.u64(offset_of!(CensusHeader, hugetlb_free)),
+                head.u64(offset_of!(CensusHeader, hugetlb_reserved)),
+                head.u64(offset_of!(CensusHeader, hugetlb_surplus)),
+            ],
         };
         census.check(sink).then_some(census)
     }

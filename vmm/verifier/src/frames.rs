@@ -2,7 +2,7 @@
 
 use ptshare_wire::FrameKind;
 use ptshare_wire::FrameMeta;
-use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_TABLE, FRAME_META_BYTES};
+use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FRAME_META_BYTES};
 use std::mem::offset_of;
 
 use crate::census::Census;
@@ -55,6 +55,11 @@ impl Frame {
     /// Is it a table that belongs to an object?
     pub(crate) fn is_object_table(&self) -> bool {
         self.kind() == Some(FrameKind::Table) && self.state & FLAG_OBJECT_TABLE != 0
+    }
+
+    /// Is it a PMD page that belongs to a hugetlb object?
+    pub(crate) fn is_object_pmd(&self) -> bool {
+        self.kind() == Some(FrameKind::Table) && self.state & FLAG_OBJECT_PMD != 0
     }
 
     /// Is it the target of an entry or a root?

@@ -12,8 +12,8 @@ use crate::census::Mm;
 use crate::frames::{Frames, NO_TABLE, Place};
 use crate::report::{MmId, Sink};
 use crate::rules::{
-    census_is_sound, entry_bits_legal, frame_has_one_state, free_frames_unreferenced, no_user_path_to_kernel,
-    table_level,
+    census_is_sound, entry_bits_legal, frame_has_one_state, free_frames_unreferenced, hugetlb_leaf_aligned,
+    no_user_path_to_kernel, table_level,
 };
 use crate::view::PhysView;
 
@@ -37,8 +37,10 @@ pub(crate) struct Table {
     pub(crate) first_edge: u32,
     /// Entries that are not zero, in slots 0..256 of a root and 0..512 of other tables.
     pub(crate) nonzero: u16,
-    /// It belongs to an object, says its metadata.
+    /// It is a PTE page that belongs to an object, says its metadata.
     pub(crate) object: bool,
+    /// Mappings at any address may share it: a PTE page of an object, or a PMD page of a hugetlb object.
+    pub(crate) anywhere: bool,
     /// Its words were read and made sense as entries.
     pub(crate) walked: bool,
 }
@@ -173,6 +175,7 @@ impl Builder<'_> {
                 first_edge: edge,
                 nonzero: 0,
                 object: frame.is_object_table(),
+                anywhere: frame.is_object_table() || frame.is_object_pmd(),
                 walked: false,
             });
             if let Some(frame) = self.frames.get_mut(pfn) {
@@ -184,7 +187,7 @@ impl Builder<'_> {
         self.graph.edges.push(Edge { word, va: at.va, mm, next: table.first_edge });
         table.first_edge = edge;
         table.parents = table.parents.saturating_add(1);
-        self.graph.aliased |= table.base != at.va && !table.object;
+        self.graph.aliased |= table.base != at.va && !table.anywhere;
         if table.level != level {
             table_level::two_levels(at, word, pfn, level, table.level, self.sink);
         }
@@ -252,6 +255,7 @@ impl Builder<'_> {
         match self.frames.get_mut(pfn) {
             Some(frame) => {
                 frame.maps = frame.maps.saturating_add(1);
+                hugetlb_leaf_aligned::leaf(at, word, pfn, frame, self.sink);
                 match frame.kind() {
                     Some(FrameKind::Table | FrameKind::Kernel) => {
                         let place = Place::Known(*frame);
@@ -275,6 +279,10 @@ impl Builder<'_> {
     fn huge_leaf(&mut self, at: At, word: u64, pfn: u64, pages: u64) {
         if !self.frames.is_managed_run(pfn, pages) {
             return no_user_path_to_kernel::leaf(at, word, pfn, Place::Outside, self.sink);
+        }
+        if self.frames.get(pfn).is_some_and(|f| f.kind() == Some(FrameKind::Hugetlb)) {
+            // The frames behind the head: hugetlb-pool-adds-up.
+            return;
         }
         for tail in pfn + 1..pfn + pages {
             match self.frames.get(tail).map(|f| (f.kind(), Place::Known(*f))) {

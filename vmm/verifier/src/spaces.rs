@@ -20,9 +20,9 @@ use crate::frames::Frames;
 use crate::graph::{At, Graph, each_nonzero, user_slots};
 use crate::report::Sink;
 use crate::rules::{
-    census_is_sound, cow_shared_entries_read_only, frame_fits_vma, mm_table_pages, no_entry_outside_vma,
-    object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma, sharers_agree,
-    table_level,
+    census_is_sound, cow_shared_entries_read_only, frame_fits_vma, hugetlb_pmd_fits_object, mm_table_pages,
+    no_entry_outside_vma, object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma,
+    sharers_agree, table_level,
 };
 use crate::view::PhysView;
 
@@ -186,7 +186,7 @@ impl<'a> Walker<'a> {
         if let Some(met) = self.met_by.get_mut(index as usize) {
             let by = std::mem::replace(met, m + 1);
             // Two VMAs may show the same part of an object, or a subtree that does be met twice.
-            if by == m + 1 && !table.object {
+            if by == m + 1 && !table.anywhere {
                 table_level::twice_in_mm(At { mm: mm.id, va: base, level }, table, self.sink);
                 return Some(0);
             }
@@ -247,7 +247,7 @@ impl<'a> Walker<'a> {
                     self.sink,
                 );
                 let table = self.graph.tables.get(index as usize);
-                self.sink.total() == before && (first.base == base || table.is_some_and(|t| t.object))
+                self.sink.total() == before && (first.base == base || table.is_some_and(|t| t.anywhere))
             }
         }
     }
@@ -305,6 +305,20 @@ impl<'a> Walker<'a> {
         else {
             return;
         };
+        let frame = self.frames.get(table.pfn);
+        // By the flag or by the VMAs: a wrong flag is for its own rule to report.
+        let huge_objects = below == Level::Pmd
+            && (frame.is_some_and(|frame| frame.is_object_pmd())
+                || mm.vmas_sound && table.parents > 1 && hugetlb_pmd_fits_object::shared(&clip_of(mm, below, at.va)));
+        if below == Level::Pmd
+            && mm.vmas_sound
+            && let Some(frame) = frame
+            && (huge_objects || table.parents > 1)
+        {
+            let key = || self.frames.cache_key(self.view, table.pfn).map(|key| key.0);
+            let clips = clip_of(mm, below, at.va);
+            hugetlb_pmd_fits_object::pointer(at, word, table, frame, key, &clips, self.sink);
+        }
         if table.level != below || !mm.vmas_sound {
             return;
         }
@@ -315,7 +329,7 @@ impl<'a> Walker<'a> {
             if self.objects_seen.insert(child) {
                 object_shared_tables_uniform::pointer(at, word, self.graph, table, self.sink);
             }
-        } else if table.parents > 1 && Pte(word).writable() {
+        } else if table.parents > 1 && Pte(word).writable() && !huge_objects {
             cow_shared_entries_read_only::pointer(at, word, table, self.sink);
         }
     }

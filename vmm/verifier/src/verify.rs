@@ -10,8 +10,8 @@ use crate::graph::{Builder, Graph, each_nonzero, user_slots};
 use crate::report::{Report, Sink};
 use crate::rules::{
     census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_frames_unreferenced,
-    kernel_half_identical, leaf_refs_equal_maps, no_user_path_to_kernel, table_present_count,
-    table_refs_equal_parents,
+    hugetlb_pool_adds_up, kernel_half_identical, leaf_refs_equal_maps, no_user_path_to_kernel,
+    table_present_count, table_refs_equal_parents,
 };
 use crate::spaces::Walker;
 use crate::view::PhysView;
@@ -110,14 +110,19 @@ fn judge(
 /// The rules about single frames and their sums.
 fn check_frames(census: &Census, frames: &Frames, sink: &mut Sink, report: &mut Report) {
     let mut tally = frames_add_up::Tally::default();
+    let mut pool = hugetlb_pool_adds_up::Tally::default();
     for (pfn, frame) in frames.iter() {
         frame_has_one_state::frame(pfn, frame, census.zero_page, sink);
         free_frames_unreferenced::frame(pfn, frame, sink);
         leaf_refs_equal_maps::frame(pfn, frame, sink);
-        tally.frame(pfn, frame, sink);
+        // What lies behind the head of a huge page is no frame of its own.
+        if !pool.frame(pfn, frame, sink) {
+            tally.frame(pfn, frame, sink);
+        }
         report.frames_checked += 1;
     }
     tally.finish(census, sink);
+    pool.finish(census.hugetlb, sink);
     report.kinds = tally.kinds;
     report.kinds.virgin = frames.virgin();
 }

@@ -160,10 +160,9 @@ impl File {
     /// What mmap maps of it.
     ///
     /// # Errors
-    /// EBADF for O_PATH; ENODEV for what cannot be mapped; ENOMEM where huge pages would have to back it.
+    /// EBADF for O_PATH; ENODEV for what cannot be mapped.
     pub fn mmap_object(&self) -> Result<Arc<KObject>, Errno> {
         match &self.ops {
-            Ops::Regular if self.inode().regular().is_some_and(|r| r.hugetlb) => Err(Errno::ENOMEM),
             Ops::Regular => self.object().ok_or(Errno::ENODEV),
             // As drivers/char/mem.c: a shared mapping is shared memory of its own, a private one is anonymous memory.
             Ops::Device(Device::Zero) => Ok(device::zero_object(&self.path)),

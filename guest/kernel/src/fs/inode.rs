@@ -18,6 +18,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_abi::Errno;
 use ptshare_machine::{Machine, time};
+use ptshare_mm::hugetlb::Quota;
 use ptshare_mm::{ObjectInfo, ObjectKind};
 use ptshare_sync::{Lock, Rank};
 
@@ -69,8 +70,10 @@ pub struct Regular {
     pub seals: AtomicU32,
     /// Pages charged to the super block.
     pub charged: AtomicU64,
-    /// Huge pages would have to back it (MFD_HUGETLB).
+    /// Huge pages back it (hugetlbfs, MFD_HUGETLB).
     pub hugetlb: bool,
+    /// The limit of the hugetlbfs mount that it belongs to.
+    quota: Option<Arc<Quota>>,
 }
 
 /// What kind of thing an inode is.
@@ -144,7 +147,13 @@ impl Regular {
             seals: AtomicU32::new(super::memfd::F_SEAL_SEAL),
             charged: AtomicU64::new(0),
             hugetlb: false,
+            quota: None,
         }
+    }
+
+    /// An empty file of this file system.
+    pub fn new_in(sb: &SuperBlock) -> Self {
+        Regular { hugetlb: sb.quota.is_some(), quota: sb.quota.clone(), ..Regular::new() }
     }
 
     /// A file whose bytes lie in the initramfs.
@@ -179,6 +188,12 @@ impl Regular {
         let mut content = self.content.lock();
         let kind = match &*content {
             Content::Object(object) => return object.clone(),
+            Content::Empty if self.hugetlb => {
+                let info = ObjectInfo::new(dev, ino, String::new());
+                let object = KObject::hugetlb(Machine, info, 0, self.quota.clone());
+                *content = Content::Object(object.clone());
+                return object;
+            }
             Content::Empty => ObjectKind::Tmpfs,
             Content::Initramfs(pa, bytes) => ObjectKind::Initramfs { pa: *pa, bytes: *bytes },
         };

@@ -27,6 +27,8 @@ pub mod event;
 pub mod file;
 pub mod flags;
 pub mod hold;
+mod hugepages;
+pub mod hugetlbfs;
 mod initramfs;
 pub mod inode;
 pub mod io;
@@ -198,12 +200,13 @@ fn dev_nodes(dev: &Arc<Mount>) {
 /// What a mount system call's type names.
 ///
 /// # Errors
-/// ENODEV for an unknown type.
-pub fn new_mount(fstype: &[u8], source: &[u8], flags: u64) -> Result<Arc<Mount>, Errno> {
+/// ENODEV for an unknown type; EINVAL for options that hugetlbfs does not take.
+pub fn new_mount(fstype: &[u8], source: &[u8], flags: u64, options: &[u8]) -> Result<Arc<Mount>, Errno> {
     Ok(match fstype {
         b"tmpfs" | b"ramfs" => new_tmpfs("tmpfs", source, 0o1777, flags),
         b"proc" => new_proc(source, flags),
         b"sysfs" => new_sysfs(source, flags),
+        b"hugetlbfs" => hugetlbfs::new(source, flags, options)?,
         b"devpts" => new_tmpfs("devpts", source, 0o755, flags),
         b"devtmpfs" => {
             let mount = new_tmpfs("devtmpfs", source, 0o755, flags);

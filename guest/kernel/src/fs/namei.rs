@@ -88,6 +88,9 @@ pub fn create(cred: &Creds, parent: &Path, name: &[u8], mode: u32, kind: Kind) -
         });
     }
     let sb = &parent.mount.sb;
+    if sb.inodes.load(Relaxed) >= sb.limit_inodes.load(Relaxed) {
+        return Err(Errno::ENOSPC);
+    }
     let inode = Inode::new(sb, sb.next_ino(), new_in(cred, parent.inode(), mode), kind);
     let dentry = add(&parent.dentry, name, inode)?;
     parent.inode().touch_mtime();
@@ -137,6 +140,10 @@ pub fn mknod(mut walker: Walker, mode: u32, rdev: u64) -> Result<(), Errno> {
         _ => return Err(Errno::EINVAL),
     };
     let name = to_new(&mut walker, false)?;
+    let kind = match kind {
+        Kind::Regular(_) => Kind::Regular(Regular::new_in(&walker.at.mount.sb)),
+        other => other,
+    };
     create(&walker.cred, &walker.at, &name, file_type | perm_bits, kind).map(|_| ())
 }
 

@@ -73,7 +73,7 @@ pub fn open_at(dirfd: i32, text: Vec<u8>, flags: u32, mode: u32) -> Result<Arc<F
                 let name = walker.name(start, end).to_vec();
                 let umask = current().process.fs().umask();
                 let mode = S_IFREG | mode & 0o7777 & !umask;
-                let kind = Kind::Regular(Regular::new());
+                let kind = Kind::Regular(Regular::new_in(&walker.at.mount.sb));
                 match namei::create(&walker.cred, &walker.at, &name, mode, kind) {
                     // Somebody else was faster.
                     Err(Errno::EEXIST) if flags & O_EXCL == 0 => {
@@ -108,7 +108,7 @@ fn open_tmpfile(dirfd: i32, text: Vec<u8>, flags: u32, mode: u32) -> Result<Arc<
     let new = namei::new_in(&cred, dir.inode(), S_IFREG | mode & 0o7777 & !umask);
     let sb = &dir.mount.sb;
     let ino = sb.next_ino();
-    let inode = Inode::new(sb, ino, new, Kind::Regular(Regular::new()));
+    let inode = Inode::new(sb, ino, new, Kind::Regular(Regular::new_in(sb)));
     inode.add_links(-1);
     let mut name = super::text::Text::new();
     name.c(b'#').dec(ino);

@@ -18,6 +18,10 @@ pub fn write(file: &File, source: &mut Source, pos: u64) -> Result<(u64, u64), S
     let (Some(regular), Some(object)) = (inode.regular(), inode.object()) else {
         return Err(Errno::EINVAL.into());
     };
+    if regular.hugetlb {
+        // hugetlbfs has no write.
+        return Err(Errno::EINVAL.into());
+    }
     if source.left() == 0 {
         return Ok((pos, 0));
     }
@@ -65,6 +69,9 @@ pub fn truncate(inode: &Arc<Inode>, size: u64) -> Result<(), Errno> {
         return Err(Errno::EISDIR);
     }
     let Some(regular) = inode.regular() else { return Err(Errno::EINVAL) };
+    if regular.hugetlb {
+        super::hugetlbfs::check_size(size)?;
+    }
     let _held = inode.write_hold.take();
     let old = regular.size();
     let seals = regular.seals.load(Relaxed);

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use ptshare_mm::hugetlb::Quota;
 
 /// `f_type` of tmpfs (statfs(2)).
 pub const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -33,12 +34,21 @@ pub struct SuperBlock {
     pub inodes: AtomicU64,
     /// Mounts of it, bind mounts included.
     pub mounts: AtomicU64,
+    /// hugetlbfs: how many huge pages its files may have.
+    pub quota: Option<Arc<Quota>>,
+    /// Most inodes; `u64::MAX`: no limit.
+    pub limit_inodes: AtomicU64,
     next_ino: AtomicU64,
 }
 
 impl SuperBlock {
     /// A new file system of a type.
     pub fn new(fstype: &'static str, magic: u64) -> Arc<SuperBlock> {
+        Self::with_quota(fstype, magic, None)
+    }
+
+    /// The same for a file system of huge pages.
+    pub fn with_quota(fstype: &'static str, magic: u64, quota: Option<Arc<Quota>>) -> Arc<SuperBlock> {
         Arc::new(SuperBlock {
             fstype,
             magic,
@@ -48,6 +58,8 @@ impl SuperBlock {
             used_pages: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             mounts: AtomicU64::new(0),
+            quota,
+            limit_inodes: AtomicU64::new(u64::MAX),
             next_ino: AtomicU64::new(1),
         })
     }

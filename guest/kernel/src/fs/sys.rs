@@ -1,5 +1,6 @@
 //! sysfs: a fixed tree, as much of it as programs look at.
 
+use super::hugepages;
 use super::text::Text;
 use super::virt::{Entry, What};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,6 +22,10 @@ const fn text(name: &'static str, make: fn(&mut Text)) -> Entry {
 
 const fn setting(name: &'static str, value: &'static AtomicU64, max: u64) -> Entry {
     Entry { name, mode: 0o644, what: What::Number(value, max) }
+}
+
+const fn line(name: &'static str, show: fn(&mut Text), write: fn(&[u8]) -> Result<(), Errno>) -> Entry {
+    Entry { name, mode: 0o644, what: What::Line(show, write) }
 }
 
 const fn kept(name: &'static str, show: fn(&mut Text)) -> Entry {
@@ -82,8 +87,11 @@ static NODE0: &[Entry] = &[
     dir("hugepages", &[dir("hugepages-2048kB", NODE_HUGE)]),
 ];
 
-static NODE_HUGE: &[Entry] =
-    &[kept("nr_hugepages", zero), text("free_hugepages", zero), text("surplus_hugepages", zero)];
+static NODE_HUGE: &[Entry] = &[
+    line("nr_hugepages", hugepages::total, hugepages::resize),
+    text("free_hugepages", hugepages::free),
+    text("surplus_hugepages", hugepages::surplus),
+];
 
 static CLOCKSOURCE: &[Entry] = &[dir(
     "clocksource0",
@@ -94,12 +102,12 @@ static MM: &[Entry] =
     &[dir("hugepages", &[dir("hugepages-2048kB", HUGE)]), dir("ksm", KSM), dir("transparent_hugepage", THP)];
 
 static HUGE: &[Entry] = &[
-    text("free_hugepages", zero),
-    kept("nr_hugepages", zero),
-    kept("nr_hugepages_mempolicy", zero),
-    kept("nr_overcommit_hugepages", zero),
-    text("resv_hugepages", zero),
-    text("surplus_hugepages", zero),
+    text("free_hugepages", hugepages::free),
+    line("nr_hugepages", hugepages::total, hugepages::resize),
+    line("nr_hugepages_mempolicy", hugepages::total, hugepages::resize),
+    line("nr_overcommit_hugepages", hugepages::overcommit, hugepages::set_overcommit),
+    text("resv_hugepages", hugepages::reserved),
+    text("surplus_hugepages", hugepages::surplus),
 ];
 
 static THP: &[Entry] = &[
@@ -139,10 +147,6 @@ static KSM: &[Entry] = &[
     fixed("pages_unshared", "0\n"),
     fixed("pages_volatile", "0\n"),
 ];
-
-fn zero(t: &mut Text) {
-    t.s("0\n");
-}
 
 fn ignore(_: &[u8]) -> Result<(), Errno> {
     Ok(())

@@ -14,8 +14,8 @@ use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::{Machine, time, uaccess};
-use ptshare_mm::MapRequest;
 use ptshare_mm::object::{ObjectInfo, ObjectKind};
+use ptshare_mm::{MapRequest, hugetlb};
 use ptshare_paging::{PAGE_BYTES, page_ceil};
 use ptshare_sync::{Lock, Rank};
 
@@ -30,6 +30,7 @@ const IPC_PRIVATE: i32 = 0;
 const IPC_CREAT: u64 = 0o1000;
 const IPC_EXCL: u64 = 0o2000;
 const SHM_HUGETLB: u64 = 0o4000;
+const SHM_NORESERVE: u64 = 0o10000;
 
 const SHM_RDONLY: u64 = 0o10000;
 const SHM_RND: u64 = 0o20000;
@@ -170,6 +171,18 @@ impl Table {
     }
 }
 
+/// May the caller make a segment of huge pages, of a size that there is (`newseg`, `can_do_hugetlb_shm`)?
+fn check_huge(flags: u64) -> Result<(), Errno> {
+    match flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
+        0 | 21 => {}
+        // A pool that exists and is empty.
+        30 => return Err(Errno::ENOMEM),
+        _ => return Err(Errno::EINVAL),
+    }
+    // CAP_IPC_LOCK.
+    if current().process.creds().cap_effective & (1 << 14) == 0 { Err(Errno::EPERM) } else { Ok(()) }
+}
+
 /// shmget(2).
 pub fn shmget(a: &Args, _: &mut TrapFrame) -> SysResult {
     let (key, bytes, flags) = (a[0] as i32, a[1], a[2]);
@@ -202,9 +215,9 @@ pub fn shmget(a: &Args, _: &mut TrapFrame) -> SysResult {
     if size > i64::MAX as u64 {
         return Err(Errno::ENOSPC.into());
     }
-    if flags & SHM_HUGETLB != 0 {
-        // The pool of huge pages is empty, so no reservation can be made (hugetlb_file_setup).
-        return Err(Errno::ENOMEM.into());
+    let huge = flags & SHM_HUGETLB != 0;
+    if huge {
+        check_huge(flags)?;
     }
     let index = match table.slots.iter().position(Option::is_none) {
         Some(index) => index,
@@ -223,8 +236,19 @@ pub fn shmget(a: &Args, _: &mut TrapFrame) -> SysResult {
         path.push(char::from_digit(key as u32 >> (4 * nibble) & 15, 16).unwrap_or('0'));
     }
     path.push_str(" (deleted)");
-    let object = KObject::new(Machine, ObjectKind::Shm, ObjectInfo::new(1, id, path));
-    object.truncate(bytes).map_err(|_| Errno::ENOMEM)?;
+    let info = ObjectInfo::new(1, id, path);
+    let object = if huge {
+        let size = hugetlb::huge_ceil(bytes).ok_or(Errno::EINVAL)?;
+        let object = KObject::hugetlb(Machine, info, size, None);
+        if flags & SHM_NORESERVE == 0 {
+            object.reserve_huge(0, size >> hugetlb::HUGE_SHIFT).map_err(|_| Errno::ENOMEM)?;
+        }
+        object
+    } else {
+        let object = KObject::new(Machine, ObjectKind::Shm, info);
+        object.truncate(bytes).map_err(|_| Errno::ENOMEM)?;
+        object
+    };
     let creds = current().process.creds();
     table.slots[index] = Some(Segment {
         key,
@@ -279,7 +303,8 @@ pub fn shmat(a: &Args, _: &mut TrapFrame) -> SysResult {
     if flags & SHM_EXEC != 0 {
         prot |= u64::from(abi::PROT_EXEC);
     }
-    let len = page_ceil(bytes).ok_or(Errno::EINVAL)?;
+    let len =
+        page_ceil(bytes.max(if object.is_huge() { object.size_bytes() } else { 0 })).ok_or(Errno::EINVAL)?;
     let mm = current().process.mm();
     let mut request = MapRequest::anonymous(len, prot);
     request.addr = addr;
@@ -318,7 +343,12 @@ pub fn shmdt(a: &Args, _: &mut TrapFrame) -> SysResult {
         let mut next = None;
         mm.for_each_vma(&mut |vma| {
             let Some(object) = vma.object else { return };
-            if object.kind() != ObjectKind::Shm || vma.start < addr {
+            let segment = match object.kind() {
+                ObjectKind::Shm => true,
+                ObjectKind::Hugetlb => object.info().path.lock().starts_with("/SYSV"),
+                _ => false,
+            };
+            if !segment || vma.start < addr {
                 return;
             }
             let in_place = vma.start - addr == vma.offset;

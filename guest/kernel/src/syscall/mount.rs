@@ -128,7 +128,7 @@ pub fn mount(a: &Args, _: &mut TrapFrame) -> SysResult {
     if matches!(&*fstype, b"ext2" | b"ext3" | b"ext4" | b"vfat" | b"iso9660" | b"squashfs") {
         return Err(Errno::ENODEV.into());
     }
-    let made = new_mount(&fstype, if a[0] == 0 { b"none" } else { &source }, flags)?;
+    let made = new_mount(&fstype, if a[0] == 0 { b"none" } else { &source }, flags, &data)?;
     made.sb.read_only.store(flags & MS_RDONLY != 0, Relaxed);
     if fstype == b"tmpfs" {
         made.sb.limit_pages.store(default_limit(), Relaxed);

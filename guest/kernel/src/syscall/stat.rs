@@ -5,6 +5,7 @@ use super::file::{file, files, path};
 use super::{Args, SysErr, SysResult};
 use crate::fs::caller::{self, CAP_CHOWN, CAP_FSETID};
 use crate::fs::device::{major, minor};
+use crate::fs::hugetlbfs::{self, HUGETLBFS_MAGIC};
 use crate::fs::inode::{Inode, S_IFDIR, S_IFREG, S_ISGID, now};
 use crate::fs::perm::{self, MAY_WRITE};
 use crate::fs::superblock::TMPFS_MAGIC;
@@ -16,6 +17,7 @@ use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::{Pod, uaccess};
+use ptshare_mm::hugetlb::HUGE_BYTES;
 
 const CWD: i32 = AT_FDCWD;
 const NS: i64 = 1_000_000_000;
@@ -137,6 +139,12 @@ fn write_statfs(place: &Path, va: u64) -> SysResult {
         out.f_bavail = free;
         out.f_files = blocks;
         out.f_ffree = blocks.saturating_sub(sb.inodes.load(Relaxed));
+    }
+    if sb.magic == HUGETLBFS_MAGIC {
+        let [blocks, free, files, left] = hugetlbfs::statfs(sb);
+        (out.f_bsize, out.f_frsize) = (HUGE_BYTES as _, HUGE_BYTES as _);
+        (out.f_blocks, out.f_bfree, out.f_bavail) = (blocks, free, free);
+        (out.f_files, out.f_ffree) = (files, left);
     }
     uaccess::write(va, &out)?;
     Ok(0)

@@ -18,6 +18,7 @@
 
 use super::{Priority, kind_bits};
 use crate::Env;
+use crate::hugetlb::HugePool;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::Pfn;
 use ptshare_wire::CensusHeader;
@@ -46,12 +47,14 @@ pub struct Buddy {
     virgin_left: u64,
     /// Frames that [`Priority::User`] leaves alone.
     reserve: u64,
+    /// The hugetlb pool: it changes with the free lists, so it shares their lock.
+    pub(crate) huge: HugePool,
 }
 
 impl Buddy {
     /// An allocator that manages nothing yet.
     pub const fn new() -> Buddy {
-        Buddy { heads: [[0; MAX_ORDER + 1]; 2], range: 0, virgin_left: 0, reserve: 0 }
+        Buddy { heads: [[0; MAX_ORDER + 1]; 2], range: 0, virgin_left: 0, reserve: 0, huge: HugePool::new() }
     }
 
     /// Takes over the RAM ranges of the census, of which nothing below `virgin` is free, and keeps `reserve` frames
@@ -157,6 +160,25 @@ impl Buddy {
             env.meta(Pfn(first + i)).state.store(new_state, Relaxed);
         }
         Some((Pfn(first), class == ZEROED))
+    }
+
+    /// Takes an aligned block of `1 << MAX_ORDER` frames of which only the first gets a `state`; the others stay as they
+    /// are in a free block, all zero. Says whether the content is zero.
+    pub(crate) fn take_whole<E: Env>(&mut self, env: &E, new_state: u32) -> Option<(Pfn, bool)> {
+        if !self.may_take(env, 1 << MAX_ORDER, Priority::User) {
+            return None;
+        }
+        let (first, class) = self
+            .take_listed(env, MAX_ORDER, ZEROED)
+            .or_else(|| self.carve(env, MAX_ORDER))
+            .or_else(|| self.assemble(env, MAX_ORDER))?;
+        env.meta(Pfn(first)).state.store(new_state, Relaxed);
+        Some((Pfn(first), class == ZEROED))
+    }
+
+    /// Gives a block of [`Buddy::take_whole`] back; its content is zero if `zeroed`.
+    pub(crate) fn give_whole<E: Env>(&mut self, env: &E, first: Pfn, zeroed: bool) {
+        self.push(env, first.0, MAX_ORDER, zeroed as usize);
     }
 
     /// Gives back a block. No one refers to it any more; its content is zero if `zeroed`.

@@ -89,7 +89,7 @@ pub fn get_data<E: Env>(env: &E, pfn: Pfn) {
 #[inline]
 pub fn put_data<E: Env>(env: &E, pfn: Pfn) {
     if drop_ref(env, pfn) {
-        env.allocator().lock().free(env, pfn, 0, false);
+        free_data(env, &mut env.allocator().lock(), pfn);
     }
 }
 
@@ -97,8 +97,24 @@ pub fn put_data<E: Env>(env: &E, pfn: Pfn) {
 #[inline]
 pub(crate) fn put_data_locked<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) {
     if drop_ref(env, pfn) {
+        free_data(env, allocator, pfn);
+    }
+}
+
+#[inline]
+fn free_data<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) {
+    if is_kind(env.meta(pfn).state.load(Relaxed), FrameKind::Hugetlb) {
+        allocator.huge_put(env, pfn);
+    } else {
         allocator.free(env, pfn, 0, false);
     }
+}
+
+/// Is this the `state` word of a page that belongs to processes alone, rather than to an object's cache?
+#[inline]
+pub(crate) const fn is_private(state: u32) -> bool {
+    is_kind(state, FrameKind::Anon)
+        || (is_kind(state, FrameKind::Hugetlb) && state & ptshare_wire::frame::FLAG_IN_CACHE == 0)
 }
 
 /// Drops a reference; is the frame to be freed?

@@ -3,6 +3,7 @@
 //! Nodes of 32 frames. The first 8192 nodes (1 GiB of file) hang in a vector, so that a lookup is two loads; what lies
 //! beyond, in files with holes, hangs in a tree. Frame 0 is never handed out, so it marks an empty place.
 
+use super::huge::HugeState;
 use crate::NoMemory;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -23,11 +24,13 @@ pub(super) struct PageMap {
     near: Vec<Option<Box<Node>>>,
     far: BTreeMap<u64, Box<Node>>,
     len: u64,
+    /// A hugetlb object's reservations, under the same lock.
+    pub(super) huge: HugeState,
 }
 
 impl PageMap {
     pub(super) const fn new() -> Self {
-        PageMap { near: Vec::new(), far: BTreeMap::new(), len: 0 }
+        PageMap { near: Vec::new(), far: BTreeMap::new(), len: 0, huge: HugeState::new() }
     }
 
     /// Pages held.

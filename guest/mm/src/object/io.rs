@@ -31,10 +31,15 @@ impl<E: Env> Object<E> {
     fn read_run(&self, at: u64, len: u64, f: &mut dyn FnMut(u64, u64) -> u64) -> u64 {
         let held = {
             let pages = self.pages.lock();
-            pages.get(index_of(at)).inspect(|&pfn| self.hold(pfn))
+            let found = if self.is_huge() {
+                self.huge_at(&pages, at)
+            } else {
+                pages.get(index_of(at)).map(|pfn| (pfn, pfn.pa().0 + at % PAGE_BYTES))
+            };
+            found.inspect(|&(pfn, _)| self.hold(pfn))
         };
-        if let Some(pfn) = held {
-            let took = f(pfn.pa().0 + at % PAGE_BYTES, len);
+        if let Some((pfn, pa)) = held {
+            let took = f(pa, len);
             self.release(pfn);
             return took;
         }
@@ -99,6 +104,10 @@ impl<E: Env> Object<E> {
 
     /// The first byte at or after `off` that lies in no hole (SEEK_DATA); the end of the object does not count.
     pub fn next_data(&self, off: u64) -> Option<u64> {
+        if self.is_huge() {
+            // hugetlbfs tells no holes apart.
+            return (off < self.size_bytes()).then_some(off);
+        }
         if off < self.initial_bytes.load(Relaxed) {
             return Some(off);
         }

@@ -15,6 +15,7 @@
 //! write and hole punching of one object apart from each other.
 
 mod cache;
+mod huge;
 mod io;
 mod mapping;
 mod resize;
@@ -67,6 +68,8 @@ pub enum ObjectKind {
     Shm,
     /// A memfd.
     Memfd,
+    /// Huge pages: `huge.rs`.
+    Hugetlb,
 }
 
 /// What `/proc/PID/maps` says of a mapping of the object.
@@ -167,11 +170,15 @@ impl<E: Env> Object<E> {
 
     /// Pages in its cache.
     pub fn pages(&self) -> u64 {
-        self.pages.lock().len()
+        let unit = if self.is_huge() { crate::hugetlb::HUGE_FRAMES } else { 1 };
+        self.pages.lock().len() * unit
     }
 
     /// Does a read of page `index` find its content in memory? True for initramfs content, which always is.
     pub fn resident(&self, index: u64) -> bool {
+        if self.is_huge() {
+            return self.pages.lock().get(index / crate::hugetlb::HUGE_FRAMES).is_some();
+        }
         self.pages.lock().get(index).is_some()
             || index.checked_mul(PAGE_BYTES).is_some_and(|off| off < self.initial_bytes.load(Relaxed))
     }
@@ -271,6 +278,9 @@ impl<E: Env> Object<E> {
 impl<E: Env> Drop for Object<E> {
     fn drop(&mut self) {
         self.env.critical_enter();
+        if self.is_huge() {
+            self.drop_all_huge();
+        }
         let pages = core::mem::replace(self.pages.get_mut(), PageMap::new());
         pages.each(&mut |_, pfn| {
             self.leave_cache(pfn);

@@ -20,6 +20,10 @@ impl<E: Env> Object<E> {
         if size_bytes > MAX_OBJECT_BYTES {
             return Err(ObjectError::BeyondEnd);
         }
+        if self.is_huge() {
+            self.truncate_huge(size_bytes);
+            return Ok(());
+        }
         let old = self.size_bytes.swap(size_bytes, Relaxed);
         if size_bytes >= old {
             self.zero_tail(old);
@@ -40,6 +44,9 @@ impl<E: Env> Object<E> {
     /// `NoMemory`: part of the range may have been cleared.
     pub fn punch_hole(&self, off: u64, len_bytes: u64) -> Result<(), ObjectError> {
         let end = off.saturating_add(len_bytes).min(MAX_OBJECT_BYTES);
+        if self.is_huge() {
+            return self.punch_huge(off, end);
+        }
         let (first, last) = (off.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
         if first >= last {
             return self.zero_bytes(off, end);
@@ -67,6 +74,9 @@ impl<E: Env> Object<E> {
     pub fn allocate(&self, off: u64, len_bytes: u64, grow: bool) -> Result<(), ObjectError> {
         let end = off.checked_add(len_bytes).filter(|&end| end <= MAX_OBJECT_BYTES);
         let end = end.ok_or(ObjectError::BeyondEnd)?;
+        if self.is_huge() {
+            return self.allocate_huge(off, end, grow);
+        }
         for index in index_of(off)..end.div_ceil(PAGE_BYTES) {
             self.env.critical_enter();
             let page = self.page(index, false);
@@ -144,7 +154,7 @@ impl<E: Env> Object<E> {
     }
 
     /// Clears physical memory inside one frame.
-    fn zero_phys(&self, pa: u64, len: u64) {
+    pub(super) fn zero_phys(&self, pa: u64, len: u64) {
         if len == PAGE_BYTES {
             self.env.zero_pages(ptshare_paging::Pa(pa).pfn(), 1);
         } else {
@@ -153,7 +163,7 @@ impl<E: Env> Object<E> {
     }
 
     /// Removes the leaves of pages `[first, last)` from every mm: of private copies too, if `even_cows`.
-    fn zap_mappings(&self, first: u64, last: u64, even_cows: bool) {
+    pub(super) fn zap_mappings(&self, first: u64, last: u64, even_cows: bool) {
         loop {
             let (generation, mms) = {
                 let mappings = self.mappings.lock();

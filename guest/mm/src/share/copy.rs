@@ -2,11 +2,12 @@
 
 use super::is_object_table;
 use crate::Env;
-use crate::frame::is_kind;
+use crate::frame::is_private;
+use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::table::{get_table, holds_frame, next_entry, set_aux};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
-use ptshare_wire::frame::FrameKind;
+use ptshare_wire::frame::FLAG_HUGE_LEAVES;
 
 /// Copies the entries `[from, to)` (slot numbers), but at most `entries`, of the table `src` at `level` to the same slots
 /// of `dst`, a table that nobody else can reach and whose slots are zero; gives the number copied, for the caller to add
@@ -27,10 +28,15 @@ pub(crate) fn copy_entries<E: Env>(
         let Some((slot, pte)) = next_entry(env, src, at, to) else { break };
         let copy = match level {
             Level::Pte => copy_leaf(env, src, slot, pte),
+            Level::Pmd if is_huge(pte) => copy_leaf(env, src, slot, pte),
             _ => {
                 get_table(env, pte.pfn());
                 // An object's table is written in place by all.
-                if is_object_table(env, pte.pfn()) { pte } else { protect(env, src, slot, pte) }
+                let object = match level {
+                    Level::Pud => is_object_pmd(env, pte.pfn()),
+                    _ => is_object_table(env, pte.pfn()),
+                };
+                if object { pte } else { protect(env, src, slot, pte) }
             }
         };
         env.store(dst, slot, copy);
@@ -46,18 +52,27 @@ pub(crate) fn copy_table<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level) -> u
     let entries = env.meta(src).aux.load(Relaxed);
     let copied = copy_entries(env, (src, dst), level, (0, ENTRIES), entries);
     set_aux(env, dst, copied);
+    if level == Level::Pmd {
+        copy_huge_flag(env, src, dst);
+    }
     copied
+}
+
+/// A copy of a PMD page may hold huge leaves if the original may.
+pub(crate) fn copy_huge_flag<E: Env>(env: &E, src: Pfn, dst: Pfn) {
+    let flag = env.meta(src).state.load(Relaxed) & FLAG_HUGE_LEAVES;
+    env.meta(dst).state.fetch_or(flag, Relaxed);
 }
 
 /// Counts the frame once more and write-protects it if it is private; gives the entry for the copy.
 #[inline]
-fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
+pub(crate) fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
     if !holds_frame(pte) {
         return pte;
     }
     let meta = env.meta(pte.pfn());
     meta.refs.fetch_add(1, Relaxed);
-    if is_kind(meta.state.load(Relaxed), FrameKind::Anon) { protect(env, src, slot, pte) } else { pte }
+    if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte }
 }
 
 /// Clears R/W in the original; gives the entry as it is now.

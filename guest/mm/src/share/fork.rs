@@ -14,13 +14,14 @@
 //! PTE pages that belong to an object (`share/object.rs`) are used by the child too, R/W as it is; in mode `None` its
 //! faults find them.
 
-use super::{copy_entries, copy_table, is_object_meta, is_object_table};
+use super::{copy_entries, copy_huge_flag, copy_leaf, copy_table, is_object_meta, is_object_table};
 use crate::frame::NoMemory;
+use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::table::{alloc_table, for_entries, free_table, get_table, lock_table, set_aux};
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte};
-use ptshare_wire::frame::{FrameKind, state};
+use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FrameKind, state};
 use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK};
 use ptshare_wire::{VmaRec, stats::Stats};
 
@@ -121,7 +122,18 @@ impl<E: Env> Mm<E> {
         for_entries(&self.env, self.root, entries(self.root), |_, pud| {
             let pmds = entries(pud.pfn());
             census.upper += 1 + u64::from(pmds);
-            for_entries(&self.env, pud.pfn(), pmds, |_, pmd| census.pte += u64::from(entries(pmd.pfn())));
+            for_entries(&self.env, pud.pfn(), pmds, |_, pmd| {
+                let state = self.env.meta(pmd.pfn()).state.load(Relaxed);
+                if state & FLAG_OBJECT_PMD != 0 {
+                    census.upper -= 1;
+                } else if state & FLAG_HUGE_LEAVES != 0 {
+                    let tables = &mut census.pte;
+                    let in_pmd = entries(pmd.pfn());
+                    for_entries(&self.env, pmd.pfn(), in_pmd, |_, pte| *tables += u64::from(!is_huge(pte)));
+                } else {
+                    census.pte += u64::from(entries(pmd.pfn()));
+                }
+            });
         });
         census
     }
@@ -161,7 +173,8 @@ impl<E: Env> Fork<'_, E> {
         let in_src = env.meta(src).aux.load(Relaxed);
         let entries = if level != Level::Pmd {
             self.copy_children(src, dst, level, base, in_src)
-        } else if self.eager || self.special {
+        } else if self.eager || self.special || env.meta(src).state.load(Relaxed) & FLAG_HUGE_LEAVES != 0 {
+            copy_huge_flag(env, src, dst);
             self.copy_pte_pages(src, dst, base, in_src)
         } else {
             self.share_pte_pages(src, dst, in_src)
@@ -174,8 +187,18 @@ impl<E: Env> Fork<'_, E> {
         let (env, mut entries) = (self.env, 0);
         let Some(below) = level.below() else { return 0 };
         for_entries(env, src, in_src, |slot, pte| {
-            let Some(child) = self.take(below) else { return };
             let start = base + ((slot.index() as u64) << level.shift());
+            if level == Level::Pud && is_object_pmd(env, pte.pfn()) {
+                if self.set.find(start).is_some_and(|vma| vma.rec.flags & VM_DONTCOPY == 0) {
+                    get_table(env, pte.pfn());
+                    env.store(dst, slot, pte);
+                    env.stats().pmd_tables_shared.fetch_add(1, Relaxed);
+                    self.linked += 1;
+                    entries += 1;
+                }
+                return;
+            }
+            let Some(child) = self.take(below) else { return };
             if self.copy_upper(pte.pfn(), child, below, start) == 0 {
                 self.give_back(child);
             } else {
@@ -212,6 +235,14 @@ impl<E: Env> Fork<'_, E> {
         let (env, mut entries) = (self.env, 0);
         for_entries(env, src, in_src, |slot, pte| {
             let start = base + ((slot.index() as u64) << Level::Pmd.shift());
+            if is_huge(pte) {
+                // In a mode that copies, the pages of shared mappings refault.
+                if !self.has_skipped(start, self.eager) {
+                    env.store(dst, slot, copy_leaf(env, src, slot, pte));
+                    entries += 1;
+                }
+                return;
+            }
             let split = self.special && self.has_skipped(start, self.eager);
             let copy = if is_object_table(env, pte.pfn()) {
                 self.share_object_table(pte, start)

@@ -36,4 +36,4 @@ pub(crate) use object::{disown, drop_object_ref, is_object_meta, is_object_table
 pub(crate) use registry::ObjectKey;
 pub use registry::ObjectTables;
 
-use copy::{copy_entries, copy_table};
+use copy::{copy_entries, copy_huge_flag, copy_leaf, copy_table};

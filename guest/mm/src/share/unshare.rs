@@ -2,6 +2,7 @@
 
 use super::{copy_table, is_object_table};
 use crate::frame::NoMemory;
+use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::table::{Entries, alloc_table, lock_table, put_table};
 use crate::{Env, FlushRange, Mm};
 use core::sync::atomic::Ordering::Relaxed;
@@ -56,8 +57,17 @@ impl<E: Env> Mm<E> {
     fn unshare_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> Result<(), NoMemory> {
         let Some(below) = level.below() else { return Ok(()) };
         for item in Entries::new(&self.env, table, level, start, end) {
+            if level == Level::Pmd && is_huge(item.pte) {
+                continue;
+            }
             if level == Level::Pmd && is_object_table(&self.env, item.pte.pfn()) {
                 self.leave_object_table(table, item.slot, item.start);
+                continue;
+            }
+            if level == Level::Pud
+                && is_object_pmd(&self.env, item.pte.pfn())
+                && self.take_out_object_pmd(table, item.slot, item.start)
+            {
                 continue;
             }
             let child = if item.pte.writable() {
@@ -96,8 +106,17 @@ impl<E: Env> Mm<E> {
             if !entry.present() || (start <= first && first + level.entry_bytes() <= end) {
                 break;
             }
+            if level == Level::Pmd && is_huge(entry) {
+                break;
+            }
             if level == Level::Pmd && is_object_table(&self.env, entry.pfn()) {
                 self.leave_object_table(table, slot, va);
+                break;
+            }
+            if level == Level::Pud
+                && is_object_pmd(&self.env, entry.pfn())
+                && self.take_out_object_pmd(table, slot, va)
+            {
                 break;
             }
             table = if entry.writable() { entry.pfn() } else { self.own_child(table, slot, level, va)? };

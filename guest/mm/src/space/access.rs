@@ -4,9 +4,11 @@
 use super::{Access, FaultOutcome, Mm};
 use crate::Env;
 use crate::error::MmError;
-use crate::frame::{get_data, put_data};
+use crate::frame::{get_data, is_kind, put_data};
+use crate::hugetlb::HUGE_FRAMES;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{PAGE_BYTES, Pfn, is_user_range};
+use ptshare_wire::FrameKind;
 
 impl<E: Env> Mm<E> {
     /// Copies `out.len()` bytes from user address `va`, faulting pages in.
@@ -51,14 +53,21 @@ impl<E: Env> Mm<E> {
         while at < end {
             let part = (PAGE_BYTES - at % PAGE_BYTES).min(end - at);
             let pfn = self.held_frame(at, write)?;
+            let head = self.counted(pfn);
             f(pfn.pa().0 + at % PAGE_BYTES, part as usize);
             self.env.critical_enter();
-            self.env.meta(pfn).aux.fetch_sub(1, Relaxed);
-            put_data(&self.env, pfn);
+            self.env.meta(head).aux.fetch_sub(1, Relaxed);
+            put_data(&self.env, head);
             self.env.critical_exit();
             at += part;
         }
         Ok(())
+    }
+
+    /// The frame that carries the counts of the page that `pfn` belongs to.
+    fn counted(&self, pfn: Pfn) -> Pfn {
+        let head = Pfn(pfn.0 & !(HUGE_FRAMES - 1));
+        if is_kind(self.env.meta(head).state.load(Relaxed), FrameKind::Hugetlb) { head } else { pfn }
     }
 
     /// The frame that an access to `va` reaches, with a hold on it.
@@ -70,8 +79,9 @@ impl<E: Env> Mm<E> {
                 self.env.critical_enter();
                 let found = self.translate(va, write);
                 if let Some(pfn) = found {
-                    get_data(&self.env, pfn);
-                    self.env.meta(pfn).aux.fetch_add(1, Relaxed);
+                    let head = self.counted(pfn);
+                    get_data(&self.env, head);
+                    self.env.meta(head).aux.fetch_add(1, Relaxed);
                 }
                 self.env.critical_exit();
                 if let Some(pfn) = found {

@@ -80,10 +80,14 @@ impl<E: Env> Mm<E> {
             let refused = set_bits & VM_MERGEABLE != 0 && flags & unmergeable != 0;
             if refused { flags } else { flags & !clear | set_bits }
         };
+        self.check_huge_cut(&change, start, stop)?;
         for vma in change.iter_range(start, stop) {
             let (old, new) = (vma.rec.flags, update(vma.rec.flags));
             if (old ^ new) & !VM_HINTS != 0 {
                 self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(stop))?;
+            } else if old != new && vma.has(VM_HUGETLB) {
+                // A boundary inside an object's PMD page, whatever the flags say, takes it out.
+                self.unshare_edges(vma.rec.start.max(start), vma.rec.end.min(stop))?;
             }
         }
         self.prepare_cuts(&change, start, stop, update)?;
@@ -101,6 +105,7 @@ impl<E: Env> Mm<E> {
         allowed: &dyn Fn(u64, bool) -> bool,
     ) -> Result<(), MmError> {
         let change = self.change();
+        let (start, end) = self.huge_discard_range(&change, start, end)?;
         let mut stop = end;
         let result = walk(&change, start, end, &mut |vma, from, _| {
             let fits = allowed(vma.rec.flags, vma.object.is_none());

@@ -15,12 +15,13 @@
 //! walks top-down once, and takes `page_table_lock` only to change the upper levels.
 
 use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data};
+use crate::hugetlb::HUGE_BYTES;
 use crate::table::{add_aux, leaf_flags, leaf_with_rights};
 use crate::{Env, FlushRange, Mm, Object, ObjectError, Vma, VmaSet};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot, USER_END, page_floor};
 use ptshare_wire::frame::FrameKind;
-use ptshare_wire::vma::{VM_EXEC, VM_READ, VM_SHARED, VM_WRITE};
+use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_WRITE};
 
 /// Pages that a read fault on a file maps at most: itself and neighbours that are in the page cache already. A power of
 /// two; the window is aligned.
@@ -118,7 +119,11 @@ impl<E: Env> Mm<E> {
             return FaultOutcome::SegvAccErr;
         }
         self.env.critical_enter();
-        let result = self.resolve(vma, page_floor(addr), access);
+        let result = if vma.rec.flags & VM_HUGETLB != 0 {
+            self.fault_huge(vma, addr, access)
+        } else {
+            self.resolve(vma, page_floor(addr), access)
+        };
         self.env.critical_exit();
         match result {
             Ok(()) => FaultOutcome::Resolved,
@@ -314,6 +319,7 @@ impl<E: Env> Mm<E> {
         while at < end {
             let Some(vma) = set.find(at) else { return Err(FaultOutcome::SegvMapErr) };
             let stop = vma.rec.end.min(end);
+            let step = if vma.has(VM_HUGETLB) { HUGE_BYTES } else { PAGE_BYTES };
             while at < stop {
                 if self.translate(at, write).is_none() {
                     match self.fault_in_slow(vma, at, access) {
@@ -321,7 +327,7 @@ impl<E: Env> Mm<E> {
                         outcome => return Err(outcome),
                     }
                 }
-                at += PAGE_BYTES;
+                at = (at & !(step - 1)) + step;
             }
         }
         Ok(())

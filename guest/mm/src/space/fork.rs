@@ -34,6 +34,9 @@ impl<E: Env> Mm<E> {
 
     fn fork_into(&self, child: &Arc<Mm<E>>, mode: Sharing, small_tables: u32) -> Result<(), NoMemory> {
         let set = self.vmas.write();
+        if self.huge.any() {
+            child.huge.note();
+        }
         let mut child_set = child.vmas.write_as(Rank::MmapChild);
         set.duplicate_for_child(&mut child_set)?;
         child_set.publish(&child.env, child.rec());

@@ -3,7 +3,7 @@
 use super::Mm;
 use super::map::covered_pages;
 use crate::error::MmError;
-use crate::vma::{MAX_MAP_COUNT, VM_DROPPABLE, VM_LOCKED, VM_LOCKONFAULT};
+use crate::vma::{MAX_MAP_COUNT, VM_DROPPABLE, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil, page_floor};
@@ -100,9 +100,9 @@ impl<E: Env> Mm<E> {
     }
 }
 
-/// Flags with these lock bits. Droppable memory is never locked.
+/// Flags with these lock bits. Droppable memory is never locked, and hugetlb memory always is in effect.
 fn with_lock(bits: u64) -> impl Fn(u64) -> u64 {
-    move |flags| if flags & VM_DROPPABLE != 0 { flags } else { flags & !LOCK_BITS | bits }
+    move |flags| if flags & (VM_DROPPABLE | VM_HUGETLB) != 0 { flags } else { flags & !LOCK_BITS | bits }
 }
 
 /// The pages that `[addr, addr + len)` touches. `Invalid` when the range wraps; the length itself may wrap, as on Linux.

@@ -54,11 +54,11 @@ impl<E: Env> MapRequest<E> {
         MapRequest { addr: 0, len, prot, flags, object: None, file_readable: true, file_writable: true }
     }
 
-    fn has(&self, flag: u32) -> bool {
+    pub(super) fn has(&self, flag: u32) -> bool {
         self.flags & u64::from(flag) != 0
     }
 
-    fn is_fixed(&self) -> bool {
+    pub(super) fn is_fixed(&self) -> bool {
         self.has(abi::MAP_FIXED) || self.has(abi::MAP_FIXED_NOREPLACE)
     }
 }
@@ -72,8 +72,8 @@ impl<E: Env> Mm<E> {
         if request.len == 0 {
             return Err(MmError::Invalid);
         }
-        if request.has(abi::MAP_HUGETLB) {
-            return Err(hugetlb_error(&request));
+        if request.has(abi::MAP_HUGETLB) || request.object.as_ref().is_some_and(|o| o.0.is_huge()) {
+            return self.mmap_huge(request);
         }
         let len = page_ceil(request.len).ok_or(MmError::NoSpace)?;
         let pgoff = request.object.as_ref().map_or(0, |object| object.1);
@@ -147,15 +147,8 @@ impl<E: Env> Mm<E> {
     }
 }
 
-/// MAP_HUGETLB while there is no hugetlb pool: `ksys_mmap_pgoff` (mm/mmap.c) reserves pages first and fails.
-fn hugetlb_error<E: Env>(request: &MapRequest<E>) -> MmError {
-    let size = (request.flags >> abi::MAP_HUGE_SHIFT) & u64::from(abi::MAP_HUGE_MASK);
-    // 2 MiB, 1 GiB, or the default.
-    if request.object.is_none() && matches!(size, 0 | 21 | 30) { MmError::NoSpace } else { MmError::Invalid }
-}
-
 /// Where the mapping goes: `__get_unmapped_area`.
-fn place<E: Env>(set: &mut VmaSet<E>, request: &MapRequest<E>, len: u64) -> Result<u64, MmError> {
+pub(super) fn place<E: Env>(set: &mut VmaSet<E>, request: &MapRequest<E>, len: u64) -> Result<u64, MmError> {
     if len > USER_END {
         return Err(MmError::NoSpace);
     }
@@ -180,7 +173,7 @@ fn place<E: Env>(set: &mut VmaSet<E>, request: &MapRequest<E>, len: u64) -> Resu
 }
 
 /// The `VM_*` bits of the new VMA, after the checks that come with them.
-fn vm_flags<E: Env>(set: &VmaSet<E>, request: &MapRequest<E>, pages: u64) -> Result<u64, MmError> {
+pub(super) fn vm_flags<E: Env>(set: &VmaSet<E>, request: &MapRequest<E>, pages: u64) -> Result<u64, MmError> {
     let mut flags = prot_flags(request.prot) | VM_MAY | set.def_flags;
     if request.has(abi::MAP_GROWSDOWN) {
         flags |= VM_GROWSDOWN;

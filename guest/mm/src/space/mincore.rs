@@ -2,10 +2,11 @@
 
 use super::Mm;
 use crate::error::MmError;
+use crate::hugetlb::HUGE_BYTES;
 use crate::vma::Vma;
 use crate::{Env, VmaSet};
 use ptshare_abi::Errno;
-use ptshare_paging::{PAGE_BYTES, is_user_range, page_ceil};
+use ptshare_paging::{PAGE_BYTES, Pte, is_user_range, page_ceil};
 
 /// Pages looked at with one hold of `mmap_lock`.
 const RUN: usize = 256;
@@ -47,9 +48,14 @@ impl<E: Env> Mm<E> {
         for vma in set.iter_range(at, stop) {
             self.cached(vma, at, stop, run);
         }
-        self.present_in(at, stop, &mut |va, _| {
-            if let Some(byte) = run.get_mut((va.wrapping_sub(at) / PAGE_BYTES) as usize) {
-                *byte = 1;
+        self.present_in(at, stop, &mut |va, pte| {
+            let first = (va.wrapping_sub(at) / PAGE_BYTES) as usize;
+            // A huge leaf is told of once, for all that it maps.
+            let last =
+                if pte.has(Pte::HUGE) { (va & !(HUGE_BYTES - 1)) + HUGE_BYTES } else { va + PAGE_BYTES };
+            let pages = ((last.min(stop) - va) / PAGE_BYTES) as usize;
+            if let Some(part) = run.get_mut(first..first + pages) {
+                part.fill(1);
             }
         });
         Ok(((stop - at) / PAGE_BYTES) as usize)

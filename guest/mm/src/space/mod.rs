@@ -14,6 +14,7 @@ mod advise;
 mod brk;
 mod fault;
 mod fork;
+mod huge;
 mod limits;
 mod lock;
 mod map;
@@ -35,6 +36,7 @@ pub use map::MapRequest;
 pub use maps::VmaView;
 pub use usage::{MmUsage, SmapsEntry, vm_flag_letters};
 
+use crate::hugetlb::HugeSpace;
 use crate::table::{free_root, new_root};
 use crate::vma::{Layout, Limits};
 use crate::{Env, NoMemory, VmaSet};
@@ -57,6 +59,8 @@ pub struct Mm<E: Env> {
     pub(crate) vmas: RwLock<VmaSet<E>>,
     /// `page_table_lock`: the entries of the upper tables.
     pub(crate) page_table: Lock<()>,
+    /// What it keeps of its hugetlb mappings.
+    pub(crate) huge: HugeSpace,
 }
 
 impl<E: Env> Mm<E> {
@@ -80,6 +84,7 @@ impl<E: Env> Mm<E> {
             root,
             vmas: RwLock::new(Rank::Mmap, VmaSet::new(this.clone(), slot)),
             page_table: Lock::new(Rank::PageTable, ()),
+            huge: HugeSpace::new(),
         });
         let rec = env.mm_rec(slot);
         rec.pid.store(0, Relaxed);
@@ -123,6 +128,7 @@ impl<E: Env> Mm<E> {
         let mut batch = self.batch();
         self.drop_user_tables(&mut batch);
         batch.finish();
+        self.huge.release(&self.env, 0, u64::MAX);
         change.clear();
         change.def_flags = 0;
     }
@@ -161,6 +167,7 @@ impl<E: Env> Drop for Mm<E> {
         let mut batch = self.batch();
         self.drop_user_tables(&mut batch);
         batch.finish();
+        self.huge.release(&env, 0, u64::MAX);
         self.vmas.get_mut().clear();
         let rec = self.rec();
         self.vmas_published_empty(rec);

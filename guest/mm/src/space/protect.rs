@@ -62,6 +62,7 @@ impl<E: Env> Mm<E> {
 
     /// Gives the mapped range `[start, end)` the access bits `access`.
     fn set_access(&self, set: &mut VmaSet<E>, start: u64, end: u64, access: u64) -> Result<(), MmError> {
+        self.check_huge_cut(set, start, end)?;
         // Only what really changes leaves the sharing.
         for vma in set.iter_range(start, end) {
             if vma.rec.flags & VM_ACCESS != access {

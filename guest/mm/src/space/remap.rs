@@ -2,7 +2,8 @@
 
 use super::Mm;
 use crate::error::MmError;
-use crate::vma::{MAX_MAP_COUNT, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SHARED, Vma};
+use crate::hugetlb::{huge_ceil, is_huge_aligned};
+use crate::vma::{MAX_MAP_COUNT, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SHARED, Vma};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, is_user_range, page_ceil};
@@ -40,6 +41,19 @@ impl Remap {
     }
 }
 
+impl Remap {
+    /// A hugetlb mapping moves and shrinks by whole huge pages, and does not grow (`mremap`, mm/mremap.c).
+    fn fit_huge(&mut self, new_addr: u64) -> Result<(), MmError> {
+        self.old_len = huge_ceil(self.old_len).ok_or(MmError::Invalid)?;
+        self.new_len = huge_ceil(self.new_len).ok_or(MmError::Invalid)?;
+        let aligned = is_huge_aligned(self.old) && is_huge_aligned(new_addr);
+        if !aligned || self.new_len > self.old_len || self.dont_unmap {
+            return Err(MmError::Invalid);
+        }
+        Ok(())
+    }
+}
+
 impl<E: Env> Mm<E> {
     /// Resizes or moves the mapping at `old`. Gives its new address.
     ///
@@ -55,7 +69,7 @@ impl<E: Env> Mm<E> {
     ) -> Result<u64, MmError> {
         let has = |flag: u32| flags & u64::from(flag) != 0;
         let known = u64::from(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP);
-        let request = Remap {
+        let mut request = Remap {
             old,
             // PAGE_ALIGN wraps to 0.
             old_len: page_ceil(old_len).unwrap_or(0),
@@ -74,8 +88,9 @@ impl<E: Env> Mm<E> {
         if has_target && change.len() + 2 >= MAX_MAP_COUNT - 3 {
             return Err(MmError::Limit);
         }
-        if change.find(old).is_none() {
-            return Err(MmError::BadRange);
+        let vma = change.find(old).ok_or(MmError::BadRange)?;
+        if vma.has(VM_HUGETLB) {
+            request.fit_huge(new_addr)?;
         }
         let (addr, populate) = if has_target {
             self.remap_to(&mut change, request)?
@@ -174,7 +189,11 @@ impl<E: Env> Mm<E> {
         self.unshare_all(target, target + r.new_len)?;
         if r.old_len > 0 {
             let mut batch = self.batch();
-            let result = self.move_entries(r.old, target, r.old_len, &mut batch);
+            let result = if flags & VM_HUGETLB != 0 {
+                self.move_huge(r.old, target, r.old_len, &mut batch)
+            } else {
+                self.move_entries(r.old, target, r.old_len, &mut batch)
+            };
             batch.finish();
             result?;
             if !r.dont_unmap {

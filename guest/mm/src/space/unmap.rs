@@ -22,10 +22,12 @@ impl<E: Env> Mm<E> {
         let Some(first) = set.find_at_or_after(start).filter(|vma| vma.rec.start < end) else {
             return Ok(());
         };
+        self.check_huge_cut(set, start, end)?;
         if first.rec.start < start && end < first.rec.end && set.len() >= MAX_MAP_COUNT {
             return Err(MmError::Limit);
         }
         self.discard(set, start, end)?;
+        self.huge.release(&self.env, start, end);
         set.remove_range(start, end);
         Ok(())
     }

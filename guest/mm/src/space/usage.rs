@@ -2,6 +2,7 @@
 //! entry, so the numbers are exact and the calls are slow.
 
 use super::{Mm, VmaView};
+use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES};
 use crate::vma::*;
 use crate::{Env, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
@@ -30,6 +31,8 @@ pub struct MmUsage {
     pub rss_file: u64,
     /// RssShmem.
     pub rss_shmem: u64,
+    /// HugetlbPages; no part of the resident set.
+    pub hugetlb: u64,
     /// VmPTE: tables of all levels that this mm reaches, shared ones counted too.
     pub table_pages: u64,
 }
@@ -60,6 +63,10 @@ pub struct SmapsEntry {
     pub referenced: u64,
     /// Anonymous.
     pub anonymous: u64,
+    /// Shared_Hugetlb.
+    pub shared_hugetlb: u64,
+    /// Private_Hugetlb.
+    pub private_hugetlb: u64,
     /// Locked: the Pss of a VMA under mlock.
     pub locked: u64,
     /// Bytes whose translation lies in PTE pages that others use too (of those with a page present).
@@ -110,6 +117,7 @@ impl<E: Env> Mm<E> {
                 Some(FrameKind::Anon) => usage.rss_anon += 1,
                 Some(FrameKind::Cache) if shmem => usage.rss_shmem += 1,
                 Some(FrameKind::Cache) => usage.rss_file += 1,
+                Some(FrameKind::Hugetlb) => usage.hugetlb += HUGE_FRAMES,
                 // The zero page does not count, as on Linux.
                 _ => {}
             });
@@ -149,6 +157,10 @@ impl<E: Env> Mm<E> {
 
     fn smap(&self, vma: &Vma<E>) -> SmapsEntry {
         let mut entry = SmapsEntry::default();
+        if vma.has(VM_HUGETLB) {
+            self.smap_huge(vma, &mut entry);
+            return entry;
+        }
         // How many share the PTE page multiplies into every page below it.
         let (mut span, mut sharers) = (u64::MAX, 1);
         self.present_in(vma.rec.start, vma.rec.end, &mut |va, pte| {
@@ -167,6 +179,29 @@ impl<E: Env> Mm<E> {
             entry.locked = entry.pss;
         }
         entry
+    }
+
+    fn smap_huge(&self, vma: &Vma<E>, entry: &mut SmapsEntry) {
+        let mut span = u64::MAX;
+        let mut shared = false;
+        self.present_in(vma.rec.start, vma.rec.end, &mut |va, pte| {
+            let start = Level::Pmd.span_start(va);
+            if start != span {
+                span = start;
+                let table = self.walk(va, false).map(|slot| slot.pmd);
+                shared = table.is_some_and(|pmd| self.env.meta(pmd).refs.load(Relaxed) > 1);
+                if shared {
+                    entry.shared_tables += Level::Pmd.span_bytes().min(vma.rec.end - vma.rec.start);
+                }
+            }
+            let meta = self.env.meta(pte.pfn());
+            let cached = u32::from(meta.state.load(Relaxed) & FLAG_IN_CACHE != 0);
+            if shared || meta.refs.load(Relaxed) > 1 + cached {
+                entry.shared_hugetlb += HUGE_BYTES;
+            } else {
+                entry.private_hugetlb += HUGE_BYTES;
+            }
+        });
     }
 
     /// Entries that point to the PTE page that translates `va`.

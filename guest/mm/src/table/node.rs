@@ -2,12 +2,13 @@
 
 use crate::Env;
 use crate::frame::{NoMemory, Priority, put_data_locked, take};
+use crate::hugetlb::{forget, is_huge};
 use crate::share::{drop_object_ref, is_object_meta};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
 use ptshare_sync::{Rank, acquire, release, spin_wait};
 use ptshare_wire::FrameMeta;
-use ptshare_wire::frame::{FrameKind, state};
+use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FrameKind, state};
 
 /// A table with at most this many entries is emptied entry by entry when it goes, so that its frame is known to be
 /// zero; for more, a clear at its next use costs less (512 steps of a string instruction).
@@ -62,11 +63,17 @@ pub(crate) fn free_root<E: Env>(env: &E, root: Pfn) {
 #[inline]
 pub(crate) fn get_table<E: Env>(env: &E, table: Pfn) {
     if env.meta(table).refs.fetch_add(1, Relaxed) == 1 {
-        let stats = env.stats();
-        let now = stats.tables_shared_now.fetch_add(1, Relaxed) + 1;
-        if now > stats.tables_shared_peak.load(Relaxed) {
-            stats.tables_shared_peak.store(now, Relaxed);
-        }
+        note_shared(env);
+    }
+}
+
+/// Notes that a table's count has gone from 1 to 2.
+#[inline]
+pub(crate) fn note_shared<E: Env>(env: &E) {
+    let stats = env.stats();
+    let now = stats.tables_shared_now.fetch_add(1, Relaxed) + 1;
+    if now > stats.tables_shared_peak.load(Relaxed) {
+        stats.tables_shared_peak.store(now, Relaxed);
     }
 }
 
@@ -103,10 +110,18 @@ fn drop_table_ref<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) -> u32 {
 fn drop_contents<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) {
     let entries = meta.aux.load(Relaxed);
     let sparse = entries <= SPARSE_ENTRIES;
-    if meta.state.load(Relaxed) >> 8 & 0xff == Level::Pte as u32 {
+    let state = meta.state.load(Relaxed);
+    if state & FLAG_OBJECT_PMD != 0 {
+        forget(env, table);
+    }
+    if state & FLAG_HUGE_LEAVES != 0 {
+        drop_huge_leaves(env, table, entries);
+    }
+    if state >> 8 & 0xff == Level::Pte as u32 {
         drop_leaves(env, table, entries, sparse);
     } else {
-        drop_children(env, table, entries, sparse);
+        // What huge leaves there were are gone.
+        drop_children(env, table, meta.aux.load(Relaxed), sparse);
     }
     free_table(env, table, sparse);
 }
@@ -119,6 +134,20 @@ fn drop_leaves<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
         }
         put_data_locked(env, &mut allocator, pte.pfn());
     });
+}
+
+/// Drops the huge leaves of a PMD page; entries that point to tables stay.
+fn drop_huge_leaves<E: Env>(env: &E, table: Pfn, entries: u32) {
+    let mut allocator = env.allocator().lock();
+    let mut dropped = 0;
+    for_entries(env, table, entries, |slot, pte| {
+        if is_huge(pte) {
+            env.store(table, slot, Pte::ABSENT);
+            put_data_locked(env, &mut allocator, pte.pfn());
+            dropped += 1;
+        }
+    });
+    sub_aux(env, table, dropped);
 }
 
 fn drop_children<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {

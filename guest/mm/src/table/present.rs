@@ -1,12 +1,14 @@
 //! Looking at a range without changing it.
 
 use super::node::Entries;
+use crate::hugetlb::is_huge;
 use crate::{Env, Mm};
 use ptshare_paging::{Level, Pfn, Pte};
 
 impl<E: Env> Mm<E> {
     /// Calls `f(va, entry)` for every non-zero leaf entry of `[start, end)` (present, or
-    /// [`ptshare_paging::Entry::NoAccess`]), in address order. Absent subtrees cost nothing. The caller holds
+    /// [`ptshare_paging::Entry::NoAccess`]), in address order; a huge
+    /// leaf, which has [`Pte::HUGE`], once. Absent subtrees cost nothing. The caller holds
     /// `mmap_lock`, so that no table goes away.
     pub(crate) fn present_in(&self, start: u64, end: u64, f: &mut dyn FnMut(u64, Pte)) {
         if start < end {
@@ -17,6 +19,7 @@ impl<E: Env> Mm<E> {
     fn present_below(&self, table: Pfn, level: Level, start: u64, end: u64, f: &mut dyn FnMut(u64, Pte)) {
         for item in Entries::new(&self.env, table, level, start, end) {
             match level.below() {
+                Some(Level::Pte) if is_huge(item.pte) => f(item.start, item.pte),
                 Some(below) => self.present_below(item.pte.pfn(), below, item.start, item.end, f),
                 None => f(item.start, item.pte),
             }
@@ -34,7 +37,7 @@ impl<E: Env> Mm<E> {
             Some(below) if level != Level::Pmd => {
                 entries.map(|item| self.pte_tables_below(item.pte.pfn(), below, item.start, item.end)).sum()
             }
-            _ => entries.count() as u64,
+            _ => entries.filter(|item| !is_huge(item.pte)).count() as u64,
         }
     }
 }

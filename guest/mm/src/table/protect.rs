@@ -1,7 +1,8 @@
 //! Rights of leaves, from the VMA's flags.
 
-use super::node::{Entries, lock_table};
-use crate::frame::is_kind;
+use super::node::{Entries, Item, lock_table};
+use crate::frame::{is_kind, is_private};
+use crate::hugetlb::is_huge;
 use crate::{Env, FlushBatch, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Entry, Level, Pfn, Pte};
@@ -31,10 +32,10 @@ pub(crate) fn leaf_with_rights<E: Env>(env: &E, pte: Pte, vm_flags: u64) -> Pte 
     let state = meta.state.load(Relaxed);
     let mut flags = leaf_flags(vm_flags);
     let writable = vm_flags & VM_WRITE != 0
-        && if is_kind(state, FrameKind::Anon) {
+        && if is_private(state) {
             meta.refs.load(Relaxed) == 1
         } else {
-            vm_flags & VM_SHARED != 0 && is_kind(state, FrameKind::Cache)
+            vm_flags & VM_SHARED != 0 && !is_kind(state, FrameKind::Zero)
         };
     if writable {
         flags |= Pte::WRITE;
@@ -69,6 +70,11 @@ impl<E: Env> Mm<E> {
     ) {
         if let Some(below) = level.below() {
             for item in Entries::new(&self.env, table, level, start, end) {
+                if level == Level::Pmd && is_huge(item.pte) {
+                    let _guard = lock_table(&self.env, table, level);
+                    self.protect_leaf(table, &item, vm_flags, batch);
+                    continue;
+                }
                 debug_assert!(item.pte.writable(), "unshare-before-change: {:#x} at {level:?}", item.start);
                 self.protect_table(item.pte.pfn(), below, (item.start, item.end), vm_flags, batch);
             }
@@ -77,19 +83,25 @@ impl<E: Env> Mm<E> {
         let _guard = lock_table(&self.env, table, Level::Pte);
         for item in Entries::new(&self.env, table, level, start, end) {
             if matches!(item.pte.decode(level), Entry::Leaf(_) | Entry::NoAccess(_)) {
-                let new = leaf_with_rights(&self.env, item.pte, vm_flags);
-                if new != item.pte {
-                    let old = self.env.swap(table, item.slot, new);
-                    // The processor may have set A or D since the load: keep them.
-                    let late = old.0 & !new.0 & (Pte::ACCESSED | Pte::DIRTY);
-                    if late != 0 {
-                        self.env.swap(table, item.slot, new.with(late));
-                    }
-                    if takes_rights(old, new) {
-                        batch.touch(item.start, item.end);
-                    }
-                }
+                self.protect_leaf(table, &item, vm_flags, batch);
             }
+        }
+    }
+
+    #[inline]
+    fn protect_leaf(&self, table: Pfn, item: &Item, vm_flags: u64, batch: &mut FlushBatch<'_, E>) {
+        let new = leaf_with_rights(&self.env, item.pte, vm_flags);
+        if new == item.pte {
+            return;
+        }
+        let old = self.env.swap(table, item.slot, new);
+        // The processor may have set A or D since the load: keep them.
+        let late = old.0 & !new.0 & (Pte::ACCESSED | Pte::DIRTY);
+        if late != 0 {
+            self.env.swap(table, item.slot, new.with(late));
+        }
+        if takes_rights(old, new) {
+            batch.touch(item.start, item.end);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Entries go; what they held goes to a flush batch.
 
-use super::node::{Entries, holds_frame, lock_table, sub_aux};
-use crate::frame::is_kind;
+use super::node::{Entries, Item, for_entries, holds_frame, lock_table, sub_aux};
+use crate::frame::is_private;
+use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::{Env, FlushBatch, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, Pfn, Pte};
-use ptshare_wire::frame::FrameKind;
+use ptshare_wire::frame::FLAG_HUGE_LEAVES;
 
 /// First address past the user half of the root.
 pub(crate) const USER_HALF_END: u64 = 1 << 47;
@@ -34,7 +35,9 @@ impl<E: Env> Mm<E> {
         };
         for item in Entries::new(&self.env, table, level, start, end) {
             let child = item.pte.pfn();
-            if !item.whole {
+            // Whoever cuts a hugetlb mapping has checked that no page is cut.
+            let leaf = level == Level::Pmd && is_huge(item.pte);
+            if !item.whole && !leaf {
                 debug_assert!(item.pte.writable(), "unshare-before-change: {:#x} at {level:?}", item.start);
                 self.zap_table(child, below, item.start, item.end, batch);
                 if self.env.meta(child).aux.load(Relaxed) != 0 {
@@ -43,7 +46,12 @@ impl<E: Env> Mm<E> {
             }
             self.env.swap(table, item.slot, Pte::ABSENT);
             sub_aux(&self.env, table, 1);
-            self.count_tables(self.tables_in(child, below).wrapping_neg());
+            if !leaf {
+                self.count_tables(self.tables_in(child, below).wrapping_neg());
+            }
+            if level == Level::Pud && is_object_pmd(&self.env, child) && self.is_shared(child) {
+                self.env.stats().pmd_detaches.fetch_add(1, Relaxed);
+            }
             batch.touch(item.start, item.end);
             batch.add(child);
         }
@@ -64,10 +72,20 @@ impl<E: Env> Mm<E> {
         sub_aux(&self.env, table, removed);
     }
 
+    fn is_shared(&self, table: Pfn) -> bool {
+        self.env.meta(table).refs.load(Relaxed) > 1
+    }
+
     /// Tables in the subtree of `table`, itself included.
     fn tables_in(&self, table: Pfn, level: Level) -> u64 {
         match level {
             Level::Pte => 1,
+            Level::Pmd if self.env.meta(table).state.load(Relaxed) & FLAG_HUGE_LEAVES != 0 => {
+                let mut tables = 1;
+                let entries = self.env.meta(table).aux.load(Relaxed);
+                for_entries(&self.env, table, entries, |_, pte| tables += u64::from(!is_huge(pte)));
+                tables
+            }
             Level::Pmd => 1 + u64::from(self.env.meta(table).aux.load(Relaxed)),
             Level::Pud | Level::Pgd => {
                 let start = level.span_start(0);
@@ -102,19 +120,28 @@ impl<E: Env> Mm<E> {
         if let Some(below) = level.below() {
             for item in Entries::new(&self.env, table, level, start, end) {
                 let part = (item.start, item.end);
+                if level == Level::Pmd && is_huge(item.pte) {
+                    let _guard = lock_table(&self.env, table, level);
+                    self.zap_leaf_in_place(table, &item, even_cows, batch);
+                    continue;
+                }
                 self.zap_table_in_place(item.pte.pfn(), below, part, even_cows, batch);
             }
             return;
         }
         let _guard = lock_table(&self.env, table, Level::Pte);
         for item in Entries::new(&self.env, table, level, start, end) {
-            let state = self.env.meta(item.pte.pfn()).state.load(Relaxed);
-            if holds_frame(item.pte) && (even_cows || !is_kind(state, FrameKind::Anon)) {
-                let old = self.env.swap(table, item.slot, Pte::ABSENT);
-                sub_aux(&self.env, table, 1);
-                batch.touch(item.start, item.end);
-                batch.add(old.pfn());
-            }
+            self.zap_leaf_in_place(table, &item, even_cows, batch);
+        }
+    }
+
+    fn zap_leaf_in_place(&self, table: Pfn, item: &Item, even_cows: bool, batch: &mut FlushBatch<'_, E>) {
+        let state = self.env.meta(item.pte.pfn()).state.load(Relaxed);
+        if holds_frame(item.pte) && (even_cows || !is_private(state)) {
+            let old = self.env.swap(table, item.slot, Pte::ABSENT);
+            sub_aux(&self.env, table, 1);
+            batch.touch(item.start, item.end);
+            batch.add(old.pfn());
         }
     }
 }

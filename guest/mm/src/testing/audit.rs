@@ -2,11 +2,14 @@
 
 use super::{Arena, RAM_START};
 use crate::share::{ObjectKey, is_object_table};
-use crate::vma::{VM_EXEC, VM_HINTS, VM_READ, VM_SHARED, VM_WRITE};
+use crate::vma::{VM_EXEC, VM_HINTS, VM_HUGETLB, VM_READ, VM_SHARED, VM_WRITE};
 use crate::{Env, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
-use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_TABLE, FLAG_ZEROED, FrameKind};
+use ptshare_wire::frame::{
+    FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_POOL_FREE, FLAG_ZEROED, FrameKind,
+    HUGE_FRAMES,
+};
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Default)]
@@ -54,7 +57,8 @@ impl Arena {
                 Entry::Absent => {}
                 Entry::Marker(pte) => panic!("an unknown marker {pte} in {table:?}"),
                 Entry::NoAccess(pfn) | Entry::Leaf(pfn) => {
-                    assert_eq!(level, Level::Pte);
+                    let kind = FrameKind::from_u8(self.meta(pfn).state.load(Relaxed) as u8);
+                    assert_eq!(level == Level::Pmd, kind == Some(FrameKind::Hugetlb), "{pte} at {level:?}");
                     *seen.data.entry(pfn.0).or_default() += 1;
                 }
                 Entry::Table(child) => {
@@ -69,9 +73,8 @@ impl Arena {
         }
         let meta = self.meta(table);
         assert_eq!(meta.aux.load(Relaxed), nonzero, "aux-counts-entries: {table:?} at {level:?}");
-        let objects = if level == Level::Pte { FLAG_OBJECT_TABLE } else { 0 };
         assert_eq!(
-            meta.state.load(Relaxed) & !objects,
+            meta.state.load(Relaxed) & 0xffff,
             FrameKind::Table as u32 | (level as u32) << 8,
             "state of {table:?}"
         );
@@ -128,14 +131,16 @@ impl Arena {
             && (pte.has(Pte::NO_EXEC) || flags & VM_EXEC != 0);
         assert!(fine, "leaf-within-vma-rights: {pte} at {va:#x}, vma flags {flags:#x}");
         let shared = flags & VM_SHARED != 0;
+        let private = crate::frame::is_private(state);
         let right_kind = match kind {
             Some(FrameKind::Anon) => !shared,
             Some(FrameKind::Zero) => !pte.writable() && vma.object.is_none(),
             Some(FrameKind::Cache) => vma.object.is_some() && (shared || !pte.writable()),
+            Some(FrameKind::Hugetlb) => flags & VM_HUGETLB != 0 && (shared || private || !pte.writable()),
             _ => false,
         };
         assert!(right_kind, "leaf at {va:#x} maps a frame of kind {kind:?}: {pte}, vma flags {flags:#x}");
-        let private = kind == Some(FrameKind::Anon) && pte.writable();
+        let private = crate::frame::is_private(state) && pte.writable();
         let refs = self.meta(pte.pfn()).refs.load(Relaxed);
         assert!(!private || refs == 1, "private-shared-page-is-read-only: {pte} at {va:#x} has refs {refs}");
     }
@@ -145,6 +150,7 @@ impl Arena {
         let (virgin, end) = (range.virgin.load(Relaxed), range.end.load(Relaxed));
         let (mut free, mut kernel, mut tables, mut shared) = (0, 0, 0, 0);
         let mut listed = 0;
+        let (mut huge, mut huge_free) = (0, 0);
         let mut at = RAM_START;
         while at < virgin {
             let meta = self.meta(Pfn(at));
@@ -164,8 +170,12 @@ impl Arena {
                 FrameKind::Table => {
                     assert_eq!(refs, parents.0, "table-refs-equal-parents: {at:#x}");
                     let objects = state & FLAG_OBJECT_TABLE != 0;
+                    let huge_objects = state & FLAG_OBJECT_PMD != 0;
                     listed += usize::from(objects);
-                    assert!(refs == 1 || parents.1 == 0 || objects, "shared-table-is-read-only: {at:#x}");
+                    assert!(
+                        refs == 1 || parents.1 == 0 || objects || huge_objects,
+                        "shared-table-is-read-only: {at:#x}"
+                    );
                     let uniform = parents.1 == 0 || parents.1 == parents.0;
                     assert!(!objects || uniform, "object-shared-tables-uniform: {at:#x}");
                     tables += 1;
@@ -178,7 +188,17 @@ impl Arena {
                     assert!(refs > 0 || kind == FrameKind::Zero, "frame {at:#x} of kind {kind:?} is lost");
                 }
                 FrameKind::Kernel => kernel += 1,
-                FrameKind::Hugetlb => panic!("no hugetlb pages yet"),
+                FrameKind::Hugetlb => {
+                    assert_eq!(at % HUGE_FRAMES, 0, "hugetlb page {at:#x} is not aligned");
+                    let cached = u32::from(state & FLAG_IN_CACHE != 0);
+                    let pool_free = state & FLAG_POOL_FREE != 0;
+                    let expected = leaves + cached + meta.aux.load(Relaxed);
+                    assert_eq!(refs, expected, "page-refs-equal-leaves: hugetlb {at:#x}");
+                    assert_eq!(pool_free, refs == 0, "hugetlb page {at:#x} has refs {refs}");
+                    huge += 1;
+                    huge_free += u64::from(pool_free);
+                    at += HUGE_FRAMES - 1;
+                }
             }
             at += 1;
         }
@@ -189,6 +209,10 @@ impl Arena {
             assert!(self.is_zero(at), "virgin frame {at:#x} is not zero");
         }
         let header = &self.0.header;
+        assert_eq!(header.hugetlb_total.load(Relaxed), huge, "hugetlb_total");
+        assert_eq!(header.hugetlb_free.load(Relaxed), huge_free, "hugetlb_free");
+        assert!(header.hugetlb_reserved.load(Relaxed) <= huge_free, "hugetlb_reserved");
+        assert!(header.hugetlb_surplus.load(Relaxed) <= huge, "hugetlb_surplus");
         assert_eq!(header.free_frames.load(Relaxed), free, "free_frames");
         assert_eq!(self.free_frames(), free + end - virgin, "frames-add-up");
         assert_eq!(header.kernel_frames.load(Relaxed), kernel, "kernel_frames");

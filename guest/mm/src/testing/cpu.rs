@@ -75,6 +75,10 @@ impl Arena {
         {
             return Some(hit.pfn);
         }
+        if let Some(cached) = self.walk_huge(root, va, access) {
+            tlb.leaves.insert((cpu, root.0, page), cached);
+            return Some(cached.pfn);
+        }
         let span = Level::Pte.span_start(va);
         let walked = tlb.spans.get(&(cpu, root.0, span)).copied().or_else(|| self.walk_upper(root, va));
         let found = walked.and_then(|(table, write_above)| {
@@ -102,10 +106,39 @@ impl Arena {
                 return None;
             }
             self.entry(table, slot).fetch_or(Pte::ACCESSED, SeqCst);
+            if level == Level::Pmd && entry.has(Pte::HUGE) {
+                return None;
+            }
             write &= entry.writable();
             table = entry.pfn();
         }
         Some((table, write))
+    }
+
+    /// The frame of 4 KiB at `va` inside a huge page.
+    fn walk_huge(&self, root: Pfn, va: u64, access: Access) -> Option<Cached> {
+        let (mut table, mut write) = (root, true);
+        for level in [Level::Pgd, Level::Pud] {
+            let entry = self.load(table, level.slot(va));
+            if !entry.has(Pte::PRESENT | Pte::USER) {
+                return None;
+            }
+            write &= entry.writable();
+            table = entry.pfn();
+        }
+        let slot = Level::Pmd.slot(va);
+        let leaf = self.load(table, slot);
+        let (write, exec) = (write && leaf.writable(), !leaf.has(Pte::NO_EXEC));
+        if !leaf.has(Pte::PRESENT | Pte::USER | Pte::HUGE)
+            || (access.write && !write)
+            || (access.exec && !exec)
+        {
+            return None;
+        }
+        let used = Pte::ACCESSED | if access.write { Pte::DIRTY } else { 0 };
+        self.entry(table, slot).fetch_or(used, SeqCst);
+        let pfn = leaf.pfn().add(va % Level::Pmd.entry_bytes() / PAGE_BYTES);
+        Some(Cached { pfn, write: access.write && write, exec })
     }
 
     fn walk_leaf(&self, table: Pfn, va: u64, write_above: bool, access: Access) -> Option<Cached> {
@@ -182,9 +215,11 @@ impl Arena {
         for ((_, root, page), cached) in &tlb.leaves {
             assert!(live.contains(root), "the TLB knows the dead root {root:#x}");
             let access = Access { write: cached.write, exec: false, user: true };
-            let found = self
-                .walk_upper(Pfn(*root), *page)
-                .and_then(|(table, write)| self.walk_leaf(table, *page, write, access));
+            let small = || {
+                let (table, write) = self.walk_upper(Pfn(*root), *page)?;
+                self.walk_leaf(table, *page, write, access)
+            };
+            let found = self.walk_huge(Pfn(*root), *page, access).or_else(small);
             let fine = found.is_some_and(|now| now.pfn == cached.pfn && (now.exec || !cached.exec));
             assert!(fine, "stale translation of {page:#x} in root {root:#x}: {:?}", cached.pfn);
         }

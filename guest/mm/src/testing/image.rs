@@ -180,6 +180,7 @@ impl Arena {
         }
         words!(magic frame_array frames free_frames kernel_frames mm_table mm_high cpu_table cpus kernel_root);
         words!(zero_page sharing object_table object_high);
+        words!(hugetlb_total hugetlb_free hugetlb_reserved hugetlb_surplus);
         let stats = HEADER + offset_of!(CensusHeader, stats) as u64;
         let mut i = 0;
         header.stats.each(|_, value| {

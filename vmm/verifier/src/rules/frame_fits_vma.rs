@@ -3,6 +3,7 @@
 //!
 //! Frames that no VMA may map (tables, kernel memory, free frames) are left to the rules about those.
 
+use ptshare_paging::Level;
 use ptshare_wire::vma::{VM_HUGETLB, VM_SHARED};
 use ptshare_wire::{FrameKind, VmaRec};
 
@@ -36,6 +37,11 @@ pub(crate) fn leaf(
     let fits = match frame.kind() {
         Some(FrameKind::Anon) => !shared && !huge,
         Some(FrameKind::Zero) => !shared && !huge,
+        // A small leaf into a huge page: hugetlb-leaf-aligned.
+        Some(FrameKind::Hugetlb) if at.level == Level::Pte => true,
+        Some(FrameKind::Hugetlb) if huge && (shared || frame.in_cache()) => {
+            return cached(at, word, (pfn, index), vma, frames.cache_key(view, pfn), sink);
+        }
         Some(FrameKind::Hugetlb) => huge,
         Some(FrameKind::Cache) if vma.object == 0 || huge => false,
         Some(FrameKind::Cache) => {

@@ -5,6 +5,7 @@
 //! guest's number may or may not include it.
 
 use ptshare_wire::FrameKind;
+use ptshare_wire::frame::HUGE_FRAMES;
 
 use crate::census::Census;
 use crate::frames::{Frame, NO_TABLE};
@@ -73,7 +74,7 @@ impl Tally {
                 }
             }
             Some(FrameKind::Zero) => self.kinds.zero += 1,
-            Some(FrameKind::Hugetlb) => self.kinds.hugetlb += 1,
+            Some(FrameKind::Hugetlb) => self.kinds.hugetlb += HUGE_FRAMES,
             None => self.kinds.unknown += 1,
         }
     }

@@ -14,6 +14,9 @@ pub(crate) mod frame_fits_vma;
 pub(crate) mod frame_has_one_state;
 pub(crate) mod frames_add_up;
 pub(crate) mod free_frames_unreferenced;
+pub(crate) mod hugetlb_leaf_aligned;
+pub(crate) mod hugetlb_pmd_fits_object;
+pub(crate) mod hugetlb_pool_adds_up;
 pub(crate) mod kernel_half_identical;
 pub(crate) mod leaf_refs_equal_maps;
 pub(crate) mod mm_table_pages;
@@ -29,7 +32,7 @@ pub(crate) mod table_refs_equal_parents;
 pub(crate) mod vma_list_sorted;
 
 /// Every rule, in the order of design and report.
-static RULES: [RuleInfo; 21] = [
+static RULES: [RuleInfo; 24] = [
     table_refs_equal_parents::RULE,
     leaf_refs_equal_maps::RULE,
     cow_shared_entries_read_only::RULE,
@@ -48,6 +51,9 @@ static RULES: [RuleInfo; 21] = [
     table_present_count::RULE,
     mm_table_pages::RULE,
     entry_bits_legal::RULE,
+    hugetlb_leaf_aligned::RULE,
+    hugetlb_pmd_fits_object::RULE,
+    hugetlb_pool_adds_up::RULE,
     cpu_runs_its_mm::RULE,
     vma_list_sorted::RULE,
     census_is_sound::RULE,

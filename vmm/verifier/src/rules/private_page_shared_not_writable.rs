@@ -35,6 +35,12 @@ pub(crate) fn leaf(
     }
     let found = match frame.kind() {
         Some(FrameKind::Anon) if frame.maps > 1 => "a private page that other tables map too",
+        Some(FrameKind::Hugetlb) if !frame.in_cache() && frame.maps > 1 => {
+            "a private huge page that other tables map too"
+        }
+        Some(FrameKind::Hugetlb) if frame.in_cache() && vma.flags & VM_SHARED == 0 => {
+            "an object's huge page under a private mapping"
+        }
         Some(FrameKind::Zero) => "the zero page",
         Some(FrameKind::Cache) if vma.flags & VM_SHARED == 0 => "a file's page under a private mapping",
         _ => return,

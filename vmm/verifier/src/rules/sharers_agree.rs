@@ -5,6 +5,7 @@
 //! that belongs to an object may lie at different addresses.
 
 use crate::graph::{At, Table};
+use super::hugetlb_pmd_fits_object;
 use crate::report::{Finding, MmId, RuleInfo, Sink};
 use crate::spaces::{Clip, Shared};
 
@@ -24,7 +25,7 @@ pub(crate) fn table(
     with: Option<MmId>,
     sink: &mut Sink,
 ) {
-    let objects = table.is_some_and(|t| t.object);
+    let objects = table.is_some_and(|t| t.anywhere) || hugetlb_pmd_fits_object::shared(clips);
     let (expected, found) = if at.va != first.base && !objects {
         (format!("the shared table at {:#x}", first.base), format!("at {:#x}", at.va))
     } else if clips != first.clips {

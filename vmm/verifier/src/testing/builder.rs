@@ -11,7 +11,10 @@ use std::mem::{offset_of, size_of};
 
 use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
-use ptshare_wire::frame::{FLAG_HEAD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES, FrameKind, state};
+use ptshare_wire::frame::{
+    FLAG_HEAD, FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES, FrameKind,
+    OBJECT_PMD_RIGHTS_SHIFT, state,
+};
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
 use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, VmaRec};
@@ -72,6 +75,8 @@ pub struct Builder {
     spaces: Vec<Space>,
     zero: u64,
     kernel_frames: u64,
+    /// Hugetlb pages: all, and free ones.
+    hugetlb: (u64, u64),
     vcpus: Vec<(Vcpu, Option<MmIndex>)>,
 }
 
@@ -98,6 +103,7 @@ impl Builder {
             spaces: Vec::new(),
             zero: 0,
             kernel_frames: 0,
+            hugetlb: (0, 0),
             vcpus: Vec::new(),
         };
         builder.zero = builder.frame(FrameKind::Zero);
@@ -130,15 +136,44 @@ impl Builder {
         while !self.next.is_multiple_of(512) {
             self.frame(FrameKind::Kernel);
         }
-        let head = self.next;
-        for _ in 0..512 {
-            self.frame(FrameKind::Hugetlb);
+        let head = self.frame(FrameKind::Hugetlb);
+        for _ in 1..512 {
+            self.frame(FrameKind::Free);
         }
+        self.hugetlb.0 += 1;
         self.meta(head, |m| {
             m.state |= ptshare_wire::frame::FLAG_IN_CACHE;
             (m.refs, m.a, m.b) = (1, object, index);
         });
         head
+    }
+
+    /// A free page of the hugetlb pool.
+    pub fn pool_frame(&mut self) {
+        let head = self.hugetlb_frame(0, 0);
+        self.hugetlb.1 += 1;
+        self.meta(head, |m| {
+            *m = Meta {
+                state: state(FrameKind::Hugetlb, 0, ptshare_wire::frame::FLAG_POOL_FREE),
+                ..Meta::default()
+            }
+        });
+    }
+
+    /// Makes the PMD page that `owner` has over `at` the object's, and lets `user` point at it over its own address `va`.
+    pub fn share_object_pmd(&mut self, owner: MmIndex, at: u64, user: MmIndex, va: u64) {
+        let shared = self.table(owner, at, Level::Pmd);
+        let vma = self.spaces[owner.0].vmas.iter().find(|v| v.start <= at && at < v.end).copied();
+        let vma = vma.unwrap_or_default();
+        self.meta(shared, |m| {
+            m.state |=
+                FLAG_HUGE_LEAVES | FLAG_OBJECT_PMD | ((vma.flags & 7) as u32) << OBJECT_PMD_RIGHTS_SHIFT;
+            m.a = vma.object << 32 | (vma.pgoff + ((at - vma.start) >> 12)) >> 9;
+            m.refs += 1;
+        });
+        let pud = self.table(user, va, Level::Pud);
+        self.store(pud, Level::Pud.slot(va), Pte::user_table(Pfn(shared)));
+        self.spaces[user.0].table_pages += 1;
     }
 
     /// The zero page.
@@ -382,6 +417,9 @@ impl Builder {
             (head(offset_of!(CensusHeader, cpus)), cpus),
             (head(offset_of!(CensusHeader, kernel_root)), KERNEL_ROOT),
             (head(offset_of!(CensusHeader, zero_page)), self.zero),
+            (head(offset_of!(CensusHeader, hugetlb_total)), self.hugetlb.0),
+            (head(offset_of!(CensusHeader, hugetlb_free)), self.hugetlb.1),
+            (head(offset_of!(CensusHeader, hugetlb_reserved)), self.hugetlb.1),
         ] {
             self.put(pa, field, word);
         }

@@ -105,6 +105,13 @@ fn strangers(b: &mut Builder) {
     b.vma(second, MMAP + (64 << 20), MMAP + (66 << 20), shared, 4, 0);
     b.own_by_object(first, MMAP);
     b.share_object_table(first, MMAP, second, MMAP + (64 << 20));
+    let huge = VM_HUGETLB | shared;
+    b.vma(first, MMAP + (4 << 30), MMAP + (5 << 30), huge, 6, 0);
+    b.vma(second, MMAP + (8 << 30), MMAP + (9 << 30), huge, 6, 0);
+    let page = b.hugetlb_frame(6, 3 * 512);
+    let leaf = Pte::HUGE | Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC;
+    b.map(first, MMAP + (4 << 30) + (6 << 20), Level::Pmd, page, leaf);
+    b.share_object_pmd(first, MMAP + (4 << 30), second, MMAP + (8 << 30));
     // The same with a private mapping that cannot be written to; and a table that one process alone uses so far.
     let text = VM_READ | VM_EXEC | MAY;
     b.vma(first, LIBRARY, LIBRARY + (2 << 20), text, 5, 0x40);
@@ -122,6 +129,7 @@ fn strangers(b: &mut Builder) {
     for page in 0..3 {
         b.map_anon(second, HEAP + page * PAGE, Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC);
     }
+    b.pool_frame();
     b.map(second, HEAP + 4 * PAGE, Level::Pte, b.zero_page(), Pte::NO_EXEC);
     b.map_anon(second, HEAP + 8 * PAGE, Pte::NO_EXEC);
 }

@@ -178,7 +178,7 @@ impl Scout {
 
     /// Does a pointer name a table that belongs to an object?
     pub(super) fn is_objects(&self, pointer: &Place) -> bool {
-        self.table(pointer.word.pfn().0).is_some_and(|t| t.object)
+        self.table(pointer.word.pfn().0).is_some_and(|t| t.anywhere)
     }
 
     /// Guest-physical address of a frame's metadata field.

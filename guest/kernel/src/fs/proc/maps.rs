@@ -6,7 +6,9 @@ use crate::fs::text::Text;
 use crate::syscall::SysResult;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
+use ptshare_mm::hugetlb::HUGE_BYTES;
 use ptshare_mm::space::vm_flag_letters;
+use ptshare_mm::vma::VM_HUGETLB;
 use ptshare_mm::{SmapsEntry, VmaView};
 use ptshare_paging::{PAGE_BYTES, USER_END};
 
@@ -48,8 +50,8 @@ fn smap_body(t: &mut Text, entry: &SmapsEntry, locked: u64) {
         ("AnonHugePages:  ", 0),
         ("ShmemPmdMapped: ", 0),
         ("FilePmdMapped:  ", 0),
-        ("Shared_Hugetlb: ", 0),
-        ("Private_Hugetlb:", 0),
+        ("Shared_Hugetlb: ", entry.shared_hugetlb),
+        ("Private_Hugetlb:", entry.private_hugetlb),
         ("Swap:           ", 0),
         ("SwapPss:        ", 0),
         ("Locked:         ", locked),
@@ -62,7 +64,8 @@ pub fn smaps(t: &mut Text, mm: &KMm) {
     mm.for_each_smap(&mut |vma, entry| {
         line(t, vma);
         t.kb("Size:           ", (vma.end - vma.start) / 1024);
-        t.kb("KernelPageSize: ", PAGE_BYTES / 1024).kb("MMUPageSize:    ", PAGE_BYTES / 1024);
+        let page = if vma.flags & VM_HUGETLB != 0 { HUGE_BYTES } else { PAGE_BYTES };
+        t.kb("KernelPageSize: ", page / 1024).kb("MMUPageSize:    ", page / 1024);
         smap_body(t, entry, entry.locked);
         t.s("THPeligible:           0\nVmFlags:");
         vm_flag_letters(vma.flags, &mut |letters| {
@@ -88,6 +91,8 @@ pub fn smaps_rollup(t: &mut Text, mm: &KMm) {
         sum.private_dirty += entry.private_dirty;
         sum.referenced += entry.referenced;
         sum.anonymous += entry.anonymous;
+        sum.shared_hugetlb += entry.shared_hugetlb;
+        sum.private_hugetlb += entry.private_hugetlb;
         sum.locked += entry.locked;
     });
     let start = t.len();

@@ -188,7 +188,7 @@ fn memory(t: &mut Text, process: &Process) {
         ("VmLib:\t", mem.lib_pages),
         ("VmPTE:\t", mem.table_pages),
         ("VmSwap:\t", 0),
-        ("HugetlbPages:\t", 0),
+        ("HugetlbPages:\t", mem.hugetlb),
     ] {
         t.kb(name, pages * 4);
     }

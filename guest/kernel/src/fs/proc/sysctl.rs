@@ -2,6 +2,7 @@
 //! programs can save and restore them.
 
 use super::text;
+use crate::fs::hugepages;
 use crate::fs::text::Text;
 use crate::fs::virt::{Entry, What, number};
 use crate::task;
@@ -125,20 +126,9 @@ static VM: &[Entry] = &[
     ),
     setting("max_map_count", &MAX_MAP_COUNT, i32::MAX as u64),
     setting("mmap_min_addr", &MMAP_MIN_ADDR, u64::MAX),
-    line(
-        "nr_hugepages",
-        |t| {
-            t.s("0\n");
-        },
-        no_hugepages,
-    ),
-    line(
-        "nr_overcommit_hugepages",
-        |t| {
-            t.s("0\n");
-        },
-        no_hugepages,
-    ),
+    line("nr_hugepages", hugepages::total, hugepages::resize),
+    line("nr_hugepages_mempolicy", hugepages::total, hugepages::resize),
+    line("nr_overcommit_hugepages", hugepages::overcommit, hugepages::set_overcommit),
     setting("oom_kill_allocating_task", &OOM_KILL_ALLOCATING, 1),
     setting("overcommit_kbytes", &OVERCOMMIT_KBYTES, u64::MAX),
     setting("overcommit_memory", &OVERCOMMIT, 2),
@@ -173,11 +163,6 @@ fn drop_caches(line: &[u8]) -> Result<(), Errno> {
         Some(1..=4) => Ok(()),
         _ => Err(Errno::EINVAL),
     }
-}
-
-/// There is no pool of huge pages: the number stays 0, as on Linux when no huge page can be had.
-fn no_hugepages(line: &[u8]) -> Result<(), Errno> {
-    number(line).map(|_| ()).ok_or(Errno::EINVAL)
 }
 
 fn hostname(t: &mut Text) {

@@ -4,8 +4,8 @@ use crate::fs::text::Text;
 use crate::task;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_machine::{Machine, boot, cpu, time};
-use ptshare_mm::Env;
 use ptshare_mm::object::cached_pages;
+use ptshare_mm::{Env, hugetlb};
 
 /// The version line of /proc/version, after uname(2)'s fields.
 pub fn version(t: &mut Text) {
@@ -37,7 +37,8 @@ pub fn meminfo(t: &mut Text) {
     let (total, free, kernel) = pages();
     let cached = cached_pages();
     let tables = Machine.stats().tables_now.load(Relaxed);
-    let anon = total.saturating_sub(free + kernel + cached + tables + reserved());
+    let anon =
+        total.saturating_sub(free + kernel + cached + tables + reserved() + hugetlb::pool_frames(&Machine));
     let kb = |pages: u64| pages * 4;
     for (name, value) in [
         ("MemTotal:       ", kb(total)),
@@ -85,11 +86,12 @@ pub fn meminfo(t: &mut Text) {
     ] {
         t.kb(name, value);
     }
-    for name in ["HugePages_Total:", "HugePages_Free: ", "HugePages_Rsvd: ", "HugePages_Surp: "] {
-        t.s(name).padded(0, 8, b' ').c(b'\n');
+    let names = ["HugePages_Total:", "HugePages_Free: ", "HugePages_Rsvd: ", "HugePages_Surp: "];
+    for (name, pages) in names.into_iter().zip(hugetlb::counts(&Machine)) {
+        t.s(name).padded(pages, 8, b' ').c(b'\n');
     }
     t.kb("Hugepagesize:   ", 2048);
-    t.kb("Hugetlb:        ", 0);
+    t.kb("Hugetlb:        ", kb(hugetlb::pool_frames(&Machine)));
     t.kb("DirectMap4k:    ", 0);
     t.kb("DirectMap2M:    ", 0);
     t.kb("DirectMap1G:    ", kb(total));
@@ -177,7 +179,7 @@ pub fn devices(t: &mut Text) {
 }
 
 pub fn filesystems(t: &mut Text) {
-    t.s("nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tdevpts\nnodev\tramfs\n");
+    t.s("nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tdevpts\nnodev\tramfs\nnodev\thugetlbfs\n");
 }
 
 /// Tasks that run or want to, and all tasks.

@@ -6,6 +6,7 @@
 mod books;
 mod entries;
 mod frames;
+mod huge;
 mod sharing;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::{Options, Vcpu, verify};
 use books::*;
 use entries::*;
 use frames::*;
+use huge::*;
 use sharing::*;
 
 /// A way to break an image.
@@ -115,6 +117,9 @@ table! {
     "mm-table-pages": table_pages_wrong;
     "entry-bits-legal": software_bit_set high_address_bit_set global_set cache_disabled high_unused_bit_set
         root_entry_huge marker_in_pmd;
+    "hugetlb-leaf-aligned": small_leaf_to_huge_page;
+    "hugetlb-pmd-fits-object": object_pmd_key_wrong object_pmd_rights_wrong object_pmd_called_ordinary;
+    "hugetlb-pool-adds-up": hugetlb_total_wrong hugetlb_reserved_too_many pool_page_lost huge_tail_has_state;
     "cpu-runs-its-mm": cpu_claims_another_mm cpu_missing_from_mask;
     "vma-list-sorted": vma_count_wrong vmas_swapped vma_end_unaligned;
     "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd;

@@ -1,0 +1,210 @@
+//! Random calls on several mms that map two hugetlb objects and private huge memory, against a flat model of what every
+//! page must hold.
+
+use super::*;
+use crate::testing::Arena;
+use crate::{Env, FaultOutcome, MapRequest, Mm, Object, ObjectInfo, Sharing};
+use ptshare_abi::sys::general as abi;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const GIB: u64 = 1 << 30;
+const BASE: u64 = 0x10_0000_0000;
+/// Huge pages of each object, and of each place.
+const PAGES: u64 = 512;
+/// Aligned GiB in which the mms map.
+const PLACES: u64 = 3;
+/// Pages of a GiB that are looked at.
+const WATCHED: [u64; 6] = [0, 1, 2, 255, 510, 511];
+
+/// What a page of an mm shows.
+#[derive(Clone, Copy, PartialEq)]
+enum Shown {
+    Object { which: usize, page: u64, writable: bool },
+    Private { value: u64, writable: bool },
+}
+
+struct Process {
+    mm: Arc<Mm<Arena>>,
+    /// By address.
+    pages: BTreeMap<u64, Shown>,
+}
+
+struct World {
+    arena: Arena,
+    objects: [Arc<Object<Arena>>; 2],
+    content: [BTreeMap<u64, u64>; 2],
+    processes: Vec<Process>,
+    seed: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let arena = Arena::new(40 * 512);
+        resize(&arena, 30);
+        let object = |ino| {
+            let info = ObjectInfo::new(7, ino, "/memfd:huge".into());
+            Object::hugetlb(arena.clone(), info, PAGES * HUGE_BYTES, None)
+        };
+        let objects = [object(1), object(2)];
+        let mm = Mm::new(arena.clone()).unwrap();
+        let processes = vec![Process { mm, pages: BTreeMap::new() }];
+        World { arena, objects, content: Default::default(), processes, seed }
+    }
+
+    fn pick(&mut self, below: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        (self.seed >> 11) % below
+    }
+
+    fn watched(&mut self) -> u64 {
+        WATCHED[self.pick(WATCHED.len() as u64) as usize]
+    }
+
+    /// A range of huge pages of one place that begins and ends at, or next to, watched pages.
+    fn range(&mut self) -> (u64, u64) {
+        let base = BASE + self.pick(PLACES) * GIB;
+        if self.pick(3) == 0 {
+            return (base, base + GIB);
+        }
+        let (a, b) = (self.watched(), self.watched());
+        (base + a.min(b) * HUGE_BYTES, base + (a.max(b) + 1) * HUGE_BYTES)
+    }
+
+    fn map(&mut self, p: usize) {
+        let (start, end) = self.range();
+        let (kind, writable) = (self.pick(5), self.pick(4) != 0);
+        let prot = u64::from(if writable { abi::PROT_READ | abi::PROT_WRITE } else { abi::PROT_READ });
+        let mut request = MapRequest::anonymous(end - start, prot);
+        request.addr = start;
+        let more = abi::MAP_FIXED | abi::MAP_NORESERVE;
+        let which = (kind % 2) as usize;
+        let first = (start - BASE) % GIB / HUGE_BYTES;
+        if kind == 0 {
+            request.flags = u64::from(more | abi::MAP_PRIVATE | abi::MAP_ANONYMOUS | abi::MAP_HUGETLB);
+        } else {
+            request.flags = u64::from(more | abi::MAP_SHARED);
+            request.object = Some((self.objects[which].clone(), first * HUGE_FRAMES));
+        }
+        let process = &mut self.processes[p];
+        assert_eq!(process.mm.mmap(request), Ok(start));
+        for at in (start..end).step_by(HUGE_BYTES as usize) {
+            let page = (at - BASE) % GIB / HUGE_BYTES;
+            let shown = match kind {
+                0 => Shown::Private { value: 0, writable },
+                _ => Shown::Object { which, page, writable },
+            };
+            process.pages.insert(at, shown);
+        }
+    }
+
+    fn protect(&mut self, p: usize) {
+        let (start, end) = self.range();
+        let now = self.pick(2) == 0;
+        let prot = u64::from(if now { abi::PROT_READ | abi::PROT_WRITE } else { abi::PROT_READ });
+        let process = &mut self.processes[p];
+        let hole = (start..end).step_by(HUGE_BYTES as usize).any(|at| !process.pages.contains_key(&at));
+        assert_eq!(process.mm.mprotect(start, end - start, prot).is_err(), hole);
+        // What lies before the first hole has its rights.
+        for at in (start..end).step_by(HUGE_BYTES as usize) {
+            match process.pages.get_mut(&at) {
+                Some(Shown::Object { writable, .. } | Shown::Private { writable, .. }) => *writable = now,
+                None => break,
+            }
+        }
+    }
+
+    fn unmap(&mut self, p: usize) {
+        let (start, end) = self.range();
+        let process = &mut self.processes[p];
+        process.mm.munmap(start, end - start).unwrap();
+        process.pages.retain(|at, _| *at < start || end <= *at);
+    }
+
+    /// Reads, and writes where that is allowed.
+    fn touch(&mut self, p: usize) {
+        let at = BASE + self.pick(PLACES) * GIB + self.watched() * HUGE_BYTES;
+        let (new, write) = (self.pick(1000) + 1, self.pick(2) == 0);
+        let process = &mut self.processes[p];
+        let Some(shown) = process.pages.get_mut(&at) else {
+            assert_eq!(self.arena.user_load(&process.mm, at), Err(FaultOutcome::SegvMapErr));
+            return;
+        };
+        let value = match *shown {
+            Shown::Object { which, page, .. } => self.content[which].get(&page).copied().unwrap_or(0),
+            Shown::Private { value, .. } => value,
+        };
+        match self.arena.user_load(&process.mm, at) {
+            Ok(found) => assert_eq!(found, value, "at {at:#x}"),
+            // The pool may be empty; then nothing is changed.
+            Err(outcome) => assert_eq!(outcome, FaultOutcome::BusAdrErr),
+        }
+        let (Shown::Object { writable, .. } | Shown::Private { writable, .. }) = *shown;
+        if !write {
+            return;
+        }
+        match (self.arena.user_store(&process.mm, at, new), writable) {
+            (Ok(()), true) => match shown {
+                Shown::Object { which, page, .. } => drop(self.content[*which].insert(*page, new)),
+                Shown::Private { value, .. } => *value = new,
+            },
+            (Err(FaultOutcome::BusAdrErr), true) | (Err(FaultOutcome::SegvAccErr), false) => {}
+            other => panic!("a store gave {other:?}"),
+        }
+    }
+
+    fn fork(&mut self, p: usize) {
+        let mode = [Sharing::None, Sharing::Pte, Sharing::Tree][self.pick(3) as usize];
+        let small_tables = self.pick(2) as u32 * 3;
+        let mm = self.processes[p].mm.fork(mode, small_tables).unwrap();
+        let pages = self.processes[p].pages.clone();
+        self.processes.push(Process { mm, pages });
+    }
+
+    fn punch(&mut self) {
+        let which = self.pick(2) as usize;
+        let (first, pages) = (self.watched(), self.pick(3) + 1);
+        self.objects[which].punch_hole(first * HUGE_BYTES, pages * HUGE_BYTES).unwrap();
+        self.content[which].retain(|page, _| !(first..first + pages).contains(page));
+    }
+
+    fn step(&mut self) {
+        let p = self.pick(self.processes.len() as u64) as usize;
+        match self.pick(20) {
+            0..=3 => self.map(p),
+            4 | 5 => self.protect(p),
+            6 => self.unmap(p),
+            7 if self.processes.len() < 5 => self.fork(p),
+            7 | 8 if self.processes.len() > 1 => drop(self.processes.swap_remove(p)),
+            9 => self.punch(),
+            _ => self.touch(p),
+        }
+    }
+
+    fn audit(&self) {
+        let mms: Vec<&Mm<Arena>> = self.processes.iter().map(|process| &*process.mm).collect();
+        self.arena.audit(&mms);
+    }
+}
+
+#[test]
+fn random_calls_show_what_a_flat_model_shows() {
+    let mut shared = 0;
+    for seed in 1..=12 {
+        let mut world = World::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        for step in 0..600 {
+            world.step();
+            if step % 4 == 0 {
+                world.audit();
+            }
+        }
+        shared += world.arena.stats().pmd_tables_shared.load(core::sync::atomic::Ordering::Relaxed);
+        let World { arena, objects, processes, .. } = world;
+        drop((objects, processes));
+        arena.audit(&[]);
+        assert_eq!(counts(&arena), [30, 30, 0, 0]);
+    }
+    assert!(shared > 50, "{shared} times a table was taken over");
+}

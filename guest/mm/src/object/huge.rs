@@ -1,0 +1,277 @@
+//! Hugetlb objects: files of hugetlbfs, memfds with MFD_HUGETLB, segments with SHM_HUGETLB, and what MAP_HUGETLB maps.
+//!
+//! The cache counts in huge pages: its index is a number of 2 MiB units. Which pages have been reserved is kept beside it,
+//! under the same lock (Linux: the inode's `resv_map`): every page in the cache stands there too, so the number of
+//! promises still open is the difference. A promise lasts until truncate, or until the object goes.
+
+use super::{Object, ObjectError, ObjectInfo, ObjectKind, PageMap};
+use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES, HUGE_SHIFT, Quota, Regions};
+use crate::{Env, NoMemory, frame};
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, Pa, Pfn};
+use ptshare_wire::FrameKind;
+use ptshare_wire::frame::{FLAG_IN_CACHE, state};
+
+/// Pages of 4 KiB in a huge page, as a shift.
+const PAGES_SHIFT: u32 = HUGE_SHIFT - PAGE_SHIFT;
+
+/// What a hugetlb object has beside its cache.
+pub(super) struct HugeState {
+    regions: Regions,
+    quota: Option<Arc<Quota>>,
+}
+
+impl HugeState {
+    pub(super) const fn new() -> Self {
+        HugeState { regions: Regions::new(), quota: None }
+    }
+
+    fn charge(&self, pages: u64) -> Result<(), NoMemory> {
+        self.quota.as_ref().map_or(Ok(()), |quota| quota.charge(pages))
+    }
+
+    fn uncharge(&self, pages: u64) {
+        if let Some(quota) = &self.quota {
+            quota.uncharge(pages);
+        }
+    }
+}
+
+impl<E: Env> Object<E> {
+    /// A hugetlb object of `bytes`, whose pages count against `quota` if there is one.
+    pub fn hugetlb(env: E, info: ObjectInfo, bytes: u64, quota: Option<Arc<Quota>>) -> Arc<Self> {
+        let object = Object::new(env, ObjectKind::Hugetlb, info);
+        object.size_bytes.store(bytes, Relaxed);
+        object.pages.lock().huge.quota = quota;
+        object
+    }
+
+    /// The object behind MAP_HUGETLB | MAP_ANONYMOUS, under Linux's name for it.
+    pub(crate) fn huge_anonymous(env: E, bytes: u64) -> Arc<Self> {
+        let info = ObjectInfo::new(1, 0, String::from("/anon_hugepage (deleted)"));
+        Object::hugetlb(env, info, bytes, None)
+    }
+
+    /// Is it made of huge pages?
+    #[inline]
+    pub fn is_huge(&self) -> bool {
+        matches!(self.kind, ObjectKind::Hugetlb)
+    }
+
+    /// Makes sure of the huge pages `[from, to)`: what of them nobody has reserved yet is reserved now.
+    ///
+    /// # Errors
+    /// [`NoMemory`] when the pool, or the mount, has not so many.
+    pub fn reserve_huge(&self, from: u64, to: u64) -> Result<(), NoMemory> {
+        let mut pages = self.pages.lock();
+        let huge = &mut pages.huge;
+        let missing = (to - from) - huge.regions.count(from, to);
+        huge.regions.room()?;
+        huge.charge(missing)?;
+        let promised = self.env.allocator().lock().huge_reserve(&self.env, missing);
+        if promised.is_err() {
+            huge.uncharge(missing);
+            return promised;
+        }
+        huge.regions.add(from, to);
+        Ok(())
+    }
+
+    /// The huge page at `index`, made if need be, with a reference for the leaf about to be installed.
+    ///
+    /// # Errors
+    /// `BeyondEnd`; `NoMemory` when the pool has no page that is not promised to others.
+    pub(crate) fn map_huge(&self, index: u64) -> Result<Pfn, ObjectError> {
+        let mut pages = self.pages.lock();
+        if index >= self.size_in_huge() {
+            return Err(ObjectError::BeyondEnd);
+        }
+        if let Some(pfn) = pages.get(index) {
+            frame::get_data(&self.env, pfn);
+            return Ok(pfn);
+        }
+        Ok(self.add_huge(&mut pages, index)?)
+    }
+
+    /// The huge page at `index` with a reference, if it is in the cache.
+    ///
+    /// # Errors
+    /// `BeyondEnd`.
+    pub(crate) fn huge_resident(&self, index: u64) -> Result<Option<Pfn>, ObjectError> {
+        let pages = self.pages.lock();
+        if index >= self.size_in_huge() {
+            return Err(ObjectError::BeyondEnd);
+        }
+        Ok(pages.get(index).inspect(|&pfn| frame::get_data(&self.env, pfn)))
+    }
+
+    /// Makes the object at least so long.
+    pub(crate) fn grow_huge(&self, bytes: u64) {
+        self.size_bytes.fetch_max(bytes, Relaxed);
+    }
+
+    fn size_in_huge(&self) -> u64 {
+        self.size_bytes.load(Relaxed).div_ceil(HUGE_BYTES)
+    }
+
+    /// Puts a fresh page into the cache, where none is; gives it with a reference for the caller.
+    fn add_huge(&self, pages: &mut PageMap, index: u64) -> Result<Pfn, NoMemory> {
+        let env = &self.env;
+        let promised = pages.huge.regions.contains(index);
+        if !promised {
+            pages.huge.regions.room()?;
+            pages.huge.charge(1)?;
+        }
+        let taken = env.allocator().lock().huge_take(env, promised);
+        let Some((pfn, zero)) = taken else {
+            pages.huge.uncharge(u64::from(!promised));
+            return Err(NoMemory);
+        };
+        if let Err(error) = pages.insert(index, pfn) {
+            frame::put_data(env, pfn);
+            if promised {
+                // The page has just come back.
+                env.allocator().lock().huge_reserve(env, 1)?;
+            } else {
+                pages.huge.uncharge(1);
+            }
+            return Err(error);
+        }
+        if !promised {
+            pages.huge.regions.add(index, index + 1);
+        }
+        if !zero {
+            env.zero_pages(pfn, HUGE_FRAMES);
+        }
+        let meta = env.meta(pfn);
+        meta.a.store(self.id, Relaxed);
+        meta.b.store(index << PAGES_SHIFT, Relaxed);
+        meta.state.store(state(FrameKind::Hugetlb, 0, FLAG_IN_CACHE), Relaxed);
+        frame::get_data(env, pfn);
+        Ok(pfn)
+    }
+
+    /// Takes a page, just taken off the cache, out of its books.
+    fn drop_huge(&self, pfn: Pfn) {
+        let meta = self.env.meta(pfn);
+        meta.state.store(state(FrameKind::Hugetlb, 0, 0), Relaxed);
+        meta.a.store(0, Relaxed);
+        meta.b.store(0, Relaxed);
+        frame::put_data(&self.env, pfn);
+    }
+
+    /// Makes the object `size_bytes` long, a multiple of 2 MiB: what lies beyond leaves the cache, every mapping, and the
+    /// reservations.
+    pub(super) fn truncate_huge(&self, size_bytes: u64) {
+        let old = self.size_bytes.swap(size_bytes, Relaxed);
+        let first = size_bytes.div_ceil(HUGE_BYTES);
+        if size_bytes < old {
+            self.zap_mappings(first << PAGES_SHIFT, u64::MAX, true);
+        }
+        self.env.critical_enter();
+        self.empty_huge(&mut self.pages.lock(), first);
+        self.env.critical_exit();
+    }
+
+    /// Drops all pages from `first` on, and the promises.
+    fn empty_huge(&self, pages: &mut PageMap, first: u64) {
+        let mut freed = 0;
+        while let Some((_, pfn)) = pages.take_next(first, u64::MAX) {
+            self.drop_huge(pfn);
+            freed += 1;
+        }
+        let removed = pages.huge.regions.remove(first, u64::MAX);
+        pages.huge.uncharge(removed);
+        if removed > freed {
+            self.env.allocator().lock().huge_unreserve(&self.env, removed - freed);
+        }
+    }
+
+    /// When the object goes.
+    pub(super) fn drop_all_huge(&mut self) {
+        let mut pages = core::mem::replace(self.pages.get_mut(), PageMap::new());
+        self.empty_huge(&mut pages, 0);
+    }
+
+    /// Gives back the whole pages of `[off, end)` and clears the rest of it.
+    ///
+    /// # Errors
+    /// `NoMemory`, with nothing changed.
+    pub(super) fn punch_huge(&self, off: u64, end: u64) -> Result<(), ObjectError> {
+        let (first, last) = (off.div_ceil(HUGE_BYTES), end >> HUGE_SHIFT);
+        if first > last {
+            self.zero_huge(off, end);
+            return Ok(());
+        }
+        self.zero_huge(off, first * HUGE_BYTES);
+        self.zero_huge(last * HUGE_BYTES, end);
+        if first == last {
+            return Ok(());
+        }
+        self.zap_mappings(first << PAGES_SHIFT, last << PAGES_SHIFT, false);
+        self.env.critical_enter();
+        let result = self.take_huge(first, last);
+        self.env.critical_exit();
+        Ok(result?)
+    }
+
+    fn take_huge(&self, first: u64, last: u64) -> Result<(), NoMemory> {
+        let mut pages = self.pages.lock();
+        loop {
+            pages.huge.regions.room()?;
+            let Some((index, pfn)) = pages.take_next(first, last) else { return Ok(()) };
+            pages.huge.regions.remove(index, index + 1);
+            pages.huge.uncharge(1);
+            self.drop_huge(pfn);
+        }
+    }
+
+    /// Clears `[from, to)`, which lies in one huge page, if the page is there.
+    fn zero_huge(&self, from: u64, to: u64) {
+        if from >= to {
+            return;
+        }
+        let pages = self.pages.lock();
+        let Some(pfn) = pages.get(from >> HUGE_SHIFT) else { return };
+        let (mut at, end) = (from, to.min((from & !(HUGE_BYTES - 1)) + HUGE_BYTES));
+        while at < end {
+            let len = (PAGE_BYTES - at % PAGE_BYTES).min(end - at);
+            self.zero_phys(Pa(pfn.pa().0 + at % HUGE_BYTES).0, len);
+            at += len;
+        }
+    }
+
+    /// Brings in every page that `[off, end)` touches.
+    ///
+    /// # Errors
+    /// `NoMemory`, with the pages made so far kept.
+    pub(super) fn allocate_huge(&self, off: u64, end: u64, grow: bool) -> Result<(), ObjectError> {
+        for index in off >> HUGE_SHIFT..end.div_ceil(HUGE_BYTES) {
+            self.env.critical_enter();
+            let mut pages = self.pages.lock();
+            let made = if pages.get(index).is_some() {
+                Ok(None)
+            } else {
+                self.add_huge(&mut pages, index).map(Some)
+            };
+            drop(pages);
+            if let Ok(Some(pfn)) = made {
+                frame::put_data(&self.env, pfn);
+            }
+            self.env.critical_exit();
+            made?;
+        }
+        if grow {
+            self.grow_huge(end);
+        }
+        Ok(())
+    }
+
+    /// Head and address of byte `at`, whose page is in the cache.
+    pub(super) fn huge_at(&self, pages: &PageMap, at: u64) -> Option<(Pfn, u64)> {
+        let head = pages.get(at >> HUGE_SHIFT)?;
+        Some((head, head.pa().0 + at % HUGE_BYTES))
+    }
+}

@@ -1,0 +1,93 @@
+//! `hugetlb-pool-adds-up`. Reads: every head of a hugetlb page and the 511 frames after it, and the census's four counts.
+//!
+//! The head speaks for its page; the frames after it have metadata like those inside a free block. Whether the counts of
+//! a page in use are right is the subject of [`leaf_refs_equal_maps`](super::leaf_refs_equal_maps).
+
+use ptshare_wire::FrameKind;
+use ptshare_wire::frame::{FLAG_POOL_FREE, HUGE_FRAMES};
+
+use crate::frames::Frame;
+use crate::report::{Finding, RuleInfo, Sink};
+
+pub(crate) const RULE: RuleInfo = RuleInfo {
+    name: "hugetlb-pool-adds-up",
+    statement: "hugetlb pages are aligned, free or in use, and as many as the pool says; reserved <= free",
+    why: "a page neither free nor in use is lost until reboot, and a reservation without a page is a SIGBUS where mmap \
+          had promised memory; Linux's resv_huge_pages has underflowed more than once (mm/hugetlb.c)",
+};
+
+/// Sums over all frames, fed in rising order.
+#[derive(Default)]
+pub(crate) struct Tally {
+    total: u64,
+    free: u64,
+    /// First frame after the page met last.
+    end: u64,
+}
+
+impl Tally {
+    /// Counts one frame; says whether it lies inside a hugetlb page, behind its head.
+    #[inline]
+    pub(crate) fn frame(&mut self, pfn: u64, frame: &Frame, sink: &mut Sink) -> bool {
+        if pfn < self.end {
+            // Its count, like that of a free frame: free-frames-unreferenced.
+            if frame.state != 0 {
+                report(pfn, "state 0 behind the head", state_of(frame), sink);
+            }
+            return true;
+        }
+        if frame.kind() == Some(FrameKind::Hugetlb) {
+            self.head(pfn, frame, sink);
+        }
+        false
+    }
+
+    fn head(&mut self, pfn: u64, frame: &Frame, sink: &mut Sink) {
+        self.total += 1;
+        self.end = pfn + HUGE_FRAMES;
+        if !pfn.is_multiple_of(HUGE_FRAMES) {
+            report(pfn, "a head at a multiple of 512 frames", state_of(frame), sink);
+        }
+        let in_pool = frame.state & FLAG_POOL_FREE != 0;
+        self.free += u64::from(in_pool);
+        let used = frame.refs != 0 || frame.maps != 0;
+        if in_pool && (used || frame.in_cache()) {
+            report(pfn, "a free page that nobody refers to", state_of(frame), sink);
+        } else if !in_pool && !used {
+            report(pfn, "a page that is free in the pool or referred to", state_of(frame), sink);
+        }
+    }
+
+    /// Compares the sums with the guest's: total, free, reserved, surplus.
+    pub(crate) fn finish(&self, [total, free, reserved, surplus]: [u64; 4], sink: &mut Sink) {
+        for (what, counted, claimed) in [("pages", self.total, total), ("free pages", self.free, free)] {
+            if counted != claimed {
+                sink.report(&RULE, || {
+                    Finding::new(
+                        &RULE,
+                        format!("{counted} {what}, counted in the frame array"),
+                        format!("{claimed} in the census"),
+                    )
+                });
+            }
+        }
+        // Against the claims: where a claim is wrong, that is the finding.
+        if reserved > free || surplus > total {
+            sink.report(&RULE, || {
+                Finding::new(
+                    &RULE,
+                    format!("at most {free} reserved and {total} surplus pages"),
+                    format!("{reserved} reserved, {surplus} surplus"),
+                )
+            });
+        }
+    }
+}
+
+fn state_of(frame: &Frame) -> String {
+    format!("state {:#x}, refs {}, {} leaves", frame.state, frame.refs, frame.maps)
+}
+
+fn report(pfn: u64, expected: &str, found: String, sink: &mut Sink) {
+    sink.report(&RULE, || Finding::new(&RULE, expected, found).frame(pfn));
+}
