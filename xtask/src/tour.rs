@@ -26,7 +26,7 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("brk_fork", "heaps grow apart after fork"),
     ("stack_growth", "stacks grow on demand"),
     ("shared_anon", "shared memory stays shared over fork"),
-    ("shared_file_tables", "section 4.1: 100 processes find one file's PTE pages"),
+    ("shared_file_tables", "section 4.1: 20 processes find one file's PTE pages"),
     ("object_unshare", "section 5: whatever ends the sharing of one process"),
     ("segv_repair", "a signal handler repairs the mapping"),
     ("signals_model", "alarm, kill, groups, wait"),

@@ -309,7 +309,9 @@ impl<'a> Walker<'a> {
         // By the flag or by the VMAs: a wrong flag is for its own rule to report.
         let huge_objects = below == Level::Pmd
             && (frame.is_some_and(|frame| frame.is_object_pmd())
-                || mm.vmas_sound && table.parents > 1 && hugetlb_pmd_fits_object::shared(&clip_of(mm, below, at.va)));
+                || mm.vmas_sound
+                    && table.parents > 1
+                    && hugetlb_pmd_fits_object::shared(&clip_of(mm, below, at.va)));
         if below == Level::Pmd
             && mm.vmas_sound
             && let Some(frame) = frame

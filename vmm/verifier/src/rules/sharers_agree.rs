@@ -4,8 +4,8 @@
 //! Neighbouring VMAs that could be one count as one, and flags that concern no entry (hints, VM_LOCKED) may differ. A table
 //! that belongs to an object may lie at different addresses.
 
-use crate::graph::{At, Table};
 use super::hugetlb_pmd_fits_object;
+use crate::graph::{At, Table};
 use crate::report::{Finding, MmId, RuleInfo, Sink};
 use crate::spaces::{Clip, Shared};
 

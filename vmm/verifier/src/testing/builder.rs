@@ -12,8 +12,8 @@ use std::mem::{offset_of, size_of};
 use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
 use ptshare_wire::frame::{
-    FLAG_HEAD, FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES, FrameKind,
-    OBJECT_PMD_RIGHTS_SHIFT, state,
+    FLAG_HEAD, FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES,
+    FrameKind, OBJECT_PMD_RIGHTS_SHIFT, state,
 };
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};

@@ -68,7 +68,9 @@ pub(super) fn object_table_maps_a_private_page(image: &mut Image, s: &Scout) -> 
 fn sharer_vma(s: &Scout, fits: impl Fn(&Place, usize, &VmaRec) -> bool) -> Option<(usize, usize, VmaRec)> {
     s.pointers
         .iter()
-        .filter(|p| s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1 && !t.anywhere) && !p.word.writable())
+        .filter(|p| {
+            s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1 && !t.anywhere) && !p.word.writable()
+        })
         .find_map(|p| {
             let end = p.va + p.level.entry_bytes();
             let over = s.mms[p.mm].vmas.iter().enumerate().filter(|(_, v)| v.start < end && p.va < v.end);
