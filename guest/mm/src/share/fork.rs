@@ -13,7 +13,7 @@
 
 use super::{copy_entries, copy_table};
 use crate::frame::NoMemory;
-use crate::table::{alloc_table, for_entries, free_table, get_table, lock_table, set_aux};
+use crate::table::{alloc_table, for_entries, for_entries_while, free_table, get_table, lock_table, set_aux};
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte};
@@ -67,7 +67,9 @@ impl<E: Env> Mm<E> {
         small_tables: u32,
     ) -> Result<(), NoMemory> {
         let upper = self.page_table.lock();
-        let census = self.count_below();
+        // Fork in `tree` mode takes the same time at any size: nothing is counted beyond what makes an mm large.
+        let enough = if mode == Sharing::Tree { u64::from(small_tables) } else { u64::MAX };
+        let census = self.count_below(enough);
         let small = census.pte <= u64::from(small_tables);
         if mode == Sharing::Tree && !small {
             self.share_tree(child);
@@ -108,14 +110,18 @@ impl<E: Env> Mm<E> {
         self.env.stats().tlb_flushes.fetch_add(1, Relaxed);
     }
 
-    /// Counts the tables below the root without a look at PTE pages or the entries of PMD pages.
-    fn count_below(&self) -> Census {
+    /// Counts the tables below the root without a look at PTE pages or the entries of PMD pages. Stops early, with a
+    /// part of the count, once there are more than `enough` PTE pages.
+    fn count_below(&self, enough: u64) -> Census {
         let mut census = Census::default();
         let entries = |table: Pfn| self.env.meta(table).aux.load(Relaxed);
-        for_entries(&self.env, self.root, entries(self.root), |_, pud| {
+        for_entries_while(&self.env, self.root, entries(self.root), |_, pud| {
             let pmds = entries(pud.pfn());
             census.upper += 1 + u64::from(pmds);
-            for_entries(&self.env, pud.pfn(), pmds, |_, pmd| census.pte += u64::from(entries(pmd.pfn())));
+            for_entries_while(&self.env, pud.pfn(), pmds, |_, pmd| {
+                census.pte += u64::from(entries(pmd.pfn()));
+                census.pte <= enough
+            })
         });
         census
     }
