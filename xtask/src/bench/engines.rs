@@ -21,9 +21,9 @@ const MODES: [&str; 3] = ["none", "pte", "tree"];
 /// What the program is asked to measure under emulation.
 fn emulated(quick: bool) -> &'static [&'static str] {
     if quick {
-        &["small", "dense=400K,1M,16M,64M", "sparse=1G", "readers=16M"]
+        &["aged", "small", "sparse=1G", "dense=400K,1M,16M,64M", "readers=16M"]
     } else {
-        &["small", "dense=400K,1M,16M,64M,256M,1G", "sparse=1G,4G,16G", "readers=256M"]
+        &["aged", "small", "sparse=1G,4G,16G", "dense=400K,1M,16M,64M,256M,1G", "readers=256M"]
     }
 }
 

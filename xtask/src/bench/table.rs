@@ -23,12 +23,13 @@ pub const MEASURES: &[(&str, &str)] = &[
     ("sparse_munmap", "sparse: munmap of all of it"),
     ("sparse_vmpte_kb", "sparse: page tables, kB"),
     ("readers_faults", "10 readers: faults in all"),
-    ("readers_vmpte_kb", "10 readers: page tables in all, kB"),
+    ("readers_tables_kb", "10 readers: page tables of their own in all, kB"),
     ("readers_read_each", "10 readers: time of one"),
     ("small_fork_exit", "small process: fork + exit + wait"),
     ("small_fork_exec", "small process: fork + exec + exit + wait"),
     ("syscall", "an empty system call"),
     ("clock", "reading the clock"),
+    ("spin_100k", "100,000 instructions of a loop"),
     ("boot", "boot to the first user instruction"),
 ];
 

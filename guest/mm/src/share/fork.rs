@@ -11,13 +11,13 @@
 //! PTE pages that translate part of a VMA that the child does not get (MADV_DONTFORK) or gets empty
 //! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied.
 
+use super::reserve::Reserve;
 use super::{copy_entries, copy_table};
 use crate::frame::NoMemory;
-use crate::table::{alloc_table, for_entries, for_entries_while, free_table, get_table, lock_table, set_aux};
+use crate::table::{for_entries, for_entries_while, get_table, lock_table, set_aux};
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte};
-use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK};
 use ptshare_wire::{VmaRec, stats::Stats};
 
@@ -26,12 +26,6 @@ use ptshare_wire::{VmaRec, stats::Stats};
 struct Census {
     upper: u64,
     pte: u64,
-}
-
-/// Tables allocated ahead, chained through `FrameMeta::a`.
-struct Reserve<'a, E: Env> {
-    env: &'a E,
-    head: u64,
 }
 
 /// One fork under way.
@@ -287,43 +281,6 @@ impl<E: Env> Fork<'_, E> {
         let now = stats.tables_shared_now.fetch_add(self.newly_shared, Relaxed) + self.newly_shared;
         if now > stats.tables_shared_peak.load(Relaxed) {
             stats.tables_shared_peak.store(now, Relaxed);
-        }
-    }
-}
-
-impl<'a, E: Env> Reserve<'a, E> {
-    /// Allocates this many tables; all or none.
-    fn fill(env: &'a E, tables: u64) -> Result<Self, NoMemory> {
-        let mut reserve = Reserve { env, head: 0 };
-        for _ in 0..tables {
-            reserve.give(alloc_table(env, Level::Pte)?);
-        }
-        Ok(reserve)
-    }
-
-    #[inline]
-    fn give(&mut self, table: Pfn) {
-        self.env.meta(table).a.store(self.head, Relaxed);
-        self.head = table.0;
-    }
-
-    #[inline]
-    fn take(&mut self, level: Level) -> Option<Pfn> {
-        if self.head == 0 {
-            return None;
-        }
-        let table = Pfn(self.head);
-        let meta = self.env.meta(table);
-        self.head = meta.a.load(Relaxed);
-        meta.state.store(state(FrameKind::Table, level as u8, 0), Relaxed);
-        Some(table)
-    }
-}
-
-impl<E: Env> Drop for Reserve<'_, E> {
-    fn drop(&mut self) {
-        while let Some(table) = self.take(Level::Pte) {
-            free_table(self.env, table, true);
         }
     }
 }

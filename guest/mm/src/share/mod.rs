@@ -21,6 +21,7 @@ mod copy;
 mod fork;
 #[cfg(test)]
 mod random;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod unshare;

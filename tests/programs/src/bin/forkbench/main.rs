@@ -4,10 +4,15 @@
 //!
 //! Arguments say what is measured: `dense=400K,1M`, `sparse=1G` (one page in each 2 MiB), `readers=256M` (ten processes
 //! read one shared mapping) and `small` (a small process forks, execs). `exit` ends at once: what the exec case runs.
+//! `aged`, as the first word, uses all free memory once and then runs the rest as a child: a kernel that knows memory to
+//! be zero since boot then has to clear it like any other.
 //!
 //! As PID 1 (a Linux kernel whose initramfs has this file as `/init`) it mounts /proc, runs itself as a child, and
 //! switches the machine off.
 
+mod start;
+
+use ptshare_programs::judge::{self, Counters};
 use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, wait};
 use ptshare_programs::{check, now_ns};
@@ -26,7 +31,10 @@ fn main() {
         process::leave(0);
     }
     if std::process::id() == 1 {
-        as_init(own_path, wanted);
+        start::as_init(own_path, wanted);
+    }
+    if let Some(("aged", rest)) = wanted.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        start::aged(own_path, rest);
     }
     for word in wanted {
         let (what, sizes) = word.split_once('=').unwrap_or((word, ""));
@@ -84,7 +92,8 @@ fn private(size: usize, step: usize, prefix: &str) {
     report(prefix, "touch", size, touch / touches as u64);
 
     let pipe = Pipe::new();
-    let (cold_at, warm_at) = (size / 2 / step * step, size / 2 / step * step + step);
+    let cold_at = size / 2 / step * step;
+    let warm_at = if step == PAGE { cold_at + PAGE } else { cold_at };
     let mut best = [u64::MAX; 6];
     let mut least = |at: usize, value: u64| best[at] = best[at].min(value);
     for _ in 0..ROUNDS {
@@ -115,7 +124,12 @@ fn private(size: usize, step: usize, prefix: &str) {
         if child == 0 {
             process::leave(0);
         }
-        least(5, time(|| drop(wait(child))));
+        least(
+            5,
+            time(|| {
+                wait(child);
+            }),
+        );
     }
     let names = ["fork", "parent_cold", "parent_warm", "child_cold", "child_warm", "exit_wait"];
     for (name, value) in names.iter().zip(best) {
@@ -133,13 +147,16 @@ fn small(own_path: &str) {
     let path = std::ffi::CString::new(own_path).unwrap_or_default();
     let argv = [path.as_ptr(), c"exit".as_ptr(), std::ptr::null()];
     let environment = [std::ptr::null()];
-    let [mut clock, mut call, mut forked, mut executed, mut clear, mut copy] = [u64::MAX; 6];
-    let (mut page, mut other) = (vec![0u8; PAGE], vec![1u8; PAGE]);
+    let [mut clock, mut call, mut forked, mut executed, mut loops] = [u64::MAX; 5];
     for _ in 0..ROUNDS {
         clock = clock.min(time(|| ()));
         // SAFETY: no argument.
-        call = call.min(time(|| drop(unsafe { libc::syscall(libc::SYS_getppid) })));
-        forked = forked.min(time(|| drop(process::in_child(|| 0))));
+        call = call.min(time(|| unsafe {
+            libc::syscall(libc::SYS_getppid);
+        }));
+        forked = forked.min(time(|| {
+            process::in_child(|| 0);
+        }));
         executed = executed.min(time(|| {
             let child = process::fork();
             if child == 0 {
@@ -149,20 +166,25 @@ fn small(own_path: &str) {
             }
             check!(wait(child).code() == Some(0), "{own_path} cannot be executed");
         }));
-        clear = clear.min(time(|| page.fill(std::hint::black_box(0))));
-        copy = copy.min(time(|| other.copy_from_slice(std::hint::black_box(&page))));
-        std::hint::black_box(&mut other);
+        loops = loops.min(time(spin));
     }
     for (name, value) in [
         ("clock", clock),
         ("syscall", call),
         ("small_fork_exit", forked),
         ("small_fork_exec", executed),
-        ("user_clear", clear),
-        ("user_copy", copy),
+        ("spin_100k", loops),
     ] {
         report("", name, 0, value);
     }
+}
+
+/// A hundred thousand instructions, and a few: whether a kernel's clock counts them.
+fn spin() {
+    // SAFETY: touches one register.
+    unsafe {
+        std::arch::asm!("2:", "dec {n}", "jnz 2b", n = inout(reg) 50_000u64 => _, options(nomem, nostack))
+    };
 }
 
 /// Ten processes, one after the other, read a shared mapping that is filled.
@@ -171,12 +193,23 @@ fn readers(size: usize) {
     region.mark_pages(1, 1);
     let pipe = Pipe::new();
     let mut sums = [0; 3];
+    // Named here, so that reading them in a child touches no new page.
+    let (mut before, mut after) = (Counters::new(), Counters::new());
+    after.read();
     for _ in 0..READERS {
+        before.read();
         let child = process::fork();
         if child == 0 {
             let faults = minor_faults();
             let took = time(|| check!(region.pages_are_marked(1, 1), "a reader sees other bytes"));
-            pipe.send(&[minor_faults() - faults, vmpte_kb(), took]);
+            let faults = minor_faults() - faults;
+            after.read();
+            // Where tables are shared, those that came into being with this process.
+            let own = match judge::present() {
+                true => (after.get("tables_now").saturating_sub(before.get("tables_now"))) * 4,
+                false => vmpte_kb(),
+            };
+            pipe.send(&[faults, own, took]);
             process::leave(0);
         }
         for (sum, value) in sums.iter_mut().zip(pipe.receive()) {
@@ -185,7 +218,7 @@ fn readers(size: usize) {
         wait(child);
     }
     report("readers_", "faults", size, sums[0]);
-    report("readers_", "vmpte_kb", size, sums[1]);
+    report("readers_", "tables_kb", size, sums[1]);
     report("readers_", "read_each", size, sums[2] / READERS as u64);
     region.unmap();
 }
@@ -237,23 +270,5 @@ impl Drop for Pipe {
             // SAFETY: this value owns both descriptors.
             unsafe { libc::close(end) };
         }
-    }
-}
-
-/// What PID 1 does; the measuring process is a child, as it is elsewhere.
-fn as_init(own_path: &str, wanted: &[String]) -> ! {
-    let _ = std::fs::create_dir("/proc");
-    // SAFETY: all strings are NUL-terminated constants; proc takes no data.
-    unsafe { libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), 0, std::ptr::null()) };
-    let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("forkbench: Linux {}", version.trim());
-    match std::process::Command::new(own_path).args(wanted).status() {
-        Ok(status) => println!("forkbench: {status}"),
-        Err(error) => println!("forkbench: cannot run {own_path}: {error}"),
-    }
-    // SAFETY: no pointer. What is lost is an initramfs.
-    unsafe { libc::reboot(libc::RB_POWER_OFF) };
-    loop {
-        process::sleep_ms(1000);
     }
 }
