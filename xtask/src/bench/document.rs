@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 const REASONS: &[(&str, &str)] = &[
     (
         "_cold",
-        "the first write below a shared table copies the tables on its path, each up to 512 entries with a count for each \
-         page below, before it copies the page; fork has saved that work, and this write pays one table's part of it",
+        "the first write below a shared table copies the tables on its path (up to 512 entries each, with a count for each \
+         page or table below) before it copies the page: it pays a few tables' part of what fork has saved",
     ),
     ("_warm", "the fault walks from the root without the shortcuts of Linux's handler"),
     ("touch", "a sparse page needs a page table of its own, which is cleared and linked under its lock"),
@@ -51,7 +51,8 @@ pub fn page(report: &Report, plot: &str) -> String {
         One static program, `tests/programs/src/bin/forkbench/main.rs`, runs unchanged on all of these and reads `CLOCK_MONOTONIC`\n\
         around each step; a figure is the least of three attempts.\n\n\
         - **Instructions** come from QEMU's emulation with `-icount shift=0,sleep=off`, in which a nanosecond of the guest's\n  \
-          clock is one instruction: the same on every run and every machine. ptshare and Linux get the same machine.\n  \
+          clock is one instruction: the same on every run and every machine. ptshare and Linux get the same machine. Both clocks say\n  \
+          100 k for a loop of 100,000 instructions.\n  \
           An iteration of a `rep` string instruction counts as one. On this CPU model Linux clears a page with `rep stosb` and\n  \
           copies it with `rep movsb`, 4096 iterations each; ptshare uses `rep stosq` and `rep movsq`, 512 each. To compare the\n  \
           paths, take these off a first touch and off a write that copies a page. A page table that is copied has 512 entries,\n  \
@@ -81,7 +82,7 @@ pub fn page(report: &Report, plot: &str) -> String {
     let _ = write!(
         out,
         "\n## How to repeat it\n\n    apt-get install qemu-system-x86      # the emulator; without it only KVM is measured\n    \
-         cargo xtask bench{quick}                    # a quarter of an hour; --quick: two minutes\n\n\
+         cargo xtask bench{quick}                    # some minutes; less with --quick\n\n\
          `--linux deb` (the default) fetches Debian's cloud kernel with apt; `--linux FILE` takes a vmlinux or bzImage, and\n\
          `--linux none` leaves it out. `--out DIR` names where the table (CSV, JSON) and the plot go.\n\n"
     );
@@ -109,18 +110,17 @@ fn glance(out: &mut String, report: &Report) {
         ("sparse_fork", "fork with {} of which one page in each 2 MiB is in use"),
         ("munmap", "munmap of {}"),
         ("readers_faults", "faults of ten readers of {} of shared memory"),
-        ("readers_tables_kb", "their own page tables, kB"),
+        ("readers_tables_kb", "kB of page tables of the same ten readers, shared ones not counted"),
     ] {
         let size = largest(name);
         if let (Some(theirs), Some(ours)) = (of(linux, name, size), of(tree, name, size)) {
-            let _ = writeln!(
-                out,
-                "- {}: Linux {}, `sharing=tree` {} ({} times).",
-                words.replace("{}", &show_size(size)),
-                short(theirs),
-                short(ours),
-                ratio(Some(theirs), Some(ours))
-            );
+            let times = match ratio(Some(theirs), Some(ours)) {
+                text if text.is_empty() => text,
+                text => format!(" ({text} times)"),
+            };
+            let words = words.replace("{}", &show_size(size));
+            let _ =
+                writeln!(out, "- {words}: Linux {}, `sharing=tree` {}{times}.", short(theirs), short(ours));
         }
     }
     for (engine, name, small) in
@@ -151,8 +151,9 @@ fn slower(out: &mut String, report: &Report) {
         return;
     }
     out.push_str("## Where ptshare is slower than Linux, and why\n\nOf the figures under emulation with `sharing=tree`:\n\n");
-    let mut any = false;
-    for (name, words) in MEASURES {
+    // What has the same reason stands together.
+    let mut found: Vec<(&str, Vec<String>)> = Vec::new();
+    for (name, words) in MEASURES.iter().filter(|(name, _)| !name.starts_with("spin")) {
         let worse: Vec<String> = tree
             .sizes(name)
             .into_iter()
@@ -163,15 +164,21 @@ fn slower(out: &mut String, report: &Report) {
                 (ours > theirs).then_some(text)
             })
             .collect();
-        if !worse.is_empty() {
-            any = true;
-            let reason =
-                REASONS.iter().filter(|(end, _)| name.ends_with(end)).max_by_key(|(end, _)| end.len());
-            let reason = reason.map_or(String::new(), |(_, why)| format!(": {why}"));
-            let _ = writeln!(out, "- *{words}*, {}{reason}.", worse.join(", "));
+        if worse.is_empty() {
+            continue;
+        }
+        let reason = REASONS.iter().filter(|(end, _)| name.ends_with(end)).max_by_key(|(end, _)| end.len());
+        let reason = reason.map_or("the reason is not known", |(_, why)| *why);
+        let line = format!("  - *{words}*: {}\n", worse.join(", "));
+        match found.iter_mut().find(|(why, _)| *why == reason) {
+            Some((_, lines)) => lines.push(line),
+            None => found.push((reason, vec![line])),
         }
     }
-    if !any {
+    for (reason, lines) in &found {
+        let _ = write!(out, "- {reason}:\n{}", lines.concat());
+    }
+    if found.is_empty() {
         out.push_str("- nowhere in this run.\n");
     }
     out.push('\n');
@@ -189,7 +196,7 @@ mod tests {
         }
         let text = page(&report, "fork.svg");
         assert!(text.contains("missing: none on qemu") && text.contains("no luck"));
-        assert!(text.contains("*reading the clock*, 99 against 73: there is no vDSO"), "{text}");
+        assert!(text.contains("there is no vDSO: reading the clock is a system call:\n  - *reading the clock*: 99 against 73\n"), "{text}");
         assert!(
             text.contains("(fork.svg)") && text.contains("fork at 1G takes 1024 times the fork at 1M"),
             "{text}"

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 /// Options of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
-    /// Small memories only: a minute or two instead of a quarter of an hour
+    /// Small memories only, in less time
     #[arg(long)]
     pub quick: bool,
     /// The Linux kernel to compare with: `deb` (Debian's cloud kernel, fetched with apt), a vmlinux or bzImage, or `none`
