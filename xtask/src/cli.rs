@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{docs, lint, run, test};
+use crate::{bench, docs, lint, run, test};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,6 +22,8 @@ enum Verb {
     Test(test::TestArgs),
     /// Build the guest kernel, init and the test programs
     Build(BuildArgs),
+    /// Measure fork and its consequences in every sharing mode and in Linux: tables, files, a plot, BENCHMARKS.md
+    Bench(bench::BenchArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
     /// Check the format, clippy's opinion of the host's and the guest's code, and the generated documents
@@ -94,6 +96,7 @@ fn carry_out(verb: Verb) -> Result<u8> {
             println!("{}\n{}\n{}", built.kernel.display(), built.init.display(), built.programs.display());
             Ok(0)
         }
+        Verb::Bench(args) => bench::run(&args),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
         Verb::Lint { verbose } => lint::run(verbose).map(|()| 0),

@@ -8,11 +8,13 @@
 //! | [`cpio`], [`image`], [`elf`] | the root file system that a guest boots with |
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
+//! | [`bench`] | `cargo xtask bench` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
 //! | [`docs`] | documents that are generated from the code |
 
 pub mod batch;
+pub mod bench;
 pub mod cli;
 pub mod cpio;
 pub mod docs;

@@ -11,9 +11,11 @@ use ptshare_mm::{Access, Env, FaultOutcome};
 /// A page fault in user mode.
 pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
     let access = Access { write: frame.error & PF_WRITE != 0, exec: frame.error & PF_FETCH != 0, user: true };
-    let outcome = current().process.mm().fault(addr, access);
+    let task = current();
+    let outcome = task.process.mm().fault(addr, access);
     match outcome {
-        FaultOutcome::Resolved => {}
+        // Only the task itself writes its counter: no atomic addition is needed.
+        FaultOutcome::Resolved => task.minor_faults.store(task.minor_faults.load(Relaxed) + 1, Relaxed),
         FaultOutcome::SegvMapErr => segv(frame, addr, abi::SEGV_MAPERR),
         FaultOutcome::SegvAccErr => segv(frame, addr, abi::SEGV_ACCERR),
         FaultOutcome::BusAdrErr => signal::force_fault(abi::SIGBUS, abi::BUS_ADRERR as i32, addr, frame),

@@ -338,7 +338,13 @@ fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initra
     }
     CENSUS.frame_array.store(array, Relaxed);
     CENSUS.frames.store(frames, Relaxed);
-    Machine.allocator().lock().attach(&CENSUS, KERNEL_RESERVE_FRAMES.min(ram_frames / 16));
+    let mut allocator = Machine.allocator().lock();
+    allocator.attach(&CENSUS, KERNEL_RESERVE_FRAMES.min(ram_frames / 16));
+    if !hyper::present() {
+        // Our own VMM gives memory that is zero; elsewhere firmware and loaders have been at work.
+        memory::clear_here(array, array_end - array);
+        allocator.distrust_virgin();
+    }
 }
 
 /// Extends the linear map over all RAM: by the tables that our VMM has built (`linear_pud=`), else by one entry a GiB,

@@ -49,12 +49,21 @@ pub struct Buddy {
     reserve: u64,
     /// The hugetlb pool: it changes with the free lists, so it shares their lock.
     pub(crate) huge: HugePool,
+    /// What virgin frames are: [`ZEROED`], or [`DIRTY`] on a machine whose firmware has used memory before.
+    virgin_class: usize,
 }
 
 impl Buddy {
     /// An allocator that manages nothing yet.
     pub const fn new() -> Buddy {
-        Buddy { heads: [[0; MAX_ORDER + 1]; 2], range: 0, virgin_left: 0, reserve: 0, huge: HugePool::new() }
+        Buddy {
+            heads: [[0; MAX_ORDER + 1]; 2],
+            range: 0,
+            virgin_left: 0,
+            reserve: 0,
+            huge: HugePool::new(),
+            virgin_class: ZEROED,
+        }
     }
 
     /// Takes over the RAM ranges of the census, of which nothing below `virgin` is free, and keeps `reserve` frames
@@ -63,6 +72,12 @@ impl Buddy {
         self.reserve = reserve_frames;
         self.virgin_left =
             census.ram.iter().map(|r| r.end.load(Relaxed).saturating_sub(r.virgin.load(Relaxed))).sum();
+    }
+
+    /// Virgin frames may hold anything from now on: the firmware of this machine has used memory before. (SeaBIOS, under
+    /// QEMU, runs at the top of RAM and calls it free afterwards.)
+    pub fn distrust_virgin(&mut self) {
+        self.virgin_class = DIRTY;
     }
 
     /// Frames that are free: listed and virgin.
@@ -136,7 +151,7 @@ impl Buddy {
         range.virgin.store(pfn + 1, Relaxed);
         self.virgin_left -= 1;
         env.meta(Pfn(pfn)).state.store(new_state, Relaxed);
-        Some((Pfn(pfn), true))
+        Some((Pfn(pfn), self.virgin_class == ZEROED))
     }
 
     /// Takes `1 << order` consecutive frames, aligned to their number; `state` of each becomes `new_state`. Says whether
@@ -223,13 +238,13 @@ impl Buddy {
             let mut skipped = virgin;
             while skipped < first {
                 let order = (skipped.trailing_zeros()).min((first - skipped).ilog2()) as usize;
-                self.push(env, skipped, order.min(MAX_ORDER), ZEROED);
+                self.push(env, skipped, order.min(MAX_ORDER), self.virgin_class);
                 skipped += 1 << order.min(MAX_ORDER);
             }
             if order == 0 {
                 self.range = i;
             }
-            return Some((first, ZEROED));
+            return Some((first, self.virgin_class));
         }
         None
     }

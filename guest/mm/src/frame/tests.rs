@@ -77,6 +77,19 @@ fn a_request_for_zeroes_gets_zeroes_from_a_dirty_frame() {
 }
 
 #[test]
+fn memory_that_firmware_has_used_is_not_taken_for_zero() {
+    let arena = Arena::new(2048);
+    arena.allocator().lock().distrust_virgin();
+    let anon = state(FrameKind::Anon, 0, 0);
+    let (_, zero) = take(&arena, anon, true, Priority::Kernel).unwrap();
+    assert!(!zero, "a virgin frame");
+    let (_, zero) = arena.allocator().lock().alloc(&arena, 9, true, anon, Priority::Kernel).unwrap();
+    assert!(!zero, "a virgin block");
+    let (_, zero) = take(&arena, anon, true, Priority::Kernel).unwrap();
+    assert!(!zero, "a frame that the block's alignment skipped");
+}
+
+#[test]
 fn user_allocations_leave_the_reserve_to_the_kernel() {
     let arena = Arena::new(32);
     arena.budget(2);

@@ -14,14 +14,15 @@
 //! PTE pages that belong to an object (`share/object.rs`) are used by the child too, R/W as it is; in mode `None` its
 //! faults find them.
 
+use super::reserve::Reserve;
 use super::{copy_entries, copy_huge_flag, copy_leaf, copy_table, is_object_meta, is_object_table};
 use crate::frame::NoMemory;
 use crate::hugetlb::{is_huge, is_object_pmd};
-use crate::table::{alloc_table, for_entries, free_table, get_table, lock_table, set_aux};
+use crate::table::{for_entries, for_entries_while, get_table, lock_table, set_aux};
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte};
-use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FrameKind, state};
+use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD};
 use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK};
 use ptshare_wire::{VmaRec, stats::Stats};
 
@@ -30,12 +31,6 @@ use ptshare_wire::{VmaRec, stats::Stats};
 struct Census {
     upper: u64,
     pte: u64,
-}
-
-/// Tables allocated ahead, chained through `FrameMeta::a`.
-struct Reserve<'a, E: Env> {
-    env: &'a E,
-    head: u64,
 }
 
 /// One fork under way.
@@ -73,7 +68,9 @@ impl<E: Env> Mm<E> {
         small_tables: u32,
     ) -> Result<(), NoMemory> {
         let upper = self.page_table.lock();
-        let census = self.count_below();
+        // Fork in `tree` mode takes the same time at any size: nothing is counted beyond what makes an mm large.
+        let enough = if mode == Sharing::Tree { u64::from(small_tables) } else { u64::MAX };
+        let census = self.count_below(enough);
         let small = census.pte <= u64::from(small_tables);
         if mode == Sharing::Tree && !small {
             self.share_tree(child);
@@ -115,14 +112,15 @@ impl<E: Env> Mm<E> {
         self.env.stats().tlb_flushes.fetch_add(1, Relaxed);
     }
 
-    /// Counts the tables below the root without a look at PTE pages or the entries of PMD pages.
-    fn count_below(&self) -> Census {
+    /// Counts the tables below the root without a look at PTE pages or the entries of PMD pages. Stops early, with a
+    /// part of the count, once there are more than `enough` PTE pages.
+    fn count_below(&self, enough: u64) -> Census {
         let mut census = Census::default();
         let entries = |table: Pfn| self.env.meta(table).aux.load(Relaxed);
-        for_entries(&self.env, self.root, entries(self.root), |_, pud| {
+        for_entries_while(&self.env, self.root, entries(self.root), |_, pud| {
             let pmds = entries(pud.pfn());
             census.upper += 1 + u64::from(pmds);
-            for_entries(&self.env, pud.pfn(), pmds, |_, pmd| {
+            for_entries_while(&self.env, pud.pfn(), pmds, |_, pmd| {
                 let state = self.env.meta(pmd.pfn()).state.load(Relaxed);
                 if state & FLAG_OBJECT_PMD != 0 {
                     census.upper -= 1;
@@ -133,7 +131,8 @@ impl<E: Env> Mm<E> {
                 } else {
                     census.pte += u64::from(entries(pmd.pfn()));
                 }
-            });
+                census.pte <= enough
+            })
         });
         census
     }
@@ -335,43 +334,6 @@ impl<E: Env> Fork<'_, E> {
         let now = stats.tables_shared_now.fetch_add(self.newly_shared, Relaxed) + self.newly_shared;
         if now > stats.tables_shared_peak.load(Relaxed) {
             stats.tables_shared_peak.store(now, Relaxed);
-        }
-    }
-}
-
-impl<'a, E: Env> Reserve<'a, E> {
-    /// Allocates this many tables; all or none.
-    fn fill(env: &'a E, tables: u64) -> Result<Self, NoMemory> {
-        let mut reserve = Reserve { env, head: 0 };
-        for _ in 0..tables {
-            reserve.give(alloc_table(env, Level::Pte)?);
-        }
-        Ok(reserve)
-    }
-
-    #[inline]
-    fn give(&mut self, table: Pfn) {
-        self.env.meta(table).a.store(self.head, Relaxed);
-        self.head = table.0;
-    }
-
-    #[inline]
-    fn take(&mut self, level: Level) -> Option<Pfn> {
-        if self.head == 0 {
-            return None;
-        }
-        let table = Pfn(self.head);
-        let meta = self.env.meta(table);
-        self.head = meta.a.load(Relaxed);
-        meta.state.store(state(FrameKind::Table, level as u8, 0), Relaxed);
-        Some(table)
-    }
-}
-
-impl<E: Env> Drop for Reserve<'_, E> {
-    fn drop(&mut self) {
-        while let Some(table) = self.take(Level::Pte) {
-            free_table(self.env, table, true);
         }
     }
 }

@@ -27,6 +27,7 @@ mod object_tests;
 #[cfg(test)]
 mod random;
 mod registry;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod unshare;

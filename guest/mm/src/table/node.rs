@@ -176,13 +176,30 @@ fn drop_children<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
 /// has. Stops at the last one without a scan of the rest.
 #[inline]
 pub(crate) fn for_entries<E: Env>(env: &E, table: Pfn, entries: u32, mut f: impl FnMut(Slot, Pte)) {
+    for_entries_while(env, table, entries, |slot, pte| {
+        f(slot, pte);
+        true
+    });
+}
+
+/// As [`for_entries`], until `f` says no; says whether it never did.
+#[inline]
+pub(crate) fn for_entries_while<E: Env>(
+    env: &E,
+    table: Pfn,
+    entries: u32,
+    mut f: impl FnMut(Slot, Pte) -> bool,
+) -> bool {
     let (mut at, mut left) = (0, entries);
     while left != 0 {
         let Some((slot, pte)) = next_entry(env, table, at, ENTRIES) else { break };
-        f(slot, pte);
+        if !f(slot, pte) {
+            return false;
+        }
         at = slot.index() + 1;
         left -= 1;
     }
+    true
 }
 
 /// The first non-zero entry of slots `[from, end)`. Looks at the first slot itself: tables are dense or nearly empty.

@@ -1,0 +1,274 @@
+//! What fork and what follows it cost, one line a figure: `measure NAME SIZE VALUE`, SIZE in bytes (0: none), VALUE in
+//! nanoseconds of `CLOCK_MONOTONIC` unless the name says otherwise. Under QEMU's `-icount shift=0` a nanosecond is an
+//! instruction.
+//!
+//! Arguments say what is measured: `dense=400K,1M`, `sparse=1G` (one page in each 2 MiB), `readers=256M` (ten processes
+//! read one shared mapping) and `small` (a small process forks, execs). `exit` ends at once: what the exec case runs.
+//! `aged`, as the first word, uses all free memory once and then runs the rest as a child: a kernel that knows memory to
+//! be zero since boot then has to clear it like any other.
+//!
+//! As PID 1 (a Linux kernel whose initramfs has this file as `/init`) it mounts /proc, runs itself as a child, and
+//! switches the machine off.
+
+mod start;
+
+use ptshare_programs::judge::{self, Counters};
+use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
+use ptshare_programs::process::{self, wait};
+use ptshare_programs::{check, now_ns};
+
+/// Where the measured memory lies: under an entry of the root of its own, so that its tables are its own on every kernel.
+const BASE: usize = 0x6000_0000_0000;
+/// Each figure is the least of this many attempts.
+const ROUNDS: usize = 3;
+const READERS: usize = 10;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let (own_path, wanted) =
+        arguments.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    if wanted.first().is_some_and(|word| word == "exit") {
+        process::leave(0);
+    }
+    if std::process::id() == 1 {
+        start::as_init(own_path, wanted);
+    }
+    if let Some(("aged", rest)) = wanted.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        start::aged(own_path, rest);
+    }
+    for word in wanted {
+        let (what, sizes) = word.split_once('=').unwrap_or((word, ""));
+        let sizes = sizes.split(',').filter_map(bytes);
+        match what {
+            "small" => small(own_path),
+            "dense" => sizes.for_each(|size| private(size, PAGE, "")),
+            "sparse" => sizes.for_each(|size| private(size, TABLE, "sparse_")),
+            "readers" => sizes.for_each(readers),
+            _ => check!(false, "`{word}` is none of small, dense=, sparse=, readers=, exit"),
+        }
+    }
+    println!("forkbench: done");
+}
+
+fn bytes(text: &str) -> Option<usize> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(at);
+    let shift = match unit {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return None,
+    };
+    digits.parse::<usize>().ok().map(|n| n << shift)
+}
+
+fn report(prefix: &str, name: &str, size: usize, value: u64) {
+    println!("measure {prefix}{name} {size} {value}");
+}
+
+/// What a call takes, ns.
+fn time(body: impl FnOnce()) -> u64 {
+    let start = now_ns();
+    body();
+    now_ns() - start
+}
+
+fn mapping(size: usize, kind: i32) -> Region {
+    let flags = kind | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: nothing else of this program lies there.
+    let base = unsafe { libc::mmap(BASE as *mut _, size, RW, flags, -1, 0) };
+    check!(base as usize == BASE, "mmap of {size} bytes failed: {}", ptshare_programs::errno());
+    // SAFETY: the advice changes no content. A kernel without huge pages refuses it, which is as good.
+    unsafe { libc::madvise(base, size, libc::MADV_NOHUGEPAGE) };
+    Region { base: BASE, len: size }
+}
+
+/// Private memory of `size` bytes, a page touched in each `step` bytes.
+fn private(size: usize, step: usize, prefix: &str) {
+    let region = mapping(size, libc::MAP_PRIVATE);
+    let touches = size.div_ceil(step);
+    let touch = time(|| (0..size).step_by(step).for_each(|offset| region.set(offset, 1)));
+    report(prefix, "touch", size, touch / touches as u64);
+
+    let pipe = Pipe::new();
+    let cold_at = size / 2 / step * step;
+    let warm_at = if step == PAGE { cold_at + PAGE } else { cold_at };
+    let mut best = [u64::MAX; 6];
+    let mut least = |at: usize, value: u64| best[at] = best[at].min(value);
+    for _ in 0..ROUNDS {
+        // The parent writes, the child only exits.
+        let start = now_ns();
+        let child = process::fork();
+        if child == 0 {
+            process::leave(0);
+        }
+        least(0, now_ns() - start);
+        least(1, time(|| region.set(cold_at, 2)));
+        least(2, time(|| region.set(warm_at, 2)));
+        wait(child);
+        // The child writes, the parent only waits.
+        let child = process::fork();
+        if child == 0 {
+            let cold = time(|| region.set(cold_at, 3));
+            let warm = time(|| region.set(warm_at, 3));
+            pipe.send(&[cold, warm, 0]);
+            process::leave(0);
+        }
+        wait(child);
+        let [cold, warm, _] = pipe.receive();
+        least(3, cold);
+        least(4, warm);
+        // Neither writes.
+        let child = process::fork();
+        if child == 0 {
+            process::leave(0);
+        }
+        least(
+            5,
+            time(|| {
+                wait(child);
+            }),
+        );
+    }
+    let names = ["fork", "parent_cold", "parent_warm", "child_cold", "child_warm", "exit_wait"];
+    for (name, value) in names.iter().zip(best) {
+        // A sparse region has one page a table: its second write meets a table of its own again.
+        if prefix.is_empty() || !name.ends_with("warm") {
+            report(prefix, name, size, value);
+        }
+    }
+    report(prefix, "vmpte_kb", size, vmpte_kb());
+    report(prefix, "munmap", size, time(|| region.unmap()));
+}
+
+/// The small process that this program is by itself.
+fn small(own_path: &str) {
+    let path = std::ffi::CString::new(own_path).unwrap_or_default();
+    let argv = [path.as_ptr(), c"exit".as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null()];
+    let [mut clock, mut call, mut forked, mut executed, mut loops] = [u64::MAX; 5];
+    for _ in 0..ROUNDS {
+        clock = clock.min(time(|| ()));
+        // SAFETY: no argument.
+        call = call.min(time(|| unsafe {
+            libc::syscall(libc::SYS_getppid);
+        }));
+        forked = forked.min(time(|| {
+            process::in_child(|| 0);
+        }));
+        executed = executed.min(time(|| {
+            let child = process::fork();
+            if child == 0 {
+                // SAFETY: path, arguments and environment are live and end with NUL and null.
+                unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+                process::leave(1);
+            }
+            check!(wait(child).code() == Some(0), "{own_path} cannot be executed");
+        }));
+        loops = loops.min(time(spin));
+    }
+    for (name, value) in [
+        ("clock", clock),
+        ("syscall", call),
+        ("small_fork_exit", forked),
+        ("small_fork_exec", executed),
+        ("spin_100k", loops),
+    ] {
+        report("", name, 0, value);
+    }
+}
+
+/// A hundred thousand instructions, and a few: whether a kernel's clock counts them.
+fn spin() {
+    // SAFETY: touches one register.
+    unsafe {
+        std::arch::asm!("2:", "dec {n}", "jnz 2b", n = inout(reg) 50_000u64 => _, options(nomem, nostack))
+    };
+}
+
+/// Ten processes, one after the other, read a shared mapping that is filled.
+fn readers(size: usize) {
+    let region = mapping(size, libc::MAP_SHARED);
+    region.mark_pages(1, 1);
+    let pipe = Pipe::new();
+    let mut sums = [0; 3];
+    // Named here, so that reading them in a child touches no new page.
+    let (mut before, mut after) = (Counters::new(), Counters::new());
+    after.read();
+    for _ in 0..READERS {
+        before.read();
+        let child = process::fork();
+        if child == 0 {
+            let faults = minor_faults();
+            let took = time(|| check!(region.pages_are_marked(1, 1), "a reader sees other bytes"));
+            let faults = minor_faults() - faults;
+            after.read();
+            // Where tables are shared, those that came into being with this process.
+            let own = match judge::present() {
+                true => (after.get("tables_now").saturating_sub(before.get("tables_now"))) * 4,
+                false => vmpte_kb(),
+            };
+            pipe.send(&[faults, own, took]);
+            process::leave(0);
+        }
+        for (sum, value) in sums.iter_mut().zip(pipe.receive()) {
+            *sum += value;
+        }
+        wait(child);
+    }
+    report("readers_", "faults", size, sums[0]);
+    report("readers_", "tables_kb", size, sums[1]);
+    report("readers_", "read_each", size, sums[2] / READERS as u64);
+    region.unmap();
+}
+
+fn minor_faults() -> u64 {
+    // SAFETY: a rusage is plain numbers, for which zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is live.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    usage.ru_minflt as u64
+}
+
+/// What the kernel says of this process's page tables, kB; 0 when it says nothing.
+fn vmpte_kb() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmPTE:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Carries three numbers from a child to its parent.
+struct Pipe([i32; 2]);
+
+impl Pipe {
+    fn new() -> Pipe {
+        let mut ends = [0; 2];
+        // SAFETY: `ends` has room for two descriptors.
+        check!(unsafe { libc::pipe(ends.as_mut_ptr()) } == 0, "pipe failed");
+        Pipe(ends)
+    }
+
+    fn send(&self, values: &[u64; 3]) {
+        // SAFETY: the numbers are readable for their whole size.
+        let n = unsafe { libc::write(self.0[1], values.as_ptr().cast(), size_of_val(values)) };
+        check!(n == 24, "a pipe took {n} bytes");
+    }
+
+    fn receive(&self) -> [u64; 3] {
+        let mut values = [0u64; 3];
+        // SAFETY: the numbers are writable for their whole size, and every bit pattern is one.
+        let n = unsafe { libc::read(self.0[0], values.as_mut_ptr().cast(), size_of_val(&values)) };
+        check!(n == 24, "a pipe gave {n} bytes");
+        values
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        for end in self.0 {
+            // SAFETY: this value owns both descriptors.
+            unsafe { libc::close(end) };
+        }
+    }
+}

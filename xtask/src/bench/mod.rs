@@ -1,0 +1,85 @@
+//! `cargo xtask bench`: what fork costs here and on Linux, from one program that runs everywhere.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`engines`] | which kernels run the program, on what, and how |
+//! | [`qemu`], [`linux`] | booting under emulation, and the Linux kernel to compare with |
+//! | [`measure`] | the figures |
+//! | [`table`], [`files`], [`plot`], [`document`] | what is made of them |
+//!
+//! Every figure comes from the run that prints it. What cannot run leaves a hole, and the hole says why.
+
+pub mod document;
+pub mod engines;
+pub mod files;
+pub mod linux;
+pub mod measure;
+pub mod plot;
+pub mod qemu;
+pub mod table;
+
+use crate::{guest, paths};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+/// Options of `cargo xtask bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Small memories only, in less time
+    #[arg(long)]
+    pub quick: bool,
+    /// The Linux kernel to compare with: `deb` (Debian's cloud kernel, fetched with apt), a vmlinux or bzImage, or `none`
+    #[arg(long, default_value = "deb", value_name = "deb|FILE|none")]
+    pub linux: String,
+    /// Where bench.json, bench.csv, fork.svg and BENCHMARKS.md go; `target/bench/results` unless said otherwise
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Show Cargo's output
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// All that one call of the verb found out.
+pub struct Report {
+    /// The kernels that ran, or did not.
+    pub runs: Vec<measure::Run>,
+    /// What ran them: names and values for the head of a report.
+    pub machine: Vec<(&'static str, String)>,
+    /// Whether large memories were left out.
+    pub quick: bool,
+}
+
+/// The verb. Returns the exit status: 0 when at least one kernel gave figures.
+///
+/// # Errors
+/// Something cannot be built, or a result cannot be written.
+pub fn run(args: &BenchArgs) -> Result<u8> {
+    let built = guest::build_all(&guest::Options { verbose: args.verbose, ..guest::Options::default() })?;
+    let report = engines::measure(args, &built)?;
+    for (title, table) in table::all(&report) {
+        println!("{title}\n{}", table.text());
+    }
+    for run in &report.runs {
+        if let Err(why) = &run.figures {
+            println!("no figures for {} on {}: {why}", run.system, run.engine);
+        }
+    }
+    let out = args.out.clone().unwrap_or_else(|| paths::target().join("bench").join("results"));
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let write = |path: PathBuf, text: &str| {
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    let plot = plot::fork_time(&report);
+    write(out.join("bench.json"), &files::json(&report))?;
+    write(out.join("bench.csv"), &files::csv(&report))?;
+    write(out.join("fork.svg"), &plot)?;
+    write(out.join("BENCHMARKS.md"), &document::page(&report, "fork.svg"))?;
+    println!("written to {}: bench.json, bench.csv, fork.svg, BENCHMARKS.md", out.display());
+    let complete = report.runs.iter().filter(|run| run.engine == "qemu").all(|run| run.figures.is_ok());
+    if !args.quick && complete {
+        write(paths::root().join("docs").join("fork.svg"), &plot)?;
+        write(paths::root().join("BENCHMARKS.md"), &document::page(&report, "docs/fork.svg"))?;
+        println!("a complete run: BENCHMARKS.md and docs/fork.svg of the repository are renewed");
+    }
+    Ok(u8::from(report.runs.iter().all(|run| run.figures.is_err())))
+}
