@@ -44,6 +44,16 @@ impl Region {
         if base == libc::MAP_FAILED { Err(errno()) } else { Ok(Region { base: base as usize, len }) }
     }
 
+    /// mmap(2) of memory at this address, which is free; `flags` go on top of MAP_FIXED_NOREPLACE.
+    ///
+    /// # Errors
+    /// The error number.
+    pub fn try_at(base: usize, len: usize, prot: i32, flags: i32) -> Result<Region, i32> {
+        // SAFETY: a new mapping at a free address harms nobody.
+        let at = unsafe { libc::mmap(base as *mut _, len, prot, flags | libc::MAP_FIXED_NOREPLACE, -1, 0) };
+        if at as usize == base { Ok(Region { base, len }) } else { Err(errno()) }
+    }
+
     /// Private, readable and writable; a failure ends the program.
     pub fn private(len: usize) -> Region {
         Region::expect(Region::try_map(len, RW, libc::MAP_PRIVATE))

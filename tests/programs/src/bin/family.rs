@@ -39,6 +39,16 @@ fn main() {
     };
     map_file(0);
 
+    // Huge pages, where there are any: 1 GiB of an object, which fork shares by its PMD page.
+    let huge_flags = libc::MAP_HUGETLB | libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let pool = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+    if pool.trim().parse().is_ok_and(|pages: u64| pages >= 2)
+        && let Ok(huge) = Region::try_at(0x3000_0000_0000, 1 << 30, RW, huge_flags)
+    {
+        huge.set(0, 1);
+        huge.set(5 * TABLE, 1);
+    }
+
     let (ready, leave) = (Gate::new(), Gate::new());
     let children: Vec<i32> = (0..2u8)
         .map(|i| {
