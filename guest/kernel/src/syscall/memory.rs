@@ -1,7 +1,6 @@
 //! The calls that change an address space: argument decoding; the work is `ptshare_mm`'s.
 
 use super::{Args, SysResult};
-use crate::fs::File;
 use crate::task::current;
 use crate::{KMm, heap_room};
 use alloc::sync::Arc;
@@ -35,7 +34,7 @@ pub fn mmap(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file;
     if flags & u64::from(abi::MAP_ANONYMOUS) == 0 {
         file = current().process.files().get(fd as i32)?;
-        request.object = Some((mappable(&file)?, offset / PAGE_BYTES));
+        request.object = Some((file.mmap_object()?, offset / PAGE_BYTES));
         request.file_readable = file.readable();
         request.file_writable = file.writable();
         if !request.file_readable {
@@ -43,11 +42,6 @@ pub fn mmap(a: &Args, _: &mut TrapFrame) -> SysResult {
         }
     }
     Ok(mm().mmap(request)?)
-}
-
-/// What a file gives to map.
-fn mappable(file: &File) -> Result<Arc<crate::KObject>, Errno> {
-    file.mmap_object()
 }
 
 /// munmap(2).
