@@ -76,27 +76,30 @@ pub struct Answers {
 impl Answers {
     /// Nothing said.
     pub const fn new() -> Answers {
-        const NONE: AtomicU64 = AtomicU64::new(0);
-        #[expect(clippy::declare_interior_mutable_const, reason = "only repeated into arrays")]
-        const FRAME: FrameAnswer = FrameAnswer { pfn: NONE, first: NONE, places: NONE, left_out: NONE };
-        #[expect(clippy::declare_interior_mutable_const, reason = "only repeated into arrays")]
-        const PLACE: PlaceAnswer = PlaceAnswer { slot: NONE, va: NONE };
-        #[expect(clippy::declare_interior_mutable_const, reason = "only repeated into arrays")]
-        const USAGE: UsageAnswer = UsageAnswer {
-            slot: NONE,
-            rss_anon: NONE,
-            rss_object: NONE,
-            hugetlb: NONE,
-            tables: NONE,
-            tables_shared: NONE,
-            tables_prop: NONE,
-        };
+        // Inline constants, because an atomic cannot be repeated by copying.
         Answers {
-            frames: NONE,
-            usages: NONE,
-            frame: [FRAME; ANSWER_FRAMES],
-            place: [PLACE; ANSWER_PLACES],
-            usage: [USAGE; ANSWER_USAGES],
+            frames: AtomicU64::new(0),
+            usages: AtomicU64::new(0),
+            frame: [const {
+                FrameAnswer {
+                    pfn: AtomicU64::new(0),
+                    first: AtomicU64::new(0),
+                    places: AtomicU64::new(0),
+                    left_out: AtomicU64::new(0),
+                }
+            }; ANSWER_FRAMES],
+            place: [const { PlaceAnswer { slot: AtomicU64::new(0), va: AtomicU64::new(0) } }; ANSWER_PLACES],
+            usage: [const {
+                UsageAnswer {
+                    slot: AtomicU64::new(0),
+                    rss_anon: AtomicU64::new(0),
+                    rss_object: AtomicU64::new(0),
+                    hugetlb: AtomicU64::new(0),
+                    tables: AtomicU64::new(0),
+                    tables_shared: AtomicU64::new(0),
+                    tables_prop: AtomicU64::new(0),
+                }
+            }; ANSWER_USAGES],
         }
     }
 }
