@@ -93,38 +93,49 @@ fn input_status_and_time_limit_are_the_same_under_emulation() {
     assert_eq!(outcome.status, exit_code::TIMEOUT);
 }
 
+/// Boots one test program, and demands that it exits with 0; gives what it printed.
+fn emulate(program: &str, sharing: &str, more: &[&str]) -> String {
+    let built = find_built(&Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let mut image = Image::new(&built.init).unwrap();
+    let path = format!("/usr/bin/{program}");
+    image.executable(&path, &built.program(program)).unwrap();
+    let archive = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(archive.path(), image.finish(Mode::Single, &[Job::new("program", &[&path])])).unwrap();
+    let mut qemu = Command::new("timeout");
+    qemu.args(["-k", "5", LIMIT_SECONDS, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512M"]);
+    qemu.args(["-display", "none", "-serial", "stdio", "-no-reboot"]);
+    qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    qemu.arg("-kernel").arg(&built.kernel).arg("-initrd").arg(archive.path());
+    qemu.args(["-append", &format!("sharing={sharing}")]).args(more);
+    let output = qemu.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(CLEAN_EXIT), "{program}, sharing={sharing}: {text}");
+    text
+}
+
+fn have_qemu() -> bool {
+    emulated().is_some()
+}
+
 #[test]
 fn the_image_boots_without_a_host_in_every_sharing_mode() {
-    let Some(built) = emulated() else { return };
-    let mut image = Image::new(&built.init).unwrap();
-    image.executable("/usr/bin/fork_chain", &built.program("fork_chain")).unwrap();
-    let job = Job::new("program", &["/usr/bin/fork_chain"]);
-    let archive = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(archive.path(), image.finish(Mode::Single, &[job])).unwrap();
-    for (sharing, clock) in [("none", None), ("pte", None), ("tree", Some("shift=0,sleep=off"))] {
-        let mut qemu = Command::new("timeout");
-        qemu.args([
-            "-k",
-            "5",
-            LIMIT_SECONDS,
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-m",
-            "512M",
-        ]);
-        qemu.args(["-display", "none", "-serial", "stdio", "-no-reboot"]);
-        qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-        qemu.arg("-kernel").arg(&built.kernel).arg("-initrd").arg(archive.path());
-        qemu.args(["-append", &format!("sharing={sharing}")]);
-        if let Some(clock) = clock {
-            qemu.args(["-icount", clock]);
-        }
-        let output = qemu.stdin(Stdio::null()).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(CLEAN_EXIT), "sharing={sharing}: {text}");
+    if !have_qemu() {
+        return;
+    }
+    for (sharing, clock) in [("none", &[][..]), ("pte", &[]), ("tree", &["-icount", "shift=0,sleep=off"])] {
+        let text = emulate("fork_chain", sharing, clock);
         assert!(text.contains("the last generation answers 20"), "sharing={sharing}: {text}");
+    }
+}
+
+/// The emulator's TLB keeps every translation that no flush removes; a KVM that shadows page tables forgets some.
+#[test]
+fn no_stale_translation_is_used_under_emulation() {
+    if !have_qemu() {
+        return;
+    }
+    for sharing in ["none", "pte", "tree"] {
+        let text = emulate("tlb_probe", sharing, &[]);
+        assert!(text.contains("thread-fork: no stale translation"), "sharing={sharing}: {text}");
     }
 }
