@@ -11,6 +11,7 @@ use ptshare_mm::{Env, Priority, frame};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION, CPUS_MAX, MM_SLOTS, RAM_RANGES_MAX};
 use ptshare_wire::frame::{FRAME_META_BYTES, FrameKind};
+use ptshare_wire::hypercall::DOORBELL_OPTION;
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
 use ptshare_wire::{Answers, CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats};
 use spin::Once;
@@ -227,6 +228,9 @@ extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
     let start: &StartInfo = loaded(start_info_pa, 0);
     assert!(start.magic == START_MAGIC, "the loader left no PVH start_info");
     take_cmdline(start.cmdline_pa);
+    if number(DOORBELL_OPTION) != 0 {
+        hyper::use_doorbell();
+    }
     let memmap: &[MemmapEntry] =
         // SAFETY: as for `loaded`; the loader says how many entries there are.
         unsafe { core::slice::from_raw_parts(loaded(start.memmap_pa, 0), start.memmap_entries as usize) };
@@ -349,7 +353,7 @@ fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initra
     CENSUS.frames.store(frames, Relaxed);
     let mut allocator = Machine.allocator().lock();
     allocator.attach(&CENSUS, KERNEL_RESERVE_FRAMES.min(ram_frames / 16));
-    if !hyper::present() {
+    if !hyper::own_machine() {
         // Our own VMM gives memory that is zero; elsewhere firmware and loaders have been at work.
         memory::clear_here(array, array_end - array);
         allocator.distrust_virgin();
