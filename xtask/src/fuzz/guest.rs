@@ -8,7 +8,7 @@ use crate::image::{Image, Job, Mode};
 use crate::run::Sharing;
 use anyhow::{Context, Result};
 use ptshare_trace::Trace;
-use ptshare_vmm::{Config, Ending, Initramfs, Outcome, VerifyMode};
+use ptshare_vmm::{Config, Ending, EngineChoice, Initramfs, Outcome, VerifyMode};
 use std::time::Duration;
 
 /// Guest memory: traces map GiBs and touch little. Bytes.
@@ -24,6 +24,8 @@ const TRACES: &str = "/etc/traces";
 pub struct Guest<'a> {
     /// What to boot.
     pub built: &'a Artefacts,
+    /// With what.
+    pub engine: EngineChoice,
     /// `sharing=`.
     pub sharing: Sharing,
     /// When to verify.
@@ -85,6 +87,7 @@ impl Guest<'_> {
             } else {
                 "small_tables=0".into()
             },
+            engine: self.engine,
             mem_bytes: MEM_BYTES,
             sharing: self.sharing.name().into(),
             verify: self.verify,

@@ -24,10 +24,10 @@ pub use linux::Linux;
 
 use crate::guest::{Artefacts, Options, build_all, build_programs};
 use crate::report;
-use crate::run::Sharing;
+use crate::run::{Sharing, refused};
 use anyhow::{Context, Result};
 use ptshare_trace::{Trace, generate, text};
-use ptshare_vmm::{VerifyMode, exit_code};
+use ptshare_vmm::{EngineChoice, VerifyMode, engine, exit_code};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -50,10 +50,26 @@ pub enum Modes {
 /// What runs beside Linux.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Engine {
+    /// The guest, under KVM where it can be used and under QEMU's emulation elsewhere
+    Auto,
     /// The guest under KVM
-    Guest,
-    /// Nothing: only Linux, twice, to see whether the traces are deterministic there
+    Kvm,
+    /// The guest under QEMU's emulation
+    Qemu,
+    /// Linux again, to see whether the traces are deterministic there
     Linux,
+}
+
+impl Engine {
+    /// What boots the guest; `None` where there is no guest.
+    fn guest(self) -> Option<EngineChoice> {
+        match self {
+            Engine::Auto => Some(EngineChoice::Auto),
+            Engine::Kvm => Some(EngineChoice::Only(engine::Engine::Kvm)),
+            Engine::Qemu => Some(EngineChoice::Only(engine::Engine::Qemu)),
+            Engine::Linux => None,
+        }
+    }
 }
 
 /// Options of `cargo xtask fuzz`.
@@ -81,7 +97,7 @@ pub struct FuzzArgs {
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
     /// What is compared with Linux
-    #[arg(long, value_enum, default_value = "guest")]
+    #[arg(long, value_enum, default_value = "auto")]
     pub engine: Engine,
     /// Where traces that differ go, shrunk
     #[arg(long, value_name = "DIR", default_value = "target/fuzz")]
@@ -157,9 +173,11 @@ pub fn run(args: &FuzzArgs) -> Result<u8> {
         args.seeds().for_each(|seed| print!("{}", generate::generate(seed)));
         return Ok(0);
     }
-    if args.engine == Engine::Guest && !Path::new("/dev/kvm").exists() {
-        eprintln!("ptshare: fuzz: this machine has no /dev/kvm, so there is no guest to compare with");
-        return Ok(exit_code::NO_KVM);
+    if let Some(choice) = args.engine.guest() {
+        match engine::choose(choice) {
+            Ok((_, notice)) => notice.iter().for_each(|notice| eprintln!("ptshare: {notice}")),
+            Err(error) => return Ok(refused(&error)),
+        }
     }
     let replayed = match &args.replay {
         None => None,
@@ -172,9 +190,9 @@ pub fn run(args: &FuzzArgs) -> Result<u8> {
         },
     };
     let options = Options { checked: args.checked, verbose: args.verbose, ..Options::default() };
-    let built = match args.engine {
-        Engine::Guest => build_all(&options)?,
-        Engine::Linux => build_programs(&options)?,
+    let built = match args.engine.guest() {
+        Some(_) => build_all(&options)?,
+        None => build_programs(&options)?,
     };
     let linux = Linux::new(&built)?;
     match replayed {
@@ -198,10 +216,10 @@ fn other(
     verbose: bool,
     totals: &mut Totals,
 ) -> Result<Vec<Verdict>> {
-    match args.engine {
-        Engine::Linux => linux.run(traces, verbose),
-        Engine::Guest => {
-            let guest = Guest { built, sharing: mode, verify: args.verify, verbose };
+    match args.engine.guest() {
+        None => linux.run(traces, verbose),
+        Some(engine) => {
+            let guest = Guest { built, engine, sharing: mode, verify: args.verify, verbose };
             let (verdicts, boots) = guest.run(traces)?;
             totals.boots += boots.boots;
             totals.verified += boots.verified;

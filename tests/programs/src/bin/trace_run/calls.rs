@@ -142,7 +142,7 @@ impl Machine<'_> {
             }
             Call::Kill => self.kill(a as usize, record)?,
             Call::Exit => return None,
-            Call::Maps => self.maps(),
+            Call::Maps => self.maps(&mut |_| {}),
             Call::PipeOut | Call::PipeIn => self.through_pipe(op)?,
             Call::Shmget | Call::Shmat | Call::Shmdt | Call::Shmrm | Call::Shmstat => {
                 self.segment(op, record)?
@@ -244,8 +244,8 @@ impl Machine<'_> {
         Some(result)
     }
 
-    /// Notes the VMAs of the arena; neighbours with the same rights are one.
-    fn maps(&self) -> i64 {
+    /// Notes the VMAs of the arena; neighbours with the same rights are one. Tells `each` of them, and of the heap's.
+    pub fn maps(&self, each: &mut dyn FnMut((u64, u64, &str))) -> i64 {
         let fd = call(libc::SYS_open, &[c"/proc/self/maps".as_ptr() as u64, 0, 0]);
         if fd < 0 {
             return fd;
@@ -264,6 +264,13 @@ impl Machine<'_> {
         let mut last: Option<(u64, u64, &str)> = None;
         for line in std::str::from_utf8(bytes).unwrap_or("").lines() {
             let Some((start, end, rights)) = vma(line) else { continue };
+            if (self.heap..self.heap + HEAP_BYTES).contains(&end.wrapping_sub(1)) {
+                each((start, end, rights));
+            }
+            if !(ARENA_START..ARENA_START + ARENA_BYTES).contains(&start) {
+                continue;
+            }
+            each((start, end, rights));
             last = match last {
                 Some((from, upto, same)) if upto == start && same == rights => Some((from, end, same)),
                 Some(range) => {
@@ -308,12 +315,11 @@ impl std::fmt::Write for Line {
     }
 }
 
-/// Start, end and rights of a line of /proc/self/maps that is in the arena.
+/// Start, end and rights of a line of /proc/self/maps.
 fn vma(line: &str) -> Option<(u64, u64, &str)> {
     let mut words = line.split_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
-    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    (ARENA_START..ARENA_START + ARENA_BYTES).contains(&start).then_some((start, end, words.next()?))
+    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?, words.next()?))
 }
 
 /// The value of an access, or 0 after its signal has been recorded.

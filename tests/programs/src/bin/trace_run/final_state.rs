@@ -21,11 +21,17 @@ pub fn page_words(page: u64) -> String {
     }
 }
 
-/// Notes what this process sees.
+/// Most ranges of one process.
+const RANGES: usize = 96;
+
+/// Notes what this process sees: its mappings, and the content of watched pages that can be read. A page that is mapped
+/// and gives a signal is noted, too; what is not mapped is known from the mappings.
 pub fn record(machine: &mut Machine<'_>) {
     let control = machine.control;
+    let mut ranges = Ranges { all: [(0, 0); RANGES], count: 0 };
+    machine.maps(&mut |range| ranges.add(range));
     for (place, record) in machine.watched.places.iter().zip(&control.pages[machine.me]) {
-        let Some(address) = address(machine, *place) else { continue };
+        let Some(address) = address(machine, *place, &ranges) else { continue };
         let page = match access::page(address) {
             Ok(sum) => sum,
             Err(fault) => UNREADABLE | (fault.code as u64 & 0xffff) << 16 | fault.signal as u64 & 0xffff,
@@ -37,14 +43,31 @@ pub fn record(machine: &mut Machine<'_>) {
     }
 }
 
-fn address(machine: &Machine<'_>, place: Place) -> Option<u64> {
-    match place.base() {
-        Base::Handle(n) => {
-            let (start, len) = machine.handles[n];
-            (place.offset() < len).then(|| start + place.offset())
+/// What can be read of the arena and the heap.
+struct Ranges {
+    all: [(u64, u64); RANGES],
+    count: usize,
+}
+
+impl Ranges {
+    fn add(&mut self, (start, end, rights): (u64, u64, &str)) {
+        if let Some(place) = self.all.get_mut(self.count).filter(|_| rights.starts_with('r')) {
+            *place = (start, end);
+            self.count += 1;
         }
-        _ => machine.resolve(place, PAGE),
     }
+
+    fn have(&self, address: u64) -> bool {
+        self.all[..self.count].iter().any(|(start, end)| (*start..*end).contains(&address))
+    }
+}
+
+fn address(machine: &Machine<'_>, place: Place, ranges: &Ranges) -> Option<u64> {
+    if let Base::Handle(n) = place.base() {
+        let (start, len) = machine.handles[n];
+        return (place.offset() < len).then(|| start + place.offset());
+    }
+    machine.resolve(place, PAGE).filter(|&address| ranges.have(address))
 }
 
 fn record_files(machine: &mut Machine<'_>) {
