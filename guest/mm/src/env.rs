@@ -73,6 +73,11 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// mms map.
     fn flush_everyone(&self);
 
+    /// How many flushes that other CPUs asked for this CPU has answered. A table is freed only after every CPU that runs
+    /// an mm from which it was reachable has answered; so while this number stays the same, every table that this CPU
+    /// has reached from the root of the mm that it runs is still a table.
+    fn flush_answers(&self) -> u64;
+
     /// Takes a slot of the mm table and fills nothing in; `None` when all are taken.
     fn take_mm_slot(&self) -> Option<u32>;
     /// Gives a slot back; its record's `root` must be 0.

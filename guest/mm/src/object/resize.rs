@@ -7,7 +7,7 @@ use super::{MAX_OBJECT_BYTES, Object, ObjectError, ObjectKind, index_of};
 use crate::Env;
 use crate::flush::FlushBatch;
 use crate::frame;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use ptshare_paging::{PAGE_BYTES, Pfn};
 
 impl<E: Env> Object<E> {
@@ -104,10 +104,19 @@ impl<E: Env> Object<E> {
         let mut from = first;
         // One page at a time: a frame must not be freed under the cache lock by the thousand with nobody else let in.
         while let Some((index, pfn)) = self.take_page(from, last) {
+            self.zap_latecomers(index, 1, pfn);
             frame::put_data(&self.env, pfn);
             from = index + 1;
         }
         self.env.critical_exit();
+    }
+
+    /// Removes the leaves of `pages` pages from `index` on, just taken off the cache, that a fault on another CPU has made
+    /// since the mappings were zapped: it found the page in the cache. Nobody finds it any more.
+    pub(super) fn zap_latecomers(&self, index: u64, pages: u64, pfn: Pfn) {
+        if self.env.meta(pfn).refs.load(Acquire) > 1 {
+            self.zap_mappings(index, index + pages, false);
+        }
     }
 
     fn take_page(&self, from: u64, to: u64) -> Option<(u64, Pfn)> {

@@ -50,6 +50,9 @@ impl Env for NoMachine {
     }
     fn flush(&self, _: &MmRec, _: FlushRange) {}
     fn flush_everyone(&self) {}
+    fn flush_answers(&self) -> u64 {
+        0
+    }
     fn take_mm_slot(&self) -> Option<u32> {
         None
     }
