@@ -4,6 +4,7 @@
 //! atomics. Everything above this trait is free of pointers and of `unsafe`.
 
 use crate::frame::Buddy;
+use crate::rmap::Mms;
 use crate::share::ObjectTables;
 use ptshare_paging::{Pfn, Pte, Slot};
 use ptshare_sync::Lock;
@@ -64,6 +65,8 @@ pub trait Env: Clone + Send + Sync + 'static {
     }
     /// The PTE pages that objects' mappings share.
     fn object_tables(&self) -> &Lock<ObjectTables>;
+    /// All address spaces, for reverse mapping.
+    fn mms(&self) -> &Lock<Mms<Self>>;
     /// May mappings of one object share PTE pages (boot option `share_file`)?
     fn share_file(&self) -> bool;
 
