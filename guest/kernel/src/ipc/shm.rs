@@ -158,7 +158,7 @@ impl Table {
         }
         match self.slots.get_mut(index) {
             Some(Some(segment)) if segment.seq & 0x7fff == seq => Ok(segment),
-            Some(Some(_)) => Err(Errno::EIDRM),
+            // EIDRM is for callers that race with the removal (`ipc_obtain_object_check`).
             _ => Err(Errno::EINVAL),
         }
     }
@@ -343,12 +343,7 @@ pub fn shmdt(a: &Args, _: &mut TrapFrame) -> SysResult {
         let mut next = None;
         mm.for_each_vma(&mut |vma| {
             let Some(object) = vma.object else { return };
-            let segment = match object.kind() {
-                ObjectKind::Shm => true,
-                ObjectKind::Hugetlb => object.info().path.lock().starts_with("/SYSV"),
-                _ => false,
-            };
-            if !segment || vma.start < addr {
+            if vma.start < addr || !object.is_segment() {
                 return;
             }
             let in_place = vma.start - addr == vma.offset;

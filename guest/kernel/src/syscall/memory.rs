@@ -37,9 +37,6 @@ pub fn mmap(a: &Args, _: &mut TrapFrame) -> SysResult {
         request.object = Some((file.mmap_object()?, offset / PAGE_BYTES));
         request.file_readable = file.readable();
         request.file_writable = file.writable();
-        if !request.file_readable {
-            return Err(Errno::EACCES.into());
-        }
     }
     Ok(mm().mmap(request)?)
 }

@@ -85,19 +85,19 @@ impl<E: Env> Object<E> {
                 Err(_) if at > off => break,
                 Err(error) => return Err(error),
             };
-            let took = f(pfn.pa().0 + at % PAGE_BYTES, want).min(want);
+            let mut took = f(pfn.pa().0 + at % PAGE_BYTES, want).min(want);
+            // Also if nothing came of it: a write from memory that is not there makes the page, and a file that ended
+            // before it longer (`shmem_write_end` with 0 bytes copied). That may be what the memory was waiting for.
+            let grew = self.size_bytes.fetch_max(at + took, Relaxed) < at;
+            if took == 0 && grew {
+                took = f(pfn.pa().0 + at % PAGE_BYTES, want).min(want);
+                self.size_bytes.fetch_max(at + took, Relaxed);
+            }
             self.release(pfn);
             at += took;
-            if took > 0 {
-                self.size_bytes.fetch_max(at, Relaxed);
-            }
             if took < want {
                 break;
             }
-        }
-        if at == off {
-            // Nothing came of it: a page made beyond the end must not stay.
-            self.drop_pages(self.size_in_pages(), u64::MAX);
         }
         Ok(at - off)
     }

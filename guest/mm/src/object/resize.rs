@@ -37,7 +37,7 @@ impl<E: Env> Object<E> {
     }
 
     /// Makes `[off, off + len_bytes)` read as zero and gives its whole pages back. The size stays. Private copies of
-    /// the pages stay. The caller holds no mm's `mmap_lock`.
+    /// the pages stay, unless they are huge. The caller holds no mm's `mmap_lock`.
     ///
     /// # Errors
     /// `NoMemory`: part of the range may have been cleared.

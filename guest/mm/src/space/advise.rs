@@ -22,7 +22,7 @@ enum Work {
     Free,
     /// MADV_REMOVE.
     Remove,
-    /// Nothing, but not on locked memory.
+    /// Nothing, but not on locked memory, nor on huge pages.
     Age,
     /// Nothing.
     Nothing,
@@ -58,7 +58,7 @@ impl<E: Env> Mm<E> {
             }
             Work::Age => {
                 let set = self.vmas.read();
-                walk(&set, addr, end, &mut |vma, _, _| vma.rec.flags & VM_LOCKED == 0)
+                walk(&set, addr, end, &mut |vma, _, _| vma.rec.flags & (VM_LOCKED | VM_HUGETLB) == 0)
             }
             Work::Nothing => walk(&self.vmas.read(), addr, end, &mut |_, _, _| true),
         }

@@ -29,7 +29,11 @@ impl<E: Env> Mm<E> {
                 _ => return Err(MmError::Invalid),
             },
         }
-        let len = huge_ceil(request.len).filter(|&len| len <= USER_END).ok_or(MmError::NoSpace)?;
+        // A length that wraps is 0 by now on Linux.
+        let len = huge_ceil(request.len).ok_or(MmError::Invalid)?;
+        if len > USER_END {
+            return Err(MmError::NoSpace);
+        }
         let (object, pgoff) = match request.object.take() {
             Some(found) => found,
             None => (Object::huge_anonymous(self.env.clone(), len), 0),
