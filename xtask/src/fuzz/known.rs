@@ -19,6 +19,7 @@ pub const KNOWN: &[Known] = &[
         explains: zero_pages_after_fork,
     },
     Known { name: "pages of fallocate are data", explains: allocated_is_data },
+    Known { name: "attachments that were cut merge again", explains: attachments_merge },
 ];
 
 /// Why two lines of reports about one operation differ; `None` if nobody knows.
@@ -62,6 +63,28 @@ fn allocated_is_data(before: &[Op], op: &Op, _: &[u64], _: &[u64]) -> bool {
         && before.iter().any(|op| op.call == Call::Fallocate && op.args[1] & PUNCH == 0)
 }
 
+/// Linux counts the VMAs of a segment, and cannot merge them once they are split, for they have a `close` (`shm_vm_ops`); here
+/// they merge like others.
+fn attachments_merge(before: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
+    const SIZE: u64 = (1 << 48) - 1;
+    let cuts = [
+        Call::Mprotect,
+        Call::Madvise,
+        Call::Mlock,
+        Call::Mlock2,
+        Call::Munlock,
+        Call::Mlockall,
+        Call::Munlockall,
+        Call::Mremap,
+    ];
+    match (linux, guest) {
+        ([0, linux], [0, guest]) if op.call == Call::Shmstat => {
+            linux & SIZE == guest & SIZE && linux >= guest && before.iter().any(|op| cuts.contains(&op.call))
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +113,19 @@ mod tests {
         assert!(explained(&seek("keep"), "1 0x0", "1 0x1000"));
         assert!(!explained(&seek("keep|punch"), "1 0x0", "1 0x1000"));
         assert!(!explained("trace 1\np0 fallocate f0 0 0x0 1p\np0 seek f0 0x0 end", "1 0x0", "1 0x1000"));
+    }
+
+    #[test]
+    fn attachments_may_be_fewer_when_they_were_cut() {
+        let cut = "trace 1\np0 mprotect a+0x0 1p r--\np0 shmstat s0";
+        assert!(explained(cut, "1 0x0 0x3000000001000", "1 0x0 0x2000000001000"));
+        assert!(!explained(cut, "1 0x0 0x2000000001000", "1 0x0 0x3000000001000"));
+        assert!(!explained(cut, "1 0x0 0x3000000001000", "1 0x0 0x2000000002000"));
+        assert!(!explained(
+            "trace 1\np0 maps\np0 shmstat s0",
+            "1 0x0 0x3000000001000",
+            "1 0x0 0x2000000001000"
+        ));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl<E: Env> Mm<E> {
             let refused = set_bits & VM_MERGEABLE != 0 && flags & unmergeable != 0;
             if refused { flags } else { flags & !clear | set_bits }
         };
-        self.check_huge_cut(&change, start, stop)?;
+        self.check_huge_cut(&change, start, stop, |flags| update(flags) != flags)?;
         for vma in change.iter_range(start, stop) {
             let (old, new) = (vma.rec.flags, update(vma.rec.flags));
             if (old ^ new) & !VM_HINTS != 0 {

@@ -148,6 +148,8 @@ impl<E: Env> Mm<E> {
                 return Err(MmError::NotPermitted);
             }
             self.unmap_range(set, target, target + r.new_len)?;
+            // A length that wraps has not been seen to reach over the target.
+            set.find(r.old).ok_or(MmError::BadRange)?;
         }
         if r.old_len > r.new_len {
             let end = r.old.saturating_add(r.old_len);

@@ -22,7 +22,7 @@ impl<E: Env> Mm<E> {
         let Some(first) = set.find_at_or_after(start).filter(|vma| vma.rec.start < end) else {
             return Ok(());
         };
-        self.check_huge_cut(set, start, end)?;
+        self.check_huge_cut(set, start, end, |_| true)?;
         if first.rec.start < start && end < first.rec.end && set.len() >= MAX_MAP_COUNT {
             return Err(MmError::Limit);
         }
