@@ -9,12 +9,14 @@
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
 //! | [`bench`] | `cargo xtask bench` |
+//! | [`ci`] | `cargo xtask ci` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
 //! | [`docs`] | documents that are generated from the code |
 
 pub mod batch;
 pub mod bench;
+pub mod ci;
 pub mod cli;
 pub mod cpio;
 pub mod docs;
