@@ -30,7 +30,7 @@ pub use image::Image;
 pub use several::{CPUS_MAX, Running, Several, set_several};
 
 use crate::frame::{Buddy, Priority};
-use crate::{Env, FlushRange, ObjectTables};
+use crate::{Env, FlushRange, Mms, ObjectTables};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use cpu::Tlb;
 use failure::Failures;
@@ -64,7 +64,9 @@ struct Machine {
     metas: Vec<FrameMeta>,
     allocator: Lock<Buddy>,
     object_tables: Lock<ObjectTables>,
+    all_mms: Lock<Mms<Arena>>,
     share_file: AtomicBool,
+    audits: AtomicU64,
     header: CensusHeader,
     mms: Vec<MmRec>,
     free_slots: Mutex<Vec<u32>>,
@@ -98,7 +100,9 @@ impl Arena {
             metas: (0..total).map(|_| FrameMeta::default()).collect(),
             allocator: Lock::new(Rank::Frames, Buddy::new()),
             object_tables: Lock::new(Rank::ObjectTables, ObjectTables::new()),
+            all_mms: Lock::new(Rank::Registry, Mms::new()),
             share_file: AtomicBool::new(true),
+            audits: AtomicU64::new(0),
             header: CensusHeader::default(),
             mms: (0..MM_SLOTS).map(|_| MmRec::default()).collect(),
             free_slots: Mutex::new((0..MM_SLOTS as u32).rev().collect()),
@@ -285,6 +289,10 @@ impl Env for Arena {
 
     fn object_tables(&self) -> &Lock<ObjectTables> {
         &self.0.object_tables
+    }
+
+    fn mms(&self) -> &Lock<Mms<Arena>> {
+        &self.0.all_mms
     }
 
     fn share_file(&self) -> bool {

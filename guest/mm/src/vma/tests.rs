@@ -42,6 +42,9 @@ impl Env for NoMachine {
     fn object_tables(&self) -> &Lock<crate::ObjectTables> {
         unreachable!()
     }
+    fn mms(&self) -> &Lock<crate::Mms<NoMachine>> {
+        unreachable!()
+    }
     fn share_file(&self) -> bool {
         unreachable!()
     }
