@@ -71,7 +71,11 @@ fn plan(quick: bool, tour: &Path) -> Vec<Step> {
     ];
     if !quick {
         steps.push(Step::new("mutants", &["mutants", "--subset", "ci"], minutes(15)));
-        steps.push(Step::new("fuzz", &["fuzz", "--seed", "1", "--programs", "100"], minutes(10)));
+        steps.push(Step::new(
+            "fuzz",
+            &["fuzz", "--seed", "1", "--programs", "100", "--minutes", "4"],
+            minutes(10),
+        ));
     }
     steps
 }
