@@ -26,6 +26,8 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
+    /// Generate docs/RULES.md from the judge's rules
+    DocRules(DocArgs),
     /// Check the format, clippy's opinion of the host's and the guest's code, and the generated documents
     Lint {
         /// Show Cargo's output
@@ -99,6 +101,8 @@ fn carry_out(verb: Verb) -> Result<u8> {
         Verb::Bench(args) => bench::run(&args),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
+        Verb::DocRules(DocArgs { check: true }) => docs::check_rules().map(|()| 0),
+        Verb::DocRules(DocArgs { check: false }) => docs::write_rules().map(|()| 0),
         Verb::Lint { verbose } => lint::run(verbose).map(|()| 0),
     }
 }

@@ -10,7 +10,7 @@ use ptshare_wire::census::{
 };
 use ptshare_wire::frame::FRAME_META_BYTES;
 use ptshare_wire::layout::{KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
-use ptshare_wire::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange, VmaRec};
+use ptshare_wire::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange, Stats, VmaRec};
 
 use crate::report::{Finding, MmId, Sink};
 use crate::rules::{census_is_sound, vma_list_sorted};
@@ -54,6 +54,10 @@ pub(crate) struct Census {
     pub(crate) zero_page: u64,
     /// Hugetlb pages: total, free, reserved, surplus.
     pub(crate) hugetlb: [u64; 4],
+    /// Table pages allocated, says the guest's counter.
+    pub(crate) tables_now: u64,
+    /// Of those, with refs above 1.
+    pub(crate) tables_shared_now: u64,
 }
 
 /// A live address space.
@@ -129,6 +133,7 @@ impl Census {
             );
             return None;
         }
+        let counter = |field: usize| head.u64(offset_of!(CensusHeader, stats) + field);
         let census = Census {
             ram: ram_ranges(&head),
             reserved: reserved_ranges(&head),
@@ -148,6 +153,8 @@ impl Census {
                 head.u64(offset_of!(CensusHeader, hugetlb_reserved)),
                 head.u64(offset_of!(CensusHeader, hugetlb_surplus)),
             ],
+            tables_now: counter(offset_of!(Stats, tables_now)),
+            tables_shared_now: counter(offset_of!(Stats, tables_shared_now)),
         };
         census.check(sink).then_some(census)
     }

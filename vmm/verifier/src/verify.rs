@@ -9,9 +9,10 @@ use crate::frames::Frames;
 use crate::graph::{Builder, Graph, each_nonzero, user_slots};
 use crate::report::{Report, Sink};
 use crate::rules::{
-    census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_frames_unreferenced,
-    hugetlb_pool_adds_up, kernel_half_identical, leaf_refs_equal_maps, no_user_path_to_kernel,
-    table_present_count, table_refs_equal_parents,
+    census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_blocks_disjoint,
+    free_frames_unreferenced, hugetlb_pool_adds_up, hugetlb_reservations_backed, kernel_half_identical,
+    leaf_refs_equal_maps, pages_reachable, roots_not_shared, table_counters_add_up, table_present_count,
+    table_refs_equal_parents, tables_reachable, user_bit_by_half, vma_rights_allowed,
 };
 use crate::spaces::Walker;
 use crate::view::PhysView;
@@ -93,13 +94,17 @@ fn judge(
     report.tables = graph.tables.len() as u64;
     report.tables_shared = graph.tables.iter().filter(|t| t.parents > 1).count() as u64;
 
+    for mm in &mms {
+        vma_rights_allowed::mm(mm, sink);
+    }
     let walker = Walker::new(view, &mms, &frames, &graph, sink, phys_mask, &mut budget);
     report.entries_walked = graph.entries_walked + walker.run();
 
-    check_frames(&census, &frames, sink, report);
+    check_frames(&census, &frames, &graph, sink, report);
     for table in &graph.tables {
         table_refs_equal_parents::table(table, &graph, &frames, &mms, sink);
         table_present_count::table(table, &frames, &mms, sink);
+        roots_not_shared::table(table, &graph, &mms, sink);
     }
     check_kernel_half(view, &census, &mms, sink);
     cpu_runs_its_mm::check(&census, &cpus, &mms, vcpus, sink);
@@ -108,21 +113,30 @@ fn judge(
 }
 
 /// The rules about single frames and their sums.
-fn check_frames(census: &Census, frames: &Frames, sink: &mut Sink, report: &mut Report) {
+fn check_frames(census: &Census, frames: &Frames, graph: &Graph, sink: &mut Sink, report: &mut Report) {
     let mut tally = frames_add_up::Tally::default();
     let mut pool = hugetlb_pool_adds_up::Tally::default();
+    let mut blocks = free_blocks_disjoint::Blocks::default();
+    let mut counters = table_counters_add_up::Tally::default();
     for (pfn, frame) in frames.iter() {
         frame_has_one_state::frame(pfn, frame, census.zero_page, sink);
         free_frames_unreferenced::frame(pfn, frame, sink);
         leaf_refs_equal_maps::frame(pfn, frame, sink);
         // What lies behind the head of a huge page is no frame of its own.
         if !pool.frame(pfn, frame, sink) {
-            tally.frame(pfn, frame, sink);
+            tally.frame(frame);
+            blocks.frame(pfn, frame, sink);
+            counters.frame(frame);
+            tables_reachable::frame(pfn, frame, sink);
+            pages_reachable::frame(pfn, frame, sink);
         }
         report.frames_checked += 1;
     }
     tally.finish(census, sink);
+    blocks.finish(census, sink);
+    counters.finish(census, graph, sink);
     pool.finish(census.hugetlb, sink);
+    hugetlb_reservations_backed::counts(census.hugetlb, sink);
     report.kinds = tally.kinds;
     report.kinds.virgin = frames.virgin();
 }
@@ -133,7 +147,7 @@ fn check_kernel_half(view: &dyn PhysView, census: &Census, mms: &[Mm], sink: &mu
     if !view.read_page(census.kernel_root, &mut kernel) {
         return census_is_sound::kernel_root_unreadable(census.kernel_root, sink);
     }
-    no_user_path_to_kernel::kernel_root(census.kernel_root, &kernel, sink);
+    user_bit_by_half::kernel_root(census.kernel_root, &kernel, sink);
     for mm in mms {
         kernel_half_identical::mm(mm, &kernel, view, sink);
     }

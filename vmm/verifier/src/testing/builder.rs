@@ -17,7 +17,7 @@ use ptshare_wire::frame::{
 };
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
-use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, VmaRec};
+use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats, VmaRec};
 
 use crate::{Image, PhysView, Vcpu};
 
@@ -377,6 +377,11 @@ impl Builder {
             self.publish_mm(index);
         }
         let free = self.free_blocks();
+        let tables = self.metas.values().filter(|m| m.state & 0xff == FrameKind::Table as u32);
+        let stats = HEADER + offset_of!(CensusHeader, stats) as u64;
+        let (all, shared) = (tables.clone().count(), tables.filter(|m| m.refs > 1).count());
+        self.put(stats, offset_of!(Stats, tables_now), all as u64);
+        self.put(stats, offset_of!(Stats, tables_shared_now), shared as u64);
         for (pfn, meta) in std::mem::take(&mut self.metas) {
             let pa = FRAME_ARRAY + pfn * FRAME_META_BYTES;
             self.put32(pa, offset_of!(FrameMeta, refs), meta.refs);

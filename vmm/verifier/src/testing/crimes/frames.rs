@@ -2,9 +2,9 @@
 
 use std::mem::offset_of;
 
-use ptshare_paging::{Level, Pte};
-use ptshare_wire::CensusHeader;
+use ptshare_paging::{Level, Pfn, Pte};
 use ptshare_wire::frame::{FLAG_IN_CACHE, FrameKind, state};
+use ptshare_wire::{CensusHeader, Stats};
 
 use super::entries::plant;
 use super::{add_to_header, first_frame, leaf, set_aux, set_entry, set_kind, set_refs, set_state};
@@ -40,7 +40,7 @@ pub(super) fn anon_refs_zero(image: &mut Image, s: &Scout) -> Option<()> {
 }
 
 pub(super) fn cache_reference_forgotten(image: &mut Image, s: &Scout) -> Option<()> {
-    let pfn = first_frame(s, |_, f| f.kind() == Some(FrameKind::Cache) && f.in_cache() && f.maps > 0)?;
+    let pfn = first_frame(s, |_, f| f.kind() == Some(FrameKind::Cache) && f.in_cache() && f.maps == 0)?;
     set_state(image, s, pfn, |old| old & !FLAG_IN_CACHE)
 }
 
@@ -52,6 +52,13 @@ pub(super) fn leaf_cleared_without_put(image: &mut Image, s: &Scout) -> Option<(
     let victim = leaf(s, |p| p.level == Level::Pte && s.maps(p, FrameKind::Anon))?;
     set_entry(image, victim, Pte::ABSENT)?;
     set_aux(image, s, victim.table, s.frames.get(victim.table)?.aux - 1)
+}
+
+pub(super) fn mapped_page_left_its_cache(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| p.level == Level::Pte && s.maps(p, FrameKind::Cache))?;
+    let pfn = victim.word.pfn().0;
+    set_refs(image, s, pfn, s.frames.get(pfn)?.refs - 1)?;
+    set_state(image, s, pfn, |old| old & !FLAG_IN_CACHE)
 }
 
 // free-frames-unreferenced
@@ -78,6 +85,24 @@ pub(super) fn table_freed(image: &mut Image, s: &Scout) -> Option<()> {
     let table = s.graph.tables.iter().find(|t| t.level == Level::Pte)?;
     set_state(image, s, table.pfn, |_| 0)?;
     set_refs(image, s, table.pfn, 0)
+}
+
+// pointers-reach-tables
+
+pub(super) fn pointer_to_reserved_memory(image: &mut Image, s: &Scout) -> Option<()> {
+    let gap = s.gaps.iter().find(|g| g.level == Level::Pmd)?;
+    set_entry(image, gap, Pte::user_table(Pfn(s.census.reserved.first()?.start >> 12)))?;
+    set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
+}
+
+// table-counters-add-up
+
+pub(super) fn tables_now_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    add_to_header(image, s, offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now), 1)
+}
+
+pub(super) fn tables_shared_now_wrong(image: &mut Image, s: &Scout) -> Option<()> {
+    add_to_header(image, s, offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_shared_now), 1)
 }
 
 // frame-has-one-state
