@@ -63,16 +63,20 @@ pub(super) fn object_table_says_another_page(image: &mut Image, s: &Scout) -> Op
 }
 
 pub(super) fn object_table_sticks_out(image: &mut Image, s: &Scout) -> Option<()> {
-    // Of one user, so that nobody disagrees; at the end of a VMA, where no leaf is.
-    let last = |p: &Place| p.va + p.level.entry_bytes() - 4096;
-    let (victim, index) = s.pointers.iter().find_map(|p| {
-        let table = s.table(p.word.pfn().0).filter(|t| t.object && t.parents == 1)?;
-        let end = s.mms[p.mm].vmas.iter().position(|v| v.end == last(p) + 4096)?;
-        let used = s.leaves.iter().any(|l| l.table == table.pfn && l.slot == 511);
-        (!used && !p.shared).then_some((p, end))
+    // At the end of a VMA, where no leaf is, and of all its users, so that nobody disagrees.
+    let end = |p: &Place| p.va + p.level.entry_bytes();
+    let users = |pfn: u64| s.pointers.iter().filter(move |p| p.word.pfn().0 == pfn);
+    let at_end = |p: &Place| s.mms[p.mm].vmas.iter().any(|v| v.end == end(p));
+    let table = s.graph.tables.iter().find(|t| {
+        let unused = image.read_u64(t.pfn * 4096 + 511 * 8) == Some(0);
+        t.object && unused && users(t.pfn).all(at_end)
     })?;
-    let pa = s.vma_pa(image, victim.mm, index)? + offset_of!(VmaRec, end) as u64;
-    image.write_u64(pa, last(victim)).then_some(())
+    for user in users(table.pfn) {
+        let index = s.mms[user.mm].vmas.iter().position(|v| v.end == end(user))?;
+        let pa = s.vma_pa(image, user.mm, index)? + offset_of!(VmaRec, end) as u64;
+        image.write_u64(pa, end(user) - 4096);
+    }
+    Some(())
 }
 
 /// A page in an object's table of a private mapping becomes a private page.
