@@ -54,7 +54,7 @@ pub const DESIGN: &[Item] = items! {
     11 Rules, "Tables lie at the level that their frame says.";
     12 Rules, "NX, U/S and reserved bits as VMA and level demand.";
     13 Rules, "Each vCPU's CR3 is the root of the mm that it claims to run.";
-    14 NotThere("no reverse map besides the objects' lists of VMAs"), "Reverse mapping = the walk.";
+    14 Rules, "Reverse mapping = the walk.";
     15 Rules, "Sums over tables of memory = what /proc reports.";
 };
 
@@ -111,8 +111,8 @@ pub const DRAWN: &[Item] = items! {
     48 NO_SWAP, "A swap slot is not counted too low.";
     49 NO_SWAP, "A swap slot is not counted too high.";
     50 NO_SWAP, "A slot is in one state.";
-    51 NotThere("no reverse map of private pages"), "The reverse map reaches every user of a frame.";
-    52 NotThere("no reverse map of private pages"), "Every item of the reverse map leads to a live mm and VMA.";
+    51 Rules, "The reverse map reaches every user of a frame.";
+    52 Rules, "Every item of the reverse map leads to a live mm and VMA.";
     53 NotThere("no reclaim"), "An evicted frame is mapped and cached by nobody before it is used again.";
     54 NotThere("no reclaim"), "Reclaim from a shared table flushes all sharers.";
     55 NO_REGIONS, "An attached entry equals the region's own.";

@@ -54,10 +54,19 @@ pub(crate) struct Census {
     pub(crate) zero_page: u64,
     /// Hugetlb pages: total, free, reserved, surplus.
     pub(crate) hugetlb: [u64; 4],
-    /// Table pages allocated, says the guest's counter.
-    pub(crate) tables_now: u64,
-    /// Of those, with refs above 1.
-    pub(crate) tables_shared_now: u64,
+    /// Where the guest puts its answers; 0 for nowhere.
+    pub(crate) answers: u64,
+    /// What /proc/meminfo shows.
+    pub(crate) totals: Totals,
+}
+
+/// Counters behind /proc/meminfo.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Totals {
+    /// PageTables, in pages.
+    pub(crate) tables: u64,
+    /// Tables with several entries that point to them.
+    pub(crate) tables_shared: u64,
 }
 
 /// A live address space.
@@ -67,6 +76,7 @@ pub(crate) struct Mm {
     pub(crate) root: u64,
     pub(crate) cpumask: u64,
     pub(crate) table_pages: u64,
+    pub(crate) family: u64,
     /// In address order and disjoint, if `vmas_sound`.
     pub(crate) vmas: Vec<VmaRec>,
     /// The list could be read and is in order. Otherwise the rules about VMAs leave this mm alone.
@@ -82,15 +92,15 @@ pub(crate) struct Cpu {
 }
 
 /// Bytes of a record, read by field offset; a field past the end reads as zero.
-struct Bytes(Vec<u8>);
+pub(crate) struct Bytes(Vec<u8>);
 
 impl Bytes {
-    fn read(view: &dyn PhysView, pa: u64, len: usize) -> Option<Bytes> {
+    pub(crate) fn read(view: &dyn PhysView, pa: u64, len: usize) -> Option<Bytes> {
         let mut bytes = vec![0; len];
         view.read_bytes(pa, &mut bytes).then_some(Bytes(bytes))
     }
 
-    fn u64(&self, at: usize) -> u64 {
+    pub(crate) fn u64(&self, at: usize) -> u64 {
         self.0.get(at..at + 8).and_then(|s| s.try_into().ok()).map_or(0, u64::from_le_bytes)
     }
 
@@ -133,7 +143,6 @@ impl Census {
             );
             return None;
         }
-        let counter = |field: usize| head.u64(offset_of!(CensusHeader, stats) + field);
         let census = Census {
             ram: ram_ranges(&head),
             reserved: reserved_ranges(&head),
@@ -153,8 +162,12 @@ impl Census {
                 head.u64(offset_of!(CensusHeader, hugetlb_reserved)),
                 head.u64(offset_of!(CensusHeader, hugetlb_surplus)),
             ],
-            tables_now: counter(offset_of!(Stats, tables_now)),
-            tables_shared_now: counter(offset_of!(Stats, tables_shared_now)),
+            answers: head.u64(offset_of!(CensusHeader, answers)),
+            totals: Totals {
+                tables: head.u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now)),
+                tables_shared: head
+                    .u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_shared_now)),
+            },
         };
         census.check(sink).then_some(census)
     }
@@ -257,6 +270,7 @@ impl Census {
                 root,
                 cpumask: table.u64(at + offset_of!(MmRec, cpumask)),
                 table_pages: table.u64(at + offset_of!(MmRec, table_pages)),
+                family: table.u64(at + offset_of!(MmRec, family)),
                 vmas: Vec::new(),
                 vmas_sound: false,
             };

@@ -23,8 +23,8 @@ use crate::rules::{
     census_is_sound, cow_shared_closed_for_later, cow_shared_entries_read_only, file_page_at_its_offset,
     file_page_not_writable_privately, frame_fits_vma, hugetlb_pmd_fits_object, mapped_file_page_in_cache,
     mm_table_pages, no_entry_outside_vma, object_shared_tables_uniform, object_table_keeps_place,
-    object_table_spans_one_vma, private_page_shared_not_writable, prot_none_closed, rights_within_vma,
-    sharers_agree, sharers_at_one_address, table_once_in_mm, zero_page_not_writable,
+    object_table_spans_one_vma, private_page_shared_not_writable, prot_none_closed, reverse_map_equals_walk,
+    rights_within_vma, sharers_agree, sharers_at_one_address, table_once_in_mm, zero_page_not_writable,
 };
 use crate::view::PhysView;
 
@@ -60,7 +60,7 @@ pub(crate) struct Clip {
     pub(crate) end: u64,
     /// Those of [`TABLE_FLAGS`].
     pub(crate) flags: u64,
-    /// Page of the object at `start`; 0 for anonymous memory, whose offset means nothing.
+    /// Page of the object at `start`; of anonymous memory, the index that the reverse map goes by.
     pub(crate) pgoff: u64,
     pub(crate) object: u64,
 }
@@ -88,7 +88,7 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
             start: start - base,
             end: vma.end.min(base + span) - base,
             flags: vma.flags & TABLE_FLAGS,
-            pgoff: if vma.object == 0 { 0 } else { vma.pgoff.wrapping_add((start - vma.start) >> 12) },
+            pgoff: vma.pgoff.wrapping_add((start - vma.start) >> 12),
             object: vma.object,
         };
         match clips.last_mut() {
@@ -96,8 +96,7 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
                 if last.end == next.start
                     && last.flags == next.flags
                     && last.object == next.object
-                    && (last.object == 0
-                        || last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff) =>
+                    && last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff =>
             {
                 last.end = next.end;
             }
@@ -115,8 +114,8 @@ pub(crate) struct Shared {
     pub(crate) base: u64,
     /// Its VMAs over the span.
     pub(crate) clips: Vec<Clip>,
-    /// Rights under which the subtree was found clean, with the number of tables in it.
-    clean: Vec<(Rights, u64)>,
+    /// Rights under which the subtree was found clean in an mm of a family, with the number of tables in it.
+    clean: Vec<((Rights, u64), u64)>,
 }
 
 /// The walk.
@@ -201,7 +200,7 @@ impl<'a> Walker<'a> {
         if agrees
             && !self.graph.aliased
             && let Some(seen) = self.shared.get(&index)
-            && let Some((_, tables)) = seen.clean.iter().find(|(r, _)| *r == rights)
+            && let Some((_, tables)) = seen.clean.iter().find(|(key, _)| *key == (rights, mm.family))
         {
             return Some(*tables);
         }
@@ -211,7 +210,7 @@ impl<'a> Walker<'a> {
             && self.sink.total() == before
             && let Some(seen) = self.shared.get_mut(&index)
         {
-            seen.clean.push((rights, tables));
+            seen.clean.push(((rights, mm.family), tables));
         }
         Some(tables)
     }
@@ -286,7 +285,7 @@ impl<'a> Walker<'a> {
                         cursor += 1;
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
-                    self.leaf(&mm.vmas, cursor, at, raw, pfn.0, rights);
+                    self.leaf(mm, cursor, at, raw, (pfn.0, !table.anywhere), rights);
                     if table.object
                         && let Some(frame) = self.frames.get(pfn.0)
                     {
@@ -343,11 +342,19 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// A leaf and the VMAs over it, from `vmas[cursor]` on.
-    fn leaf(&mut self, vmas: &[VmaRec], cursor: usize, at: At, word: u64, pfn: u64, rights: Rights) {
+    /// A leaf and the mm's VMAs over it, from number `cursor` on. `private`: its table may hold private pages.
+    fn leaf(
+        &mut self,
+        mm: &Mm,
+        cursor: usize,
+        at: At,
+        word: u64,
+        (pfn, private): (u64, bool),
+        rights: Rights,
+    ) {
         let end = at.va + at.level.entry_bytes();
         let mut covered = at.va;
-        for vma in vmas.iter().skip(cursor).take_while(|v| v.start < end) {
+        for vma in mm.vmas.iter().skip(cursor).take_while(|v| v.start < end) {
             if vma.start > covered {
                 break;
             }
@@ -356,16 +363,21 @@ impl<'a> Walker<'a> {
                 prot_none_closed::leaf(at, word, vma, self.sink);
             }
             if let Some(frame) = self.frames.get(pfn) {
+                let index = (covered - at.va) >> 12;
                 if rights.write {
                     private_page_shared_not_writable::leaf(at, word, pfn, frame, self.sink);
                     zero_page_not_writable::leaf(at, word, pfn, frame, self.sink);
                     file_page_not_writable_privately::leaf(at, word, pfn, frame, vma, self.sink);
                 }
                 if frame_fits_vma::leaf(at, word, pfn, frame, vma, self.sink) {
-                    let index = (covered - at.va) >> 12;
                     let key = self.frames.cache_key(self.view, pfn);
                     file_page_at_its_offset::leaf(at, word, (pfn, index), vma, key, self.sink);
                     mapped_file_page_in_cache::leaf(at, word, pfn, frame, vma, self.sink);
+                }
+                if private {
+                    let memory = (self.view, self.frames);
+                    let place = (pfn, index);
+                    reverse_map_equals_walk::leaf(at, word, place, frame, (mm, vma), memory, self.sink);
                 }
             }
             covered = vma.end;

@@ -33,15 +33,17 @@ pub(crate) mod no_user_path_to_kernel;
 pub(crate) mod object_shared_tables_uniform;
 pub(crate) mod object_table_keeps_place;
 pub(crate) mod object_table_spans_one_vma;
+pub(crate) mod page_tables_counted_once;
 pub(crate) mod pages_reachable;
 pub(crate) mod pointers_reach_tables;
 pub(crate) mod private_page_shared_not_writable;
+pub(crate) mod proc_numbers_equal_walk;
 pub(crate) mod prot_none_closed;
+pub(crate) mod reverse_map_equals_walk;
 pub(crate) mod rights_within_vma;
 pub(crate) mod roots_not_shared;
 pub(crate) mod sharers_agree;
 pub(crate) mod sharers_at_one_address;
-pub(crate) mod table_counters_add_up;
 pub(crate) mod table_level;
 pub(crate) mod table_once_in_mm;
 pub(crate) mod table_present_count;
@@ -62,7 +64,9 @@ static RULES: &[RuleInfo] = &[
     tables_reachable::RULE,
     table_present_count::RULE,
     mm_table_pages::RULE,
-    table_counters_add_up::RULE,
+    page_tables_counted_once::RULE,
+    proc_numbers_equal_walk::RULE,
+    reverse_map_equals_walk::RULE,
     cow_shared_entries_read_only::RULE,
     cow_shared_closed_for_later::RULE,
     sharers_at_one_address::RULE,

@@ -6,7 +6,7 @@ use ptshare_paging::Level;
 use ptshare_wire::vma::{VM_MAYREAD, VM_READ};
 use ptshare_wire::{CensusHeader, CpuRec, MmRec, VmaRec};
 
-use super::{add_to_header, set_aux, set_refs, tables_shared_now_wrong};
+use super::{add_to_header, set_aux, set_refs, shared_tables_wrong};
 use crate::testing::scout::Scout;
 use crate::view::{Image, PhysView};
 
@@ -37,7 +37,7 @@ pub(super) fn two_records_name_one_root(image: &mut Image, s: &Scout) -> Option<
     if slot == s.census.mm_high {
         add_to_header(image, s, offset_of!(CensusHeader, mm_high), 1)?;
     }
-    tables_shared_now_wrong(image, s)?;
+    shared_tables_wrong(image, s)?;
     set_refs(image, s, s.mms[with_vmas(s)?].root, 2)
 }
 

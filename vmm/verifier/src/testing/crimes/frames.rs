@@ -5,7 +5,7 @@ use std::mem::{offset_of, size_of};
 use ptshare_paging::{Level, Pfn, Pte};
 use ptshare_wire::census::RAM_RANGES_MAX;
 use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FrameKind, state};
-use ptshare_wire::{CensusHeader, FrameMeta, RamRange, Stats};
+use ptshare_wire::{CensusHeader, FrameMeta, RamRange};
 
 use super::entries::plant;
 use super::{add_to_header, first_frame, leaf, set_aux, set_entry, set_kind, set_refs, set_state};
@@ -100,16 +100,6 @@ pub(super) fn pointer_to_reserved_memory(image: &mut Image, s: &Scout) -> Option
     let gap = s.gaps.iter().find(|g| g.level == Level::Pmd)?;
     set_entry(image, gap, Pte::user_table(Pfn(s.census.reserved.first()?.start >> 12)))?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
-}
-
-// table-counters-add-up
-
-pub(super) fn tables_now_wrong(image: &mut Image, s: &Scout) -> Option<()> {
-    add_to_header(image, s, offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now), 1)
-}
-
-pub(super) fn tables_shared_now_wrong(image: &mut Image, s: &Scout) -> Option<()> {
-    add_to_header(image, s, offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_shared_now), 1)
 }
 
 // frame-has-one-state

@@ -3,6 +3,7 @@
 //! They look for a victim through the census, and so work on synthetic and on captured images; one that finds none says
 //! so. A corruption that fits no image of the test suite is a gap in the suite.
 
+mod answers;
 mod books;
 mod entries;
 mod frames;
@@ -19,6 +20,7 @@ use super::scout::{Place, Scout};
 use crate::report::Finding;
 use crate::view::{Image, PhysView};
 use crate::{Options, Vcpu, verify};
+use answers::*;
 use books::*;
 use entries::*;
 use frames::*;
@@ -101,7 +103,11 @@ table! {
     "tables-reachable": table_lost;
     "table-present-count": present_count_wrong;
     "mm-table-pages": table_pages_wrong;
-    "table-counters-add-up": tables_now_wrong tables_shared_now_wrong;
+    "page-tables-counted-once": page_tables_wrong shared_tables_wrong;
+    "proc-numbers-equal-walk": rss_anon_wrong rss_object_wrong hugetlb_pages_wrong vmpte_shared_wrong vmpte_prop_wrong
+        numbers_of_nobody;
+    "reverse-map-equals-walk": page_index_wrong page_family_wrong mm_family_wrong answer_misses_a_place
+        answer_invents_a_place;
     "cow-shared-entries-read-only": shared_entry_made_writable;
     "cow-shared-closed-for-later": read_only_shared_entry_made_writable;
     "sharers-at-one-address": shared_table_moved;
@@ -139,7 +145,7 @@ table! {
     "cpumask-has-cpu": cpu_missing_from_mask;
     "vma-list-sorted": vma_count_wrong vmas_swapped vma_end_unaligned;
     "vma-rights-allowed": vma_right_not_allowed;
-    "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd;
+    "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd answers_absurd;
 }
 
 /// A frame's `state` with another kind or level.

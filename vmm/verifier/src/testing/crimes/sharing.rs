@@ -7,7 +7,7 @@ use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_WRITE};
 use ptshare_wire::{FrameMeta, VmaRec};
 
-use super::{leaf, set_aux, set_entry, set_refs, set_state, tables_shared_now_wrong};
+use super::{leaf, set_aux, set_entry, set_refs, set_state, shared_tables_wrong};
 use crate::testing::scout::{Place, Scout};
 use crate::view::{Image, PhysView};
 
@@ -161,7 +161,7 @@ pub(super) fn table_twice_in_mm(image: &mut Image, s: &Scout) -> Option<()> {
     set_entry(image, &victim, word)?;
     set_entry(image, &gap, word)?;
     // One shared table more.
-    tables_shared_now_wrong(image, s)?;
+    shared_tables_wrong(image, s)?;
     set_refs(image, s, word.pfn().0, 2)?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
 }
@@ -172,7 +172,7 @@ pub(super) fn table_in_a_cycle(image: &mut Image, s: &Scout) -> Option<()> {
     let word = above.word.without(Pte::WRITE);
     set_entry(image, above, word)?;
     set_entry(image, &gap, word)?;
-    tables_shared_now_wrong(image, s)?;
+    shared_tables_wrong(image, s)?;
     set_refs(image, s, gap.table, 2)?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
 }
