@@ -30,6 +30,8 @@ enum Verb {
     Fuzz(fuzz::FuzzArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
+    /// Generate docs/RULES.md from the judge's rules
+    DocRules(DocArgs),
     /// Check the format, clippy's opinion of the host's and the guest's code, and the generated documents
     Lint {
         /// Show Cargo's output
@@ -110,6 +112,8 @@ fn carry_out(verb: Verb) -> Result<u8> {
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
+        Verb::DocRules(DocArgs { check: true }) => docs::check_rules().map(|()| 0),
+        Verb::DocRules(DocArgs { check: false }) => docs::write_rules().map(|()| 0),
         Verb::Lint { verbose } => lint::run(verbose).map(|()| 0),
     }
 }
