@@ -24,7 +24,7 @@ pub fn emulated(quick: bool) -> [Plan; 2] {
     let (private, crowds): (&[_], &[_]) = if quick {
         (
             &["aged", "small", "sparse=1G", "scattered=1G", "dense=400K,1M,16M,64M"],
-            &["crowd=10x16M,100x4M", "huge=10x1G"],
+            &["crowd=10x16M,100x16M", "huge=10x1G"],
         )
     } else {
         (

@@ -14,10 +14,10 @@ const FRAME: [f64; 4] = [76.0, 56.0, 606.0, 420.0];
 /// The curves: system, words for the legend, colour, width. The colours differ for colour-blind readers too; curves that lie
 /// on each other can be told apart, since each is thinner than those drawn before it.
 const CURVES: [(&str, &str, &str, f64); 4] = [
-    ("linux", "Linux", "#555555", 7.0),
-    ("none", "sharing=none", "#e69f00", 5.0),
+    ("linux", "Linux", "#555555", 5.0),
+    ("none", "sharing=none", "#e69f00", 4.0),
     ("pte", "sharing=pte", "#0072b2", 3.0),
-    ("tree", "sharing=tree", "#009e73", 1.5),
+    ("tree", "sharing=tree", "#009e73", 2.0),
 ];
 
 /// One axis: from which to which value, and where on the page.
