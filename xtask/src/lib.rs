@@ -8,6 +8,7 @@
 //! | [`cpio`], [`image`], [`elf`] | the root file system that a guest boots with |
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
+//! | [`inspect`] | `cargo xtask inspect` |
 //! | [`bench`] | `cargo xtask bench` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
@@ -21,6 +22,7 @@ pub mod docs;
 pub mod elf;
 pub mod guest;
 pub mod image;
+pub mod inspect;
 pub mod isa;
 pub mod lint;
 pub mod paths;
