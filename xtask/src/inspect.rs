@@ -2,10 +2,10 @@
 
 use crate::report;
 use clap::{Args, Subcommand};
-use ptshare_vmm::exit_code;
 use ptshare_verifier::inspect::tree::Depth;
 use ptshare_verifier::inspect::{Guest, InspectError};
 use ptshare_verifier::{Options, Report, dump, verify};
+use ptshare_vmm::exit_code;
 use serde::Serialize;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
