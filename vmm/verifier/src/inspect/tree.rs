@@ -119,6 +119,8 @@ impl Maker<'_> {
         let FrameView { refs, belongs, .. } = guest.frame(pfn);
         let others = index.and_then(|index| self.reach.get(&index)).into_iter().flatten();
         let others = others.filter(|m| **m != self.mm);
+        let mut shared_with: Vec<u64> = others.map(|m| guest.mms[*m as usize].id.pid).collect();
+        shared_with.sort_unstable();
         let mut node = Node {
             level: level as u8,
             start: base,
@@ -130,7 +132,7 @@ impl Maker<'_> {
             parents: table.map_or(0, |t| t.parents),
             writable,
             belongs,
-            shared_with: others.map(|m| guest.mms[*m as usize].id.pid).collect(),
+            shared_with,
             children: Vec::new(),
             leaves: Vec::new(),
         };
