@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{bench, docs, inspect, lint, run, test};
+use crate::{bench, docs, fuzz, inspect, lint, run, test};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +24,8 @@ enum Verb {
     Build(BuildArgs),
     /// Measure fork and its consequences in every sharing mode and in Linux: tables, files, a plot, BENCHMARKS.md
     Bench(bench::BenchArgs),
+    /// Run random programs here and in the guest, and compare everything that they see
+    Fuzz(fuzz::FuzzArgs),
     /// Look at a dump of guest memory: the verdict, page tables, who shares and maps what, what changed between two
     Inspect(inspect::InspectArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
@@ -99,6 +101,7 @@ fn carry_out(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Inspect(args) => Ok(inspect::run(&args)),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
