@@ -45,7 +45,7 @@ fn every_command_shows_what_is_there() {
     let tree = shows(&good, &["tree", "3"], 0, &["pid 3 (mm slot 2):", "PGD page", "also used by pid"]);
     shows(&good, &["tree", "3", "--leaves"], 0, &["r-x, Cache"]);
     assert!(!shows(&good, &["tree", "3", "--depth", "2"], 0, &["PUD page"]).contains("PMD page"));
-    shows(&good, &["walk", "1", "0x1000000"], 0, &["PTE[  0]", "allows     rw-"]);
+    shows(&good, &["walk", "1", "0x1000000"], 0, &["PTE[  0]", "allows     r--"]);
     // The table that the tree names first with several parents, and the page behind an address.
     let shared = tree.lines().find(|line| line.contains("PTE page 0x")).unwrap();
     let pfn = shared.split("PTE page ").nth(1).unwrap().split(',').next().unwrap();

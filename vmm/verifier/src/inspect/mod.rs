@@ -247,7 +247,8 @@ impl std::fmt::Display for FrameView {
             write!(f, ", refs {refs}")?;
         }
         if let Some(aux) = self.aux.filter(|aux| *aux > 0 || self.level.is_some()) {
-            write!(f, ", {aux} {}", if self.level.is_some() { "entries" } else { "holds" })?;
+            let (one, many) = if self.level.is_some() { ("entry", "entries") } else { ("hold", "holds") };
+            write!(f, ", {}", counted(aux.into(), one, many))?;
         }
         if !self.belongs.is_empty() {
             write!(f, ", {}", self.belongs)?;

@@ -72,7 +72,7 @@ fn sharers_and_mappers_are_named_with_their_addresses() {
     assert_eq!(
         text,
         "\
-frame 0x407: PTE page, refs 2, 1 entries
+frame 0x407: PTE page, refs 2, 1 entry
   2 entries and roots point to it
   pid 1 (mm slot 0), va 0x40200000, r-x
   pid 2 (mm slot 1), va 0x40200000, r-x
