@@ -99,10 +99,9 @@ pub fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
     if old & F_SEAL_SEAL != 0 {
         return Err(Errno::EPERM);
     }
-    if seals & F_SEAL_WRITE != 0 && old & F_SEAL_WRITE == 0 {
-        if regular.cached().is_some_and(|object| object.has_writable_mapping()) {
-            return Err(Errno::EBUSY);
-        }
+    let written = || regular.cached().is_some_and(|object| object.has_writable_mapping());
+    if seals & F_SEAL_WRITE != 0 && old & F_SEAL_WRITE == 0 && written() {
+        return Err(Errno::EBUSY);
     }
     regular.seals.store(old | seals, Relaxed);
     Ok(())

@@ -182,8 +182,7 @@ pub fn msgsnd(a: &Args, _: &mut TrapFrame) -> SysResult {
     let mut message = Some(Message { kind, text });
     let pid = current().process.pid;
     let ((), changed) = on_queue(id, WRITE, flags, Errno::EAGAIN, |queue| {
-        let fits =
-            queue.bytes + size <= queue.max_bytes && 1 + queue.messages.len() as u64 <= queue.max_bytes;
+        let fits = queue.bytes + size <= queue.max_bytes && (queue.messages.len() as u64) < queue.max_bytes;
         if !fits {
             return None;
         }

@@ -1,7 +1,7 @@
 //! System calls on descriptors of processes.
 
 use super::file::files;
-use super::remote::{may_reach, process_of};
+use super::remote::{may_reach, process_of, process_to_signal};
 use super::signal::{from_me, signal_number, user_info};
 use super::{Args, SysErr, SysResult};
 use crate::fs::file::O_NONBLOCK;
@@ -33,7 +33,7 @@ pub fn pidfd_send_signal(a: &Args, _: &mut TrapFrame) -> SysResult {
     if flags as u32 != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let process = process_of(fd)?;
+    let process = process_to_signal(fd)?;
     let sig = signal_number(sig)?;
     let info = match info {
         0 => from_me(sig),

@@ -3,6 +3,7 @@
 use super::file::{file, vectors};
 use super::{Args, SysErr, SysResult};
 use crate::fs::file::Ops;
+use crate::fs::virt::Node;
 use crate::task::creds::{CAP_SYS_NICE, CAP_SYS_PTRACE};
 use crate::task::{Process, current, find_process_of};
 use crate::{KMm, heap_room};
@@ -70,14 +71,12 @@ fn copy(a: &Args, write: bool) -> SysResult {
     may_reach(&process)?;
     let mm = process.try_mm().ok_or(Errno::ESRCH)?;
     let mut done = 0;
-    let mut page = [0_u8; 512];
-    while let (Some((to, room)), Some((from, left))) = (mine.rest(), its.rest()) {
+    while let (Some((here, room)), Some((there, left))) = (mine.rest(), its.rest()) {
         // Not over a page's end, on either side: what lies before a bad page is copied.
-        let until = |addr: u64| page.len() as u64 - addr % page.len() as u64;
-        let len = room.min(left).min(until(from)).min(until(to));
-        let part = page.get_mut(..len as usize).unwrap_or(&mut []);
-        if let Err(errno) = copy_part(&mm, write, to, from, part) {
-            return if done == 0 { Err(errno) } else { Ok(done) };
+        let until = |addr: u64| PAGE_BYTES - addr % PAGE_BYTES;
+        let len = room.min(left).min(until(there)).min(until(here));
+        if let Err(error) = copy_part(&mm, write, here, there, len) {
+            return if done == 0 { Err(error) } else { Ok(done) };
         }
         done += len;
         mine.inside += len;
@@ -86,15 +85,13 @@ fn copy(a: &Args, write: bool) -> SysResult {
     Ok(done)
 }
 
-fn copy_part(mm: &KMm, write: bool, mine: u64, its: u64, part: &mut [u8]) -> Result<(), SysErr> {
-    if write {
-        uaccess::copy_in(part, mine)?;
-        mm.write_user(its, part)?;
-    } else {
-        mm.read_user(its, part)?;
-        uaccess::copy_out(mine, part)?;
-    }
-    Ok(())
+/// Copies inside one page on each side.
+fn copy_part(mm: &KMm, write: bool, here: u64, there: u64, len: u64) -> Result<(), SysErr> {
+    let copied = mm.with_page(there, write, |pa| match write {
+        true => uaccess::copy_user_to_phys(pa, here, len),
+        false => uaccess::copy_phys_to_user(here, pa, len),
+    })?;
+    Ok(copied?)
 }
 
 fn remote_vectors(va: u64, count: u64) -> Result<Vec<(u64, u64)>, SysErr> {
@@ -132,6 +129,17 @@ pub(super) fn process_of(fd: u64) -> Result<Arc<Process>, Errno> {
     match &file(fd)?.ops {
         Ops::Pidfd(pidfd) => Ok(pidfd.process().clone()),
         _ => Err(Errno::EBADF),
+    }
+}
+
+/// The same for pidfd_send_signal, which takes a process's directory in /proc too.
+///
+/// # Errors
+/// As [`process_of`].
+pub(super) fn process_to_signal(fd: u64) -> Result<Arc<Process>, Errno> {
+    match &file(fd)?.ops {
+        Ops::Virtual(Node::Pid(node), _) => node.of_directory().ok_or(Errno::EBADF),
+        _ => process_of(fd),
     }
 }
 
@@ -180,5 +188,3 @@ pub fn process_mrelease(a: &Args, _: &mut TrapFrame) -> SysResult {
     }
     Ok(0)
 }
-
-const _: () = assert!(PAGE_BYTES.is_multiple_of(512));

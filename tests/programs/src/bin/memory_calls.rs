@@ -95,7 +95,10 @@ fn mmap_flags() {
     println!("validated, unknown flag: {}", show(map(PAGE, RW, validate | 1 << 7, raw(&file))));
     println!("synchronous: {}", show(map(PAGE, RW, validate | libc::MAP_SYNC, raw(&file))));
     let taken = map(PAGE, RW, PRIVATE, -1).unwrap_or(Region { base: 0, len: 0 });
-    println!("taken address: {:?}", Region::try_at(taken.base, PAGE, RW, PRIVATE).map_err(errno_name).is_err());
+    println!(
+        "taken address: {:?}",
+        Region::try_at(taken.base, PAGE, RW, PRIVATE).map_err(errno_name).is_err()
+    );
     let grows = map(PAGE, RW, libc::MAP_SHARED | libc::MAP_GROWSDOWN, raw(&file));
     println!("a file that grows down: {}", show(grows));
 }

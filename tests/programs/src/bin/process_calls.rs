@@ -43,7 +43,9 @@ fn pidfds() {
     // SAFETY: the information is live.
     let waited = unsafe { libc::waitid(libc::P_PIDFD, fd as u32, &mut info, libc::WEXITED) };
     // SAFETY: waitid has filled in the fields of a child's end.
-    println!("waited: {}, code {}, status {}", name(i64::from(waited)), info.si_code, unsafe { info.si_status() });
+    println!("waited: {}, code {}, status {}", name(i64::from(waited)), info.si_code, unsafe {
+        info.si_status()
+    });
     println!("gone: {}", name(send(fd, 0)));
     println!("no such process: {}", name(pidfd_open(child, 0)));
     println!("bad flags: {}", name(pidfd_open(1, 1)));
@@ -60,7 +62,14 @@ fn pidfds() {
     let (mut parent_fd, mut status) = (-1_i32, 0);
     // SAFETY: as fork, in a process with one thread; the descriptor's place is live.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone, libc::CLONE_PIDFD | libc::SIGCHLD, 0_usize, &raw mut parent_fd, 0_usize, 0_usize)
+        libc::syscall(
+            libc::SYS_clone,
+            libc::CLONE_PIDFD | libc::SIGCHLD,
+            0_usize,
+            &raw mut parent_fd,
+            0_usize,
+            0_usize,
+        )
     };
     if pid == 0 {
         process::leave(5);
@@ -86,12 +95,15 @@ const SYS_FUTEX_WAITV: i64 = 449;
 fn waitv(waiters: &[Waiter], timeout: Option<&libc::timespec>) -> i64 {
     let timeout = timeout.map_or(std::ptr::null(), |t| t as *const libc::timespec);
     // SAFETY: the waiters and the time are live.
-    unsafe { libc::syscall(SYS_FUTEX_WAITV, waiters.as_ptr(), waiters.len(), 0, timeout, libc::CLOCK_MONOTONIC) }
+    unsafe {
+        libc::syscall(SYS_FUTEX_WAITV, waiters.as_ptr(), waiters.len(), 0, timeout, libc::CLOCK_MONOTONIC)
+    }
 }
 
 fn futexes() {
     let words = Region::shared(PAGE);
-    let waiter = |i: usize| Waiter { value: 0, addr: (words.base + 4 * i) as u64, flags: SIZE_U32, reserved: 0 };
+    let waiter =
+        |i: usize| Waiter { value: 0, addr: (words.base + 4 * i) as u64, flags: SIZE_U32, reserved: 0 };
     let all: Vec<Waiter> = (0..8).map(waiter).collect();
     let ready = Gate::new();
     let child = process::spawn(|| {

@@ -132,6 +132,11 @@ impl PidNode {
         task::find_process(self.pid).ok_or(Errno::ESRCH)
     }
 
+    /// The process, if this is its directory.
+    pub fn of_directory(&self) -> Option<Arc<Process>> {
+        if self.which == Which::Dir && self.tid == 0 { self.process().ok() } else { None }
+    }
+
     fn task(&self) -> Option<Arc<Task>> {
         task::find_task(if self.tid != 0 { self.tid } else { self.pid })
     }
