@@ -70,9 +70,16 @@ pub(crate) fn get_table<E: Env>(env: &E, table: Pfn) {
 /// Notes that a table's count has gone from 1 to 2.
 #[inline]
 pub(crate) fn note_shared<E: Env>(env: &E) {
+    note_shared_by(env, 1);
+}
+
+/// Notes that the counts of so many tables have gone from 1 to 2.
+#[inline]
+pub(crate) fn note_shared_by<E: Env>(env: &E, tables: u64) {
     let stats = env.stats();
-    let now = stats.tables_shared_now.fetch_add(1, Relaxed) + 1;
-    if now > stats.tables_shared_peak.load(Relaxed) {
+    // Another CPU that saw the 2 may have counted back already: the sum is right in the end, and never above it before.
+    let now = stats.tables_shared_now.fetch_add(tables, Relaxed).wrapping_add(tables);
+    if now as i64 > stats.tables_shared_peak.load(Relaxed) as i64 {
         stats.tables_shared_peak.store(now, Relaxed);
     }
 }
