@@ -158,8 +158,8 @@ impl Model {
         };
         expect(answer, wanted, "MADV_REMOVE")?;
         for part in parts.iter().take_while(|part| stop.is_none_or(|(at, _)| part.start < at)) {
-            let (file, index) = part.file.expect("only files are punched");
-            self.punch_bytes(file, index << PAGE_SHIFT, part.end - part.start);
+            let file = part.file.expect("only files are punched");
+            self.punch_bytes(file, part.first << PAGE_SHIFT, part.end - part.start);
         }
         Ok(())
     }
