@@ -94,12 +94,13 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         }
         Judged::Ended(ending) => return Some(ending),
     }
-    // `checkpoint dump` asks for a dump of a guest in which nothing is wrong.
-    if let (CheckpointReason::Request, "dump", Some(path)) = (reason, label, &machine.dump_path) {
-        let written = vcpus_of(&stopped)
-            .and_then(|v| dump(machine, path, machine.census().unwrap_or(0), &v).map_err(|e| e.to_string()));
-        if let Err(why) = written {
-            warn!("the dump {} cannot be written: {why}", path.display());
+    if let Some(path) = machine.dump_path.as_ref().filter(|_| dump_wanted(machine, reason, label)) {
+        let census = machine.census().unwrap_or(0);
+        let written =
+            vcpus_of(&stopped).and_then(|v| dump(machine, path, census, &v).map_err(|e| e.to_string()));
+        match written {
+            Ok(()) => machine.record().verifier.dumps += 1,
+            Err(why) => warn!("the dump {} cannot be written: {why}", path.display()),
         }
     }
     None
@@ -159,6 +160,16 @@ pub fn judge(machine: &Machine, stopped: &Stopped<'_>, when: &str) -> Judged {
 
 fn vcpus_of(stopped: &Stopped<'_>) -> Result<Vec<Vcpu>, String> {
     Ok(stopped.cpus()?.iter().map(|(index, state)| vcpu_of(*index, &state.sregs)).collect())
+}
+
+/// Is this a moment for a dump of a guest in which nothing is wrong?
+fn dump_wanted(machine: &Machine, reason: CheckpointReason, label: &str) -> bool {
+    let at = machine.dump_at.as_deref();
+    match reason {
+        CheckpointReason::Request => label == "dump" || at == Some(label),
+        CheckpointReason::Shutdown => at == Some("end"),
+        _ => false,
+    }
 }
 
 /// Adds a report to the run's totals.

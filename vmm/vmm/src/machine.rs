@@ -67,6 +67,8 @@ pub struct Machine {
     pub verify: VerifyMode,
     /// Where a dump goes.
     pub dump_path: Option<PathBuf>,
+    /// When one is written without a violation: see [`crate::Config::dump_at`].
+    pub dump_at: Option<String>,
     /// See [`Record`].
     pub record: Mutex<Record>,
     /// Where CPUs stand still.
@@ -110,6 +112,7 @@ impl Machine {
             console,
             verify,
             dump_path,
+            dump_at: None,
             raise,
             record: Mutex::default(),
             pause: Pause::default(),

@@ -91,6 +91,8 @@ pub struct VerifierTotals {
     pub tables_compared: u64,
     /// Addresses that the engine translated as the judge did.
     pub translated: u64,
+    /// Dumps written of a guest in which nothing was wrong.
+    pub dumps: u64,
     /// Names of the rules that were checked.
     pub rules: Vec<String>,
     /// Findings, as text; not empty only when the run ended with [`Ending::Violation`].
