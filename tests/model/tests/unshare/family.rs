@@ -17,6 +17,8 @@ pub const GIB: u64 = Level::Pmd.span_bytes();
 const WATCHED: [u64; 8] = [0, 2, 3, 9, 10, 255, 256, 511];
 const POOL: u64 = 64;
 const BASE: u64 = 0x20_0000_0000;
+/// Somewhere below.
+const SMALL_PAGES: u64 = 0x10_0000_0000;
 
 const READ: u64 = abi::PROT_READ as u64;
 const RW: u64 = (abi::PROT_READ | abi::PROT_WRITE) as u64;
@@ -173,6 +175,10 @@ impl Family {
         };
         let mut family = Family { kernel, kind, sharers, others: Vec::new(), file, free_frames };
         family.fill_file();
+        // As a program has them: an mm without PTE pages counts as a small one, which fork copies.
+        let private = u64::from(abi::MAP_PRIVATE | abi::MAP_ANONYMOUS | abi::MAP_FIXED);
+        assert_eq!(family.kernel.mmap(1, SMALL_PAGES, PAGE_BYTES, RW, private, None), Ok(SMALL_PAGES));
+        family.kernel.store(1, SMALL_PAGES, 1).unwrap();
         family.map(1, BASE);
         family.fill(1, BASE);
         family.others.push((1, BASE));

@@ -36,36 +36,36 @@ fn all_rows(kind: Kind) -> usize {
 
 #[test]
 fn private_memory_shared_by_fork() {
-    assert!(all_rows(Kind::Anonymous { tree: false }) >= 450);
-    assert!(all_rows(Kind::Anonymous { tree: true }) >= 450);
+    assert!(all_rows(Kind::Anonymous { tree: false }) >= 650);
+    assert!(all_rows(Kind::Anonymous { tree: true }) >= 650);
 }
 
 #[test]
 fn private_mappings_of_files_shared_by_fork() {
-    assert!(all_rows(Kind::PrivateFile { tree: false }) >= 450);
-    assert!(all_rows(Kind::PrivateFile { tree: true }) >= 450);
+    assert!(all_rows(Kind::PrivateFile { tree: false }) >= 650);
+    assert!(all_rows(Kind::PrivateFile { tree: true }) >= 650);
 }
 
 #[test]
 fn shared_mappings_of_files() {
-    assert!(all_rows(Kind::SharedFile { forked: false }) >= 450);
-    assert!(all_rows(Kind::SharedFile { forked: true }) >= 450);
+    assert!(all_rows(Kind::SharedFile { forked: false }) >= 650);
+    assert!(all_rows(Kind::SharedFile { forked: true }) >= 650);
 }
 
 #[test]
 fn read_only_private_mappings_of_files() {
-    assert!(all_rows(Kind::Code) >= 450);
+    assert!(all_rows(Kind::Code) >= 650);
 }
 
 #[test]
 fn shared_huge_pages() {
-    assert!(all_rows(Kind::HugeShared) >= 250);
+    assert!(all_rows(Kind::HugeShared) >= 465);
 }
 
 #[test]
 fn private_huge_pages() {
-    assert!(all_rows(Kind::HugePrivate { tree: false }) >= 250);
-    assert!(all_rows(Kind::HugePrivate { tree: true }) >= 250);
+    assert!(all_rows(Kind::HugePrivate { tree: false }) >= 465);
+    assert!(all_rows(Kind::HugePrivate { tree: true }) >= 465);
 }
 
 #[test]

@@ -156,8 +156,7 @@ advice! {
     wipe_on_fork MADV_WIPEONFORK
     sequential MADV_SEQUENTIAL
     dont_dump MADV_DONTDUMP
-    huge_page MADV_HUGEPAGE
-    mergeable MADV_MERGEABLE
+    random MADV_RANDOM
     will_need MADV_WILLNEED
     cold MADV_COLD
 }
