@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{bench, docs, lint, run, test};
+use crate::{bench, docs, lint, mutants, run, test};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +24,8 @@ enum Verb {
     Build(BuildArgs),
     /// Measure fork and its consequences in every sharing mode and in Linux: tables, files, a plot, BENCHMARKS.md
     Bench(bench::BenchArgs),
+    /// Plant deliberate bugs in the guest kernel one at a time, and see which rule of the judge names each
+    Mutants(mutants::MutantsArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
     /// Check the format, clippy's opinion of the host's and the guest's code, and the generated documents
@@ -91,12 +93,18 @@ fn carry_out(verb: Verb) -> Result<u8> {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Build(args) => {
-            let options = Options { checked: args.checked, target: args.target, verbose: args.verbose };
+            let options = Options {
+                checked: args.checked,
+                target: args.target,
+                verbose: args.verbose,
+                ..Options::default()
+            };
             let built = guest::build_all(&options)?;
             println!("{}\n{}\n{}", built.kernel.display(), built.init.display(), built.programs.display());
             Ok(0)
         }
         Verb::Bench(args) => bench::run(&args),
+        Verb::Mutants(args) => mutants::run(&args),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
         Verb::Lint { verbose } => lint::run(verbose).map(|()| 0),

@@ -9,6 +9,7 @@
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
 //! | [`bench`] | `cargo xtask bench` |
+//! | [`mutants`] | `cargo xtask mutants` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
 //! | [`docs`] | documents that are generated from the code |
@@ -23,6 +24,7 @@ pub mod guest;
 pub mod image;
 pub mod isa;
 pub mod lint;
+pub mod mutants;
 pub mod paths;
 pub mod process;
 pub mod report;

@@ -20,6 +20,7 @@ use super::{Priority, kind_bits};
 use crate::Env;
 use crate::hugetlb::HugePool;
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
 use ptshare_wire::CensusHeader;
 use ptshare_wire::census::RAM_RANGES_MAX;
@@ -295,6 +296,9 @@ impl Buddy {
             env.meta(Pfn(next)).b.store(first, Relaxed);
         }
         self.heads[class][order] = first;
+        if mutant!(FREE_COUNT_DRIFTS) && class == ZEROED {
+            return;
+        }
         add_free(env, 1 << order);
     }
 

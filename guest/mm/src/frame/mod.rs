@@ -13,6 +13,7 @@ pub use buddy::{Buddy, MAX_ORDER};
 
 use crate::Env;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
 use ptshare_wire::frame::{FrameKind, state};
 
@@ -105,7 +106,7 @@ pub(crate) fn put_data_locked<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) 
 fn free_data<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) {
     if is_kind(env.meta(pfn).state.load(Relaxed), FrameKind::Hugetlb) {
         allocator.huge_put(env, pfn);
-    } else {
+    } else if !mutant!(FREED_PAGE_LOST) {
         allocator.free(env, pfn, 0, false);
     }
 }
@@ -123,6 +124,9 @@ fn drop_ref<E: Env>(env: &E, pfn: Pfn) -> bool {
     let meta = env.meta(pfn);
     let before = meta.refs.fetch_sub(1, AcqRel);
     debug_assert!(before > 0, "refs-not-negative: frame {:#x}", pfn.0);
+    if mutant!(PAGE_FREED_BEFORE_LAST) && before == 2 && is_kind(meta.state.load(Relaxed), FrameKind::Anon) {
+        return true;
+    }
     before == 1 && !is_kind(meta.state.load(Relaxed), FrameKind::Zero)
 }
 

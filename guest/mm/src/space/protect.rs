@@ -10,6 +10,7 @@ use crate::vma::layout::is_data;
 use crate::vma::{MAX_MAP_COUNT, VM_ACCESS, VM_GROWSDOWN, VM_WRITE};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE};
+use ptshare_mutants::mutant;
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil};
 
 impl<E: Env> Mm<E> {
@@ -65,7 +66,7 @@ impl<E: Env> Mm<E> {
         self.check_huge_cut(set, start, end)?;
         // Only what really changes leaves the sharing.
         for vma in set.iter_range(start, end) {
-            if vma.rec.flags & VM_ACCESS != access {
+            if vma.rec.flags & VM_ACCESS != access && !mutant!(MPROTECT_IN_SHARED_TABLE) {
                 self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
             }
         }

@@ -1,0 +1,63 @@
+//! Counts, frames and records: the books.
+
+use super::group;
+use crate::Mutant;
+
+group! { "Books":
+    TABLE_FREED_BEFORE_LAST = "table-freed-before-last",
+        "a table goes when its last but one user leaves, and its entry stays",
+        imitates "I1, CVE-2021-4002",
+        killed by "free-frames-unreferenced" in [PTE: "vm_cases edges"] ci;
+    DETACH_COUNTS_TWICE = "detach-counts-twice",
+        "leaving a table with three users or more takes two off its count",
+        imitates "I3",
+        killed by "table-refs-equal-parents" in [PTE: "fork_cow"];
+    EMPTY_TABLE_LOST = "empty-table-lost",
+        "a PTE page whose last entry above goes is not freed",
+        imitates "I5, CVE-2024-57883",
+        killed by "frames-add-up" in [PTE: "vm_cases tail"];
+    FREED_PAGE_LOST = "freed-page-lost",
+        "a page whose last reference goes is not freed",
+        imitates "I5",
+        killed by "frames-add-up" in [PTE: "vm_cases tail"];
+    FREE_COUNT_DRIFTS = "free-count-drifts",
+        "frames that come back known to be zero are not added to the number of free frames",
+        imitates "I28",
+        killed by "frames-add-up" in [PTE: "vm_cases tail"] ci;
+    PAGE_FREED_BEFORE_LAST = "page-freed-before-last",
+        "a private page goes when its last but one leaf goes",
+        imitates "I8",
+        killed by "free-frames-unreferenced" in [PTE: "vm_cases edges"; NONE: "vm_cases edges"];
+    ZAP_LEAVES_TABLE_PAGES = "zap-leaves-table-pages",
+        "tables that a process drops stay in its number of tables",
+        imitates "I28, c17b1f42594e",
+        killed by "mm-table-pages" in [PTE: "vm_cases moved"] ci;
+    FILL_MISSES_PRESENT_COUNT = "fill-misses-present-count",
+        "a page faulted into slot 511 is not added to the table's number of entries",
+        imitates "the count behind I5",
+        killed by "table-present-count" in [PTE: "vm_cases edges"] ci;
+    ZAP_COUNTS_ONE_LESS = "zap-counts-one-less",
+        "munmap takes one entry too few off the table's number of entries",
+        imitates "the count behind I5",
+        killed by "table-present-count" in [PTE: "vm_cases tail"];
+    EXIT_KEEPS_ROOT = "exit-keeps-root",
+        "the record of an address space that is gone still names its root",
+        imitates "I52, I60",
+        killed by "free-frames-unreferenced" in [PTE: "vm_cases edges"];
+    CPUMASK_LACKS_CPU = "cpumask-lacks-cpu",
+        "a CPU that loads an address space does not enter itself in the mask for shootdowns",
+        imitates "I34, I59",
+        killed by "cpu-runs-its-mm" in [PTE: "vm_cases tail"] ci;
+    CPU_RECORD_LAGS = "cpu-record-lags",
+        "a CPU's record is not brought up to date when it loads an address space",
+        imitates "I60",
+        killed by "cpu-runs-its-mm" in [PTE: "vm_cases edges"];
+    SPLIT_LEAVES_OVERLAP = "split-leaves-overlap",
+        "a VMA that is cut in two keeps its old end",
+        imitates "I17, H11",
+        killed by "vma-list-sorted" in [PTE: "vm_cases rights", "vm_cases neighbours"] ci;
+    CENSUS_LIST_UNREACHABLE = "census-list-unreachable",
+        "the address of the VMA list is published without its upper half",
+        imitates "H17: the checker's own view",
+        killed by "census-is-sound" in [PTE: "vm_cases tail"];
+}

@@ -1,0 +1,88 @@
+//! What fork, the first write on each side and the last user's write do to whole tables.
+
+use crate::{expect_marked, mark, private};
+use ptshare_programs::memory::{PAGE, RW, TABLE};
+use ptshare_programs::process::{self, Gate};
+use ptshare_programs::{check_eq, judge};
+
+/// Fork, a copied table, a table taken back: every slot keeps what belongs there.
+pub(crate) fn edges() {
+    let region = private(5);
+    mark(&region, 100);
+    judge::checkpoint("filled");
+    let (to_child, to_parent) = (Gate::new(), Gate::new());
+    let child = process::spawn(|| {
+        expect_marked("child", &region, 100, &[]);
+        // A page that is there, and one that is not.
+        region.set_word(TABLE + PAGE, 1);
+        region.set_word(TABLE + 7 * PAGE, 2);
+        judge::checkpoint("child-wrote");
+        expect_marked("child", &region, 100, &[TABLE + PAGE]);
+        to_parent.open();
+        to_child.pass();
+        expect_marked("child", &region, 100, &[TABLE + PAGE]);
+        check_eq!((region.word(TABLE + PAGE), region.word(TABLE + 7 * PAGE)), (1, 2));
+        0
+    });
+    judge::checkpoint("forked");
+    to_parent.pass();
+    expect_marked("parent", &region, 100, &[]);
+    check_eq!(region.word(TABLE + 7 * PAGE), 0);
+    // In the table that the child has left, which is this process's own again, and in one that both use.
+    let written = [TABLE + 255 * PAGE, 2 * TABLE, 2 * TABLE + 511 * PAGE];
+    for at in written {
+        region.set_word(at, 3);
+    }
+    judge::checkpoint("parent-wrote");
+    expect_marked("parent", &region, 100, &written);
+    to_child.open();
+    check_eq!(process::wait(child).code(), Some(0));
+    judge::checkpoint("child-gone");
+    expect_marked("parent", &region, 100, &written);
+    mark(&region, 200);
+    judge::checkpoint("taken-back");
+    expect_marked("parent", &region, 200, &[]);
+    region.unmap();
+}
+
+/// Memory that is read-only at fork and becomes writable afterwards.
+pub(crate) fn read_only() {
+    let region = private(5);
+    mark(&region, 300);
+    region.protect(libc::PROT_READ);
+    let (to_child, to_parent) = (Gate::new(), Gate::new());
+    let child = process::spawn(|| {
+        judge::checkpoint("forked-read-only");
+        region.protect(RW);
+        mark(&region, 400);
+        judge::checkpoint("child-may-write");
+        to_parent.open();
+        to_child.pass();
+        expect_marked("child", &region, 400, &[]);
+        0
+    });
+    to_parent.pass();
+    expect_marked("parent", &region, 300, &[]);
+    region.part(0, TABLE).protect(RW);
+    region.set_word(0, 1);
+    judge::checkpoint("parent-may-write");
+    to_child.open();
+    check_eq!(process::wait(child).code(), Some(0));
+    region.unmap();
+}
+
+/// A VMA that children do not get lies over part of a table.
+pub(crate) fn advice() {
+    let region = private(5);
+    mark(&region, 500);
+    let kept = region.part(TABLE + 500 * PAGE, 24 * PAGE);
+    kept.advise(libc::MADV_DONTFORK);
+    let child = process::spawn(|| {
+        expect_marked("child", &region.part(2 * TABLE, 3 * TABLE), 500 + 1024, &[0, PAGE, 255 * PAGE]);
+        judge::checkpoint("forked-in-part");
+        0
+    });
+    check_eq!(process::wait(child).code(), Some(0));
+    expect_marked("parent", &region, 500, &[]);
+    region.unmap();
+}
