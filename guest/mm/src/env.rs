@@ -56,6 +56,12 @@ pub trait Env: Clone + Send + Sync + 'static {
     fn meta(&self, pfn: Pfn) -> &FrameMeta;
     /// The frame allocator.
     fn allocator(&self) -> &Lock<Buddy>;
+    /// Asked before each allocation for a process: of a frame, a block, pages of the hugetlb pool. A machine for tests says
+    /// no to show what happens then.
+    #[inline]
+    fn may_allocate(&self) -> bool {
+        true
+    }
     /// The PTE pages that objects' mappings share.
     fn object_tables(&self) -> &Lock<ObjectTables>;
     /// May mappings of one object share PTE pages (boot option `share_file`)?

@@ -33,13 +33,22 @@ pub struct Boot {
     pub mem_bytes: u64,
     /// Verify after this many page faults too; 0 for not.
     pub faults: u64,
+    /// Under an emulator whose TLB keeps what is not flushed, instead of KVM. No judge is there, only the programs.
+    pub emulated: bool,
 }
 
 impl Boot {
     /// Shares PTE pages.
-    pub const PTE: Boot = Boot { sharing: "pte", words: "", mem_bytes: 256 << 20, faults: 0 };
-    /// Shares PTE pages, of small processes too.
-    pub const PTE_ALL: Boot = Boot { words: "small_tables=0", ..Boot::PTE };
+    pub const PTE: Boot =
+        Boot { sharing: "pte", words: "", mem_bytes: 256 << 20, faults: 0, emulated: false };
+    /// Verifies after every page fault: for bugs that no program survives for long.
+    pub const PTE_FAULTS: Boot = Boot { faults: 1, ..Boot::PTE };
+    /// Shares PTE pages, under the emulator.
+    pub const PTE_EMULATED: Boot = Boot { emulated: true, ..Boot::PTE };
+    /// Copies everything, under the emulator.
+    pub const NONE_EMULATED: Boot = Boot { emulated: true, ..Boot::NONE };
+    /// Shares whole subtrees, under the emulator.
+    pub const TREE_EMULATED: Boot = Boot { emulated: true, ..Boot::TREE };
     /// Shares whole subtrees.
     pub const TREE: Boot = Boot { sharing: "tree", ..Boot::PTE };
     /// Copies everything.
@@ -107,6 +116,5 @@ macro_rules! mutant {
 
 /// The probe that a program stands for when it fails.
 pub fn probe(program: &str) -> &'static str {
-    let stale = program.split_whitespace().any(|word| word.starts_with("stale_"));
-    if stale { "probe:stale-tlb" } else { "probe:content" }
+    if program.split_whitespace().next() == Some("tlb_probe") { "probe:stale-tlb" } else { "probe:content" }
 }

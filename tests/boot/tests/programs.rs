@@ -29,6 +29,7 @@ const PROGRAMS: &[&str] = &[
     "sleep_clock",
     "big_fork",
     "family",
+    "tlb_probe",
     "div_zero",
     "stack_overflow",
     "exec_garbage",

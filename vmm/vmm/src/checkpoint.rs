@@ -2,6 +2,7 @@
 //! vCPUs' CR3 to the verifier, and ends the run on a finding.
 
 use crate::config::VerifyMode;
+use crate::cpu::Cpu;
 use crate::device::hypercall::Caller;
 use crate::machine::Machine;
 use crate::outcome::Ending;
@@ -82,14 +83,10 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         let text = format!("the guest asks for a verification {when} before it has published its census");
         return Some(Ending::GuestPanic { text });
     };
-    let vcpus: Vec<Vcpu> = match caller.vcpu.map(|v| v.get_sregs()) {
+    let vcpus: Vec<Vcpu> = match caller.cpu.map(Cpu::state) {
         None => Vec::new(),
-        Some(Ok(sregs)) => vec![vcpu_of(caller.index, &sregs)],
-        Some(Err(e)) => {
-            return Some(Ending::InternalError {
-                text: format!("KVM does not give a vCPU's system registers: {e}"),
-            });
-        }
+        Some(Ok(state)) => vec![vcpu_of(caller.index, &state.sregs)],
+        Some(Err(text)) => return Some(Ending::InternalError { text }),
     };
     let report = ptshare_verifier::verify(&machine.ram, census, &vcpus, &Options::default());
     note(machine, &report);

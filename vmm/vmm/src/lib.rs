@@ -22,6 +22,7 @@ mod checkpoint;
 mod cmdline;
 pub mod config;
 mod console;
+mod cpu;
 mod device;
 mod diagnose;
 pub mod error;

@@ -4,6 +4,8 @@
 //!  mod.rs    Arena: Env over atomics; an allocation budget
 //!  cpu.rs    processors: TLB and paging-structure cache that only a flush empties, A and D bits
 //!  audit.rs  a quick check of the core's own rules after each step of a test
+//!  failure.rs  allocations that fail because a test says so
+//!  flat/     processes and files without tasks and descriptors: Linux's memory calls over the core, and as data
 //!  image.rs  physical memory as the host's judge would see it, with a full census
 //! ```
 //!
@@ -17,14 +19,18 @@
 
 mod audit;
 mod cpu;
+mod failure;
+mod flat;
 mod image;
 
+pub use flat::{Answer, FlatConfig, FlatKernel, Op, Snapshot};
 pub use image::Image;
 
 use crate::frame::{Buddy, Priority};
 use crate::{Env, FlushRange, ObjectTables};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use cpu::Tlb;
+use failure::Failures;
 use ptshare_paging::{ENTRIES, Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank, set_held_hook};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
@@ -62,6 +68,7 @@ struct Machine {
     tlb: Mutex<Tlb>,
     zero_page: OnceLock<Pfn>,
     random: AtomicU64,
+    failures: Failures,
 }
 
 thread_local! {
@@ -89,6 +96,7 @@ impl Arena {
             tlb: Mutex::new(Tlb::default()),
             zero_page: OnceLock::new(),
             random: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            failures: Failures::default(),
         }));
         arena.boot(total as u64);
         arena
@@ -231,6 +239,10 @@ impl Env for Arena {
         &self.0.allocator
     }
 
+    fn may_allocate(&self) -> bool {
+        self.0.failures.allow()
+    }
+
     fn object_tables(&self) -> &Lock<ObjectTables> {
         &self.0.object_tables
     }
@@ -248,6 +260,9 @@ impl Env for Arena {
     }
 
     fn take_mm_slot(&self) -> Option<u32> {
+        if !self.may_allocate() {
+            return None;
+        }
         let slot = self.0.free_slots.lock().expect("no panic under this lock").pop()?;
         self.0.header.mm_high.fetch_max(u64::from(slot) + 1, Relaxed);
         Some(slot)

@@ -27,7 +27,7 @@ group! { "Changing mappings":
     MPROTECT_LOSES_USER = "mprotect-loses-user",
         "mprotect clears the user bit",
         imitates "I10",
-        killed by "no-user-path-to-kernel" in [PTE: "vm_cases rights"];
+        killed by "no-user-path-to-kernel" in [PTE_FAULTS: "vm_cases rights"];
     MPROTECT_GRANTS_SHARED_PAGE = "mprotect-grants-shared-page",
         "mprotect to read-write sets R/W on pages that another table maps too",
         imitates "I15",
@@ -43,7 +43,7 @@ group! { "Changing mappings":
     BRK_INTO_SHARED_TABLE = "brk-into-shared-table",
         "brk grows the heap in the span of a shared table",
         imitates "I17",
-        killed by "sharers-agree" in [PTE_ALL: "brk_fork"];
+        killed by "sharers-agree" in [PTE: "vm_cases heap"];
     DISCARD_IN_SHARED_TABLE = "discard-in-shared-table",
         "MADV_DONTNEED and munmap clear entries of a shared table for all, and drop their references",
         imitates "I38, I22",
@@ -63,7 +63,7 @@ group! { "Changing mappings":
     FILL_MAPS_OWN_TABLE = "fill-maps-own-table",
         "a read fault maps the page table itself instead of the zero page",
         imitates "I7",
-        killed by "no-user-path-to-kernel" in [PTE: "vm_cases moved"] ci;
+        killed by "no-user-path-to-kernel" in [PTE: "vm_cases zero"] ci;
     FILL_TAGS_ANON_AS_CACHE = "fill-tags-anon-as-cache",
         "the frame of a fresh private page is marked as a page of a file",
         imitates "I8",

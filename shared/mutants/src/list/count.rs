@@ -43,7 +43,7 @@ group! { "Books":
     EXIT_KEEPS_ROOT = "exit-keeps-root",
         "the record of an address space that is gone still names its root",
         imitates "I52, I60",
-        killed by "free-frames-unreferenced" in [PTE: "vm_cases edges"];
+        killed by "table-refs-equal-parents" in [PTE: "vm_cases edges"];
     CPUMASK_LACKS_CPU = "cpumask-lacks-cpu",
         "a CPU that loads an address space does not enter itself in the mask for shootdowns",
         imitates "I34, I59",

@@ -7,7 +7,7 @@ group! { "Objects' tables":
     FAULT_IGNORES_PGOFF = "fault-ignores-pgoff",
         "a fault takes the file's page by the distance from the VMA's start alone",
         imitates "I29",
-        killed by "frame-fits-vma" in [PTE: "vm_cases object"] ci;
+        killed by "frame-fits-vma" in [PTE_FAULTS: "vm_cases object"] ci;
     OBJECT_BORDER_PAGE = "object-border-page",
         "a VMA that ends one page before the end of a table's span may share it",
         imitates "I30, the off-by-one in the 2006 review",
@@ -19,7 +19,7 @@ group! { "Objects' tables":
     OBJECT_KEY_IGNORES_PGOFF = "object-key-ignores-pgoff",
         "the search for a table does not know where in the file the VMA begins",
         imitates "I31",
-        killed by "object-shared-tables-uniform" in [PTE: "vm_cases object"];
+        killed by "object-shared-tables-uniform" in [PTE_FAULTS: "vm_cases object"];
     OBJECT_KEY_TAKES_PRIVATE = "object-key-takes-private",
         "private mappings that can be written to use the object's tables",
         imitates "I32",

@@ -5,12 +5,12 @@
 
 use crate::census;
 use crate::checkpoint;
+use crate::cpu::Cpu;
 use crate::diagnose;
 use crate::machine::Machine;
 use crate::outcome::{Ending, Event};
 use crate::ram::GuestRam;
 use crate::sys::KvmCounter;
-use kvm_ioctls::VcpuFd;
 use log::{Level, log, warn};
 use ptshare_paging::PAGE_SHIFT;
 use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, Op};
@@ -154,11 +154,11 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
     })
 }
 
-/// The CPU that calls. Without KVM (in tests) it has neither registers nor counters.
+/// The CPU that calls. In tests it has neither registers nor counters.
 #[derive(Default)]
 pub struct Caller<'a> {
-    /// Its vCPU.
-    pub vcpu: Option<&'a VcpuFd>,
+    /// Its registers.
+    pub cpu: Option<&'a dyn Cpu>,
     /// Its number.
     pub index: u32,
     /// Counts the instructions that KVM interpreted for it.
@@ -232,9 +232,9 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
             Answer::Result(0)
         }
         Request::Panic(pa) => {
-            let text = diagnose::epitaph(ram, &machine.symbols, pa, caller.vcpu).unwrap_or_else(|| {
+            let text = diagnose::epitaph(ram, &machine.symbols, pa, caller.cpu).unwrap_or_else(|| {
                 let state =
-                    caller.vcpu.map(|v| diagnose::vcpu_state(ram, &machine.symbols, v)).unwrap_or_default();
+                    caller.cpu.map(|cpu| diagnose::state_of(ram, &machine.symbols, cpu)).unwrap_or_default();
                 format!("guest kernel panicked, and its crash record at {pa:#x} does not lie in RAM\n{state}")
             });
             Answer::End(Ending::GuestPanic { text })
@@ -286,8 +286,8 @@ pub fn call(machine: &Machine, caller: &Caller<'_>, block: Option<u64>, op: u32)
         Ok((_, Answer::End(ending))) => Some(ending),
         Err(why) => {
             let state = caller
-                .vcpu
-                .map(|v| diagnose::vcpu_state(&machine.ram, &machine.symbols, v))
+                .cpu
+                .map(|cpu| diagnose::state_of(&machine.ram, &machine.symbols, cpu))
                 .unwrap_or_default();
             let text =
                 format!("CPU {} of the guest misused the hypercall device: {why}\n{state}", caller.index);

@@ -3,7 +3,7 @@
 use crate::{BASE, SLOTS, expect_marked, mark, private, reads, writes};
 use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, Gate};
-use ptshare_programs::{check_eq, judge};
+use ptshare_programs::{check, check_eq, judge};
 
 const EXEC: i32 = libc::PROT_READ | libc::PROT_EXEC;
 
@@ -130,5 +130,34 @@ pub(crate) fn neighbours() {
     judge::checkpoint("parent-wrote");
     to_child.open();
     check_eq!(process::wait(child).code(), Some(0));
+    region.unmap();
+}
+
+/// A heap that grows in the child, in the span of a table that both use.
+pub(crate) fn heap() {
+    // SAFETY: libc's allocator tolerates that others move the break upwards; the memory is ours.
+    let grow = |bytes: usize| unsafe { libc::sbrk(bytes as isize) } as usize;
+    let start = grow(3 * TABLE + PAGE);
+    check!(start != usize::MAX, "sbrk failed");
+    let heap = Region { base: start, len: 3 * TABLE };
+    heap.mark_pages(64, 90);
+    let child = process::spawn(|| {
+        let more = Region { base: grow(8 * PAGE), len: 8 * PAGE };
+        judge::checkpoint("heap-has-grown");
+        check_eq!(more.word(0), 0);
+        check!(heap.pages_are_marked(64, 90), "the child lost its heap");
+        0
+    });
+    check_eq!(process::wait(child).code(), Some(0));
+    check!(heap.pages_are_marked(64, 90), "the parent lost its heap");
+}
+
+/// Reads of memory that nobody has written to.
+pub(crate) fn zero() {
+    let region = private(1);
+    let seen: Vec<u8> = SLOTS.iter().map(|slot| region.get(slot * PAGE)).collect();
+    judge::checkpoint("zero-page-read");
+    check_eq!(seen, [0; 5]);
+    SLOTS.iter().for_each(|slot| region.set(slot * PAGE, 1));
     region.unmap();
 }

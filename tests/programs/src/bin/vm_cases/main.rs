@@ -7,7 +7,6 @@ mod change;
 mod fork;
 mod huge;
 mod object;
-mod stale;
 
 use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
 use ptshare_programs::{check, judge, process};
@@ -27,14 +26,10 @@ const CASES: &[(&str, fn())] = &[
     ("moved", change::moved),
     ("discard", change::discard),
     ("neighbours", change::neighbours),
+    ("heap", change::heap),
+    ("zero", change::zero),
     ("object", object::object),
     ("truncate", object::truncate),
-    ("stale_mprotect", stale::mprotect),
-    ("stale_munmap", stale::munmap),
-    ("stale_mremap", stale::mremap),
-    ("stale_discard", stale::discard),
-    ("stale_truncate", stale::truncate),
-    ("stale_fork", stale::fork),
 ];
 
 const HUGE_CASES: &[(&str, fn())] = &[
