@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ptshare-programs", &[]),
-    ("ptshare-boot-tests", &["ptshare-verifier", "ptshare-vmm", "xtask"]),
+    ("ptshare-boot-tests", &["ptshare-mutants", "ptshare-verifier", "ptshare-vmm", "xtask"]),
     (
         "ptshare-model-tests",
         &["ptshare-abi", "ptshare-mm", "ptshare-paging", "ptshare-verifier", "ptshare-wire"],

@@ -151,7 +151,7 @@ pub(super) fn json(rows: &[Row], baseline: &Baseline, seconds: f64) -> Value {
                         "rules": boot.rules,
                         "millis": boot.millis as u64,
                         "checkpoints": boot.checkpoints,
-                        "end": boot.end,
+                        "end": boot.text,
                     })
                 })
                 .collect();

@@ -8,12 +8,14 @@
 mod boots;
 pub mod catalogue;
 mod document;
+mod one;
 pub mod rules;
 
 use crate::guest::{self, Options};
 use crate::report;
 use anyhow::{Context, Result};
-use boots::{Baseline, Killed};
+use boots::Baseline;
+use one::End;
 use ptshare_mutants::{Mutant, all};
 use ptshare_vmm::exit_code;
 use std::path::PathBuf;
@@ -57,7 +59,7 @@ pub struct MutantsArgs {
 /// A mutant and what became of it, boot by boot.
 struct Row {
     mutant: &'static Mutant,
-    boots: Vec<Killed>,
+    boots: Vec<End>,
 }
 
 impl Row {
@@ -148,7 +150,7 @@ fn ends(row: &Row) -> String {
         .boots
         .iter()
         .filter(|boot| boot.rules.iter().all(|rule| rule != row.mutant.rule))
-        .map(|boot| format!("`{}` {}", boot.label, boot.end))
+        .map(|boot| format!("`{}` {}", boot.label, boot.text))
         .collect();
     ends.join("; ")
 }

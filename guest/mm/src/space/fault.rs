@@ -212,7 +212,7 @@ impl<E: Env> Mm<E> {
     ) -> Result<(), FaultOutcome> {
         let env = &self.env;
         let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
-        let index = if mutant!(FAULT_IGNORES_PGOFF) {
+        let index = if mutant!(FAULT_IGNORES_PGOFF) && vma.has(VM_SHARED) {
             (page - vma.rec.start) >> PAGE_SHIFT
         } else {
             vma.pgoff_of(page)

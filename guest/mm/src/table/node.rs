@@ -87,9 +87,8 @@ pub(crate) fn put_table<E: Env>(env: &E, table: Pfn) -> bool {
     if before == 2 {
         env.stats().tables_shared_now.fetch_sub(1, Relaxed);
     }
-    if before == 1 {
-        drop_contents(env, table, meta);
-    } else if mutant!(TABLE_FREED_BEFORE_LAST) && before == 2 && !is_object_meta(meta) {
+    let early = mutant!(TABLE_FREED_BEFORE_LAST) && before == 2 && !is_object_meta(meta);
+    if before == 1 || early {
         drop_contents(env, table, meta);
     }
     before > 1

@@ -63,7 +63,7 @@ group! { "Changing mappings":
     FILL_MAPS_OWN_TABLE = "fill-maps-own-table",
         "a read fault maps the page table itself instead of the zero page",
         imitates "I7",
-        killed by "no-user-path-to-kernel" in [PTE: "vm_cases zero"] ci;
+        killed by "no-user-path-to-kernel" in [PTE_FAULTS: "vm_cases zero"] ci;
     FILL_TAGS_ANON_AS_CACHE = "fill-tags-anon-as-cache",
         "the frame of a fresh private page is marked as a page of a file",
         imitates "I8",

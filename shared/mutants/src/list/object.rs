@@ -5,7 +5,7 @@ use crate::Mutant;
 
 group! { "Objects' tables":
     FAULT_IGNORES_PGOFF = "fault-ignores-pgoff",
-        "a fault takes the file's page by the distance from the VMA's start alone",
+        "a fault in a shared mapping takes the file's page by the distance from the VMA's start alone",
         imitates "I29",
         killed by "frame-fits-vma" in [PTE_FAULTS: "vm_cases object"] ci;
     OBJECT_BORDER_PAGE = "object-border-page",
@@ -47,5 +47,5 @@ group! { "Objects' tables":
     TRUNCATE_SKIPS_WHOLE_TABLE = "truncate-skips-whole-table",
         "truncate leaves the leaves of tables that lie wholly beyond the new end",
         imitates "I33",
-        killed by "frame-fits-vma" in [PTE: "vm_cases truncate"] ci;
+        killed by "probe:content" in [PTE: "vm_cases truncate"] ci;
 }

@@ -19,7 +19,7 @@ group! { "Stale translations":
     TRUNCATE_FLUSH_SKIPPED = "truncate-flush-skipped",
         "truncate does not flush those who map the file",
         imitates "I34",
-        killed by "probe:stale-tlb" in [PTE_EMULATED: "tlb_probe truncate"];
+        killed by "probe:stale-tlb" in [PTE_EMULATED: "tlb_probe file-truncate"];
     FORK_FLUSH_SKIPPED = "fork-flush-skipped",
         "fork does not flush the parent",
         imitates "I19",
