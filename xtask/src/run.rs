@@ -4,7 +4,10 @@ use crate::guest::{self, Artefacts, Target};
 use crate::image::{Image, Job, Mode};
 use crate::{report, tour};
 use anyhow::{Context, Result};
-use ptshare_vmm::{Config, Console, Ending, Initramfs, VerifyMode, VmmError, exit_code, json, verbosity};
+use ptshare_vmm::{
+    Config, Console, Ending, EngineChoice, Initramfs, VerifyMode, VmmError, engine, exit_code, json,
+    verbosity,
+};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +40,12 @@ pub struct RunArgs {
     /// How page tables are shared at fork [default: pte; the tour compares pte with none]
     #[arg(long, value_enum)]
     pub sharing: Option<Sharing>,
+    /// What runs the guest: kvm, qemu (emulation), or auto: KVM where it can be used, otherwise QEMU
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub engine: EngineChoice,
+    /// Under QEMU: a nanosecond of the guest's clock is one instruction, so that a run is the same each time
+    #[arg(long)]
+    pub icount: bool,
     /// Guest memory, with suffix K, M, G or T; costs nothing until the guest touches it
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = ptshare_vmm::config::parse_size)]
     pub mem: u64,
@@ -101,6 +110,8 @@ impl RunArgs {
     pub fn config(&self, built: &Artefacts, sharing: Sharing) -> Config {
         Config {
             kernel: built.kernel.clone(),
+            engine: self.engine,
+            icount: self.icount,
             initramfs: Initramfs::Bytes(Vec::new()),
             cmdline_extra: self.cmdline.clone(),
             mem_bytes: self.mem,
@@ -136,6 +147,16 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         eprintln!("ptshare: there is no program {program} on this machine");
         return Ok(exit_code::BAD_FILE);
     }
+    let engine = match engine::choose(args.engine) {
+        Ok((engine, notice)) => {
+            if let Some(notice) = notice {
+                eprintln!("ptshare: {notice}");
+            }
+            engine
+        }
+        Err(error) => return Ok(refused(&error)),
+    };
+    let args = &RunArgs { engine: EngineChoice::Only(engine), ..args.clone() };
     let built = guest::build_all(&args.build_options())?;
     match args.program.split_first() {
         None => tour::run(args, &built),

@@ -4,6 +4,7 @@
 //! atomics. Everything above this trait is free of pointers and of `unsafe`.
 
 use crate::frame::Buddy;
+use crate::rmap::Mms;
 use crate::share::ObjectTables;
 use ptshare_paging::{Pfn, Pte, Slot};
 use ptshare_sync::Lock;
@@ -64,6 +65,8 @@ pub trait Env: Clone + Send + Sync + 'static {
     }
     /// The PTE pages that objects' mappings share.
     fn object_tables(&self) -> &Lock<ObjectTables>;
+    /// All address spaces, for reverse mapping.
+    fn mms(&self) -> &Lock<Mms<Self>>;
     /// May mappings of one object share PTE pages (boot option `share_file`)?
     fn share_file(&self) -> bool;
 
@@ -72,6 +75,11 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// Removes every user translation from every CPU before it returns: for changes to an object that any number of
     /// mms map.
     fn flush_everyone(&self);
+
+    /// How many flushes that other CPUs asked for this CPU has answered. A table is freed only after every CPU that runs
+    /// an mm from which it was reachable has answered; so while this number stays the same, every table that this CPU
+    /// has reached from the root of the mm that it runs is still a table.
+    fn flush_answers(&self) -> u64;
 
     /// Takes a slot of the mm table and fills nothing in; `None` when all are taken.
     fn take_mm_slot(&self) -> Option<u32>;

@@ -24,9 +24,11 @@ pub mod report;
 pub mod testing;
 pub mod view;
 
+mod answers;
 mod census;
 mod frames;
 mod graph;
+mod recount;
 mod rules;
 mod spaces;
 mod verify;

@@ -21,8 +21,8 @@ use crate::graph::{At, Graph, each_nonzero, user_slots};
 use crate::report::Sink;
 use crate::rules::{
     census_is_sound, cow_shared_entries_read_only, frame_fits_vma, hugetlb_pmd_fits_object, mm_table_pages,
-    no_entry_outside_vma, object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma,
-    sharers_agree, table_level,
+    no_entry_outside_vma, object_shared_tables_uniform, private_page_shared_not_writable,
+    reverse_map_equals_walk, rights_within_vma, sharers_agree, table_level,
 };
 use crate::view::PhysView;
 
@@ -58,7 +58,7 @@ pub(crate) struct Clip {
     pub(crate) end: u64,
     /// Those of [`TABLE_FLAGS`].
     pub(crate) flags: u64,
-    /// Page of the object at `start`; 0 for anonymous memory, whose offset means nothing.
+    /// Page of the object at `start`; of anonymous memory, the index that the reverse map goes by.
     pub(crate) pgoff: u64,
     pub(crate) object: u64,
 }
@@ -86,7 +86,7 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
             start: start - base,
             end: vma.end.min(base + span) - base,
             flags: vma.flags & TABLE_FLAGS,
-            pgoff: if vma.object == 0 { 0 } else { vma.pgoff.wrapping_add((start - vma.start) >> 12) },
+            pgoff: vma.pgoff.wrapping_add((start - vma.start) >> 12),
             object: vma.object,
         };
         match clips.last_mut() {
@@ -94,8 +94,7 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
                 if last.end == next.start
                     && last.flags == next.flags
                     && last.object == next.object
-                    && (last.object == 0
-                        || last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff) =>
+                    && last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff =>
             {
                 last.end = next.end;
             }
@@ -113,8 +112,8 @@ pub(crate) struct Shared {
     pub(crate) base: u64,
     /// Its VMAs over the span.
     pub(crate) clips: Vec<Clip>,
-    /// Rights under which the subtree was found clean, with the number of tables in it.
-    clean: Vec<(Rights, u64)>,
+    /// Rights under which the subtree was found clean in an mm of a family, with the number of tables in it.
+    clean: Vec<((Rights, u64), u64)>,
 }
 
 /// The walk.
@@ -199,7 +198,7 @@ impl<'a> Walker<'a> {
         if agrees
             && !self.graph.aliased
             && let Some(seen) = self.shared.get(&index)
-            && let Some((_, tables)) = seen.clean.iter().find(|(r, _)| *r == rights)
+            && let Some((_, tables)) = seen.clean.iter().find(|(key, _)| *key == (rights, mm.family))
         {
             return Some(*tables);
         }
@@ -209,7 +208,7 @@ impl<'a> Walker<'a> {
             && self.sink.total() == before
             && let Some(seen) = self.shared.get_mut(&index)
         {
-            seen.clean.push((rights, tables));
+            seen.clean.push(((rights, mm.family), tables));
         }
         Some(tables)
     }
@@ -286,7 +285,7 @@ impl<'a> Walker<'a> {
                         cursor += 1;
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
-                    self.leaf(&mm.vmas, cursor, at, raw, pfn.0, rights);
+                    self.leaf(mm, cursor, at, raw, (pfn.0, !table.anywhere), rights);
                     if table.object
                         && let Some(frame) = self.frames.get(pfn.0)
                     {
@@ -336,11 +335,19 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// A leaf and the VMAs over it, from `vmas[cursor]` on.
-    fn leaf(&mut self, vmas: &[VmaRec], cursor: usize, at: At, word: u64, pfn: u64, rights: Rights) {
+    /// A leaf and the mm's VMAs over it, from number `cursor` on. `private`: its table may hold private pages.
+    fn leaf(
+        &mut self,
+        mm: &Mm,
+        cursor: usize,
+        at: At,
+        word: u64,
+        (pfn, private): (u64, bool),
+        rights: Rights,
+    ) {
         let end = at.va + at.level.entry_bytes();
         let mut covered = at.va;
-        for vma in vmas.iter().skip(cursor).take_while(|v| v.start < end) {
+        for vma in mm.vmas.iter().skip(cursor).take_while(|v| v.start < end) {
             if vma.start > covered {
                 break;
             }
@@ -349,6 +356,11 @@ impl<'a> Walker<'a> {
                 private_page_shared_not_writable::leaf(at, word, pfn, frame, rights, vma, self.sink);
                 let index = (covered - at.va) >> 12;
                 frame_fits_vma::leaf(at, word, (pfn, index), frame, vma, self.view, self.frames, self.sink);
+                if private {
+                    let memory = (self.view, self.frames);
+                    let place = (pfn, index);
+                    reverse_map_equals_walk::leaf(at, word, place, frame, (mm, vma), memory, self.sink);
+                }
             }
             covered = vma.end;
         }

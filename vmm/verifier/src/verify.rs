@@ -4,14 +4,17 @@ use std::time::Instant;
 
 use ptshare_paging::{ENTRIES, Entry, Pte};
 
+use crate::answers::Said;
 use crate::census::{Census, Mm};
 use crate::frames::Frames;
 use crate::graph::{Builder, Graph, each_nonzero, user_slots};
+use crate::recount::Recount;
 use crate::report::{Report, Sink};
 use crate::rules::{
     census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_frames_unreferenced,
     hugetlb_pool_adds_up, kernel_half_identical, leaf_refs_equal_maps, no_user_path_to_kernel,
-    table_present_count, table_refs_equal_parents,
+    page_tables_counted_once, proc_numbers_equal_walk, reverse_map_equals_walk, table_present_count,
+    table_refs_equal_parents,
 };
 use crate::spaces::Walker;
 use crate::view::PhysView;
@@ -103,6 +106,15 @@ fn judge(
     }
     check_kernel_half(view, &census, &mms, sink);
     cpu_runs_its_mm::check(&census, &cpus, &mms, vcpus, sink);
+    // What is derived from the books is judged where they are right: otherwise it is wrong too, and no finding of its own.
+    if sink.total() == 0 {
+        page_tables_counted_once::check(census.totals, &graph, sink);
+        let said = Said::read(view, census.answers, sink);
+        if !said.frames.is_empty() || !said.usages.is_empty() {
+            let wanted = said.frames.iter().map(|answer| answer.pfn).collect();
+            check_answers(&said, &mms, Recount::new(view, &frames, &graph, phys_mask, wanted), sink);
+        }
+    }
     locate(view, &graph, &mms, sink);
     Some(())
 }
@@ -125,6 +137,27 @@ fn check_frames(census: &Census, frames: &Frames, sink: &mut Sink, report: &mut 
     pool.finish(census.hugetlb, sink);
     report.kinds = tally.kinds;
     report.kinds.virgin = frames.virgin();
+}
+
+/// What the kernel says when it is asked.
+fn check_answers(said: &Said, mms: &[Mm], mut recount: Recount<'_>, sink: &mut Sink) {
+    let mut walked = vec![Vec::new(); said.frames.len()];
+    for mm in mms {
+        let below = recount.root(mm.root);
+        for (va, which) in &below.places {
+            walked[*which].push((u64::from(mm.id.slot), *va));
+        }
+    }
+    if recount.complete() {
+        for (answer, walked) in said.frames.iter().zip(walked) {
+            reverse_map_equals_walk::answer(answer, walked, sink);
+        }
+    }
+    for usage in &said.usages {
+        let mm = mms.iter().find(|mm| u64::from(mm.id.slot) == usage.slot);
+        let below = mm.map(|mm| recount.root(mm.root)).unwrap_or_default();
+        proc_numbers_equal_walk::usage(usage, mm, &below, sink);
+    }
 }
 
 /// The rules about the upper half of the roots.

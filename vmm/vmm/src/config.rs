@@ -1,5 +1,6 @@
 //! What a run is asked to do, and the checks that need no KVM. Nothing here touches the host.
 
+use crate::engine::{Engine, EngineChoice};
 use crate::error::VmmError;
 use ptshare_wire::layout::{HIGH_RAM_START, LINEAR_MAX_BYTES, LOW_RAM_END};
 use std::path::PathBuf;
@@ -76,6 +77,10 @@ pub struct Config {
     pub kernel: PathBuf,
     /// The root file system.
     pub initramfs: Initramfs,
+    /// What runs the guest.
+    pub engine: EngineChoice,
+    /// Under QEMU the guest's clock counts instructions (`-icount`), and the same run takes the same number each time.
+    pub icount: bool,
     /// Words put at the end of the kernel's command line.
     pub cmdline_extra: String,
     /// Guest memory, bytes; costs nothing until touched.
@@ -104,6 +109,8 @@ impl Default for Config {
         Config {
             kernel: PathBuf::new(),
             initramfs: Initramfs::Bytes(Vec::new()),
+            engine: EngineChoice::Auto,
+            icount: false,
             cmdline_extra: String::new(),
             mem_bytes: 512 << 20,
             cpus: 1,
@@ -135,6 +142,9 @@ impl Config {
         }
         if !self.mem_bytes.is_multiple_of(MEM_STEP_BYTES) {
             return usage(format!("--mem {}: guest memory must be a multiple of 2M", self.mem_bytes));
+        }
+        if self.icount && self.engine != EngineChoice::Only(Engine::Qemu) {
+            return usage("--icount: only QEMU counts instructions; give --engine qemu as well".into());
         }
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return usage(format!("--cpus {}: between 1 and {CPUS_MAX} CPUs are possible", self.cpus));
@@ -213,6 +223,7 @@ mod tests {
             (Config { mem_bytes: 1 << 20, ..good.clone() }, "--mem"),
             (Config { mem_bytes: 1 << 50, ..good.clone() }, "--mem"),
             (Config { mem_bytes: (512 << 20) + 4096, ..good.clone() }, "--mem"),
+            (Config { icount: true, ..good.clone() }, "--icount"),
             (Config { cpus: 0, ..good.clone() }, "--cpus"),
             (Config { cpus: 65, ..good.clone() }, "--cpus"),
             (Config { sharing: "pmd".into(), ..good.clone() }, "--sharing"),

@@ -57,8 +57,10 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
             Step::Resume => None,
             Step::Kicked => {
                 vcpu.set_kvm_immediate_exit(0);
-                if let Some(samples) = &mut machine.record().profile {
-                    samples.take(machine, &vcpu);
+                if let Some(samples) = &mut machine.record().profile
+                    && let Ok(regs) = vcpu.get_regs()
+                {
+                    samples.take(&machine.symbols, regs.rip);
                 }
                 None
             }
@@ -75,7 +77,8 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
                 )),
             },
             Step::Call(op) => {
-                let caller = Caller { cpu: Some(&vcpu), index, counter: counter.as_ref() };
+                let caller =
+                    Caller { cpu: Some(&vcpu), index, counter: counter.as_ref(), ..Caller::default() };
                 hypercall::call(machine, &caller, block, op)
             }
             Step::Exit(status) => Some(Ending::Exited(status)),

@@ -19,6 +19,7 @@ mod huge;
 mod io;
 mod mapping;
 mod resize;
+mod rmap;
 #[cfg(test)]
 mod tests;
 

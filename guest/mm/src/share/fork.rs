@@ -18,7 +18,7 @@ use super::reserve::Reserve;
 use super::{copy_entries, copy_huge_flag, copy_leaf, copy_table, is_object_meta, is_object_table};
 use crate::frame::{NoMemory, get_data};
 use crate::hugetlb::{is_huge, is_object_pmd};
-use crate::table::{for_entries, for_entries_while, get_table, lock_table, set_aux};
+use crate::table::{for_entries, for_entries_while, get_table, lock_table, note_shared_by, set_aux};
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_mutants::mutant;
@@ -355,10 +355,7 @@ impl<E: Env> Fork<'_, E> {
     fn publish(&self, stats: &Stats) {
         stats.fork_tables_copied.fetch_add(self.copied, Relaxed);
         stats.fork_tables_shared.fetch_add(self.shared, Relaxed);
-        let now = stats.tables_shared_now.fetch_add(self.newly_shared, Relaxed) + self.newly_shared;
-        if now > stats.tables_shared_peak.load(Relaxed) {
-            stats.tables_shared_peak.store(now, Relaxed);
-        }
+        note_shared_by(self.env, self.newly_shared);
     }
 }
 

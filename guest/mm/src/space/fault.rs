@@ -14,14 +14,14 @@
 //! `sharers-agree`); only a write unshares. This is the hottest path of the kernel: it allocates nothing but frames,
 //! walks top-down once, and takes `page_table_lock` only to change the upper levels.
 
-use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data};
+use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data, set_owner};
 use crate::hugetlb::HUGE_BYTES;
 use crate::table::{add_aux, leaf_flags, leaf_with_rights};
 use crate::{Env, FlushRange, Mm, Object, ObjectError, Vma, VmaSet};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use ptshare_mutants::mutant;
 use ptshare_paging::{Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, Slot, USER_END, page_floor};
-use ptshare_wire::frame::FrameKind;
+use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_WRITE};
 
 /// Pages that a read fault on a file maps at most: itself and neighbours that are in the page cache already. A power of
@@ -180,8 +180,7 @@ impl<E: Env> Mm<E> {
         }
         let leaf = match &vma.object {
             None if access.write => {
-                let kind = if mutant!(FILL_TAGS_ANON_AS_CACHE) { FrameKind::Cache } else { FrameKind::Anon };
-                let pfn = alloc_data(env, kind, true, Priority::User)?;
+                let pfn = self.alloc_private(vma, page, true)?;
                 env.stats().anon_fills.fetch_add(1, Relaxed);
                 Pte::new(pfn, flags | Pte::WRITE | Pte::DIRTY)
             }
@@ -199,6 +198,18 @@ impl<E: Env> Mm<E> {
             add_aux(env, table, 1);
         }
         Ok(())
+    }
+
+    /// A frame for the private page at `page` in `vma`; its content is zero if `zeroed`.
+    #[inline(always)]
+    pub(crate) fn alloc_private(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, NoMemory> {
+        let pfn = alloc_data(&self.env, FrameKind::Anon, zeroed, Priority::User)?;
+        if mutant!(FILL_TAGS_ANON_AS_CACHE) {
+            self.env.meta(pfn).state.store(state(FrameKind::Cache, 0, 0), Relaxed);
+        }
+        let index = if mutant!(PAGE_INDEX_IGNORES_PGOFF) { page >> PAGE_SHIFT } else { vma.pgoff_of(page) };
+        set_owner(&self.env, pfn, self.family, index);
+        Ok(pfn)
     }
 
     #[inline(never)]
@@ -229,7 +240,7 @@ impl<E: Env> Mm<E> {
             let write = if vma.rec.flags & VM_WRITE != 0 { Pte::WRITE } else { 0 };
             Pte::new(cached, flags | write)
         } else if access.write {
-            let Ok(own) = alloc_data(env, FrameKind::Anon, false, Priority::User) else {
+            let Ok(own) = self.alloc_private(vma, page, false) else {
                 put_data(env, cached);
                 return Err(FaultOutcome::OutOfMemory);
             };
@@ -302,7 +313,7 @@ impl<E: Env> Mm<E> {
             return Ok(());
         }
         let zero = is_kind(state, FrameKind::Zero);
-        let own = alloc_data(env, FrameKind::Anon, zero, Priority::User)?;
+        let own = self.alloc_private(vma, page, zero)?;
         if zero {
             env.stats().anon_fills.fetch_add(1, Relaxed);
         } else {

@@ -25,7 +25,7 @@ impl<E: Env> Mm<E> {
     /// # Errors
     /// [`NoMemory`]: no mm slot, no frame for a table, no heap; nothing has changed.
     pub fn fork(&self, mode: Sharing, small_tables: u32) -> Result<Arc<Mm<E>>, NoMemory> {
-        let child = Mm::new(self.env.clone())?;
+        let child = Mm::of_family(self.env.clone(), self.family)?;
         self.env.critical_enter();
         let result = self.fork_into(&child, mode, small_tables);
         self.env.critical_exit();

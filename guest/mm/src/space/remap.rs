@@ -184,7 +184,15 @@ impl<E: Env> Mm<E> {
                 let pgoff = source.pgoff_of(r.old);
                 Vma::of_object(target, target + r.new_len, flags, object.clone(), pgoff)
             }
-            None => Vma::anonymous(target, target + r.new_len, flags),
+            None => {
+                let mut moved = Vma::anonymous(target, target + r.new_len, flags);
+                // Pages keep their numbers. Without any the mapping is like a fresh one, and merges like one (Linux:
+                // `copy_vma`).
+                if self.has_private(whole.0, whole.1) {
+                    moved.rec.pgoff = source.pgoff_of(r.old);
+                }
+                moved
+            }
         };
         self.unshare_all(target, target + r.new_len)?;
         if r.old_len > 0 {

@@ -71,9 +71,16 @@ pub(crate) fn get_table<E: Env>(env: &E, table: Pfn) {
 /// Notes that a table's count has gone from 1 to 2.
 #[inline]
 pub(crate) fn note_shared<E: Env>(env: &E) {
+    note_shared_by(env, 1);
+}
+
+/// Notes that the counts of so many tables have gone from 1 to 2.
+#[inline]
+pub(crate) fn note_shared_by<E: Env>(env: &E, tables: u64) {
     let stats = env.stats();
-    let now = stats.tables_shared_now.fetch_add(1, Relaxed) + 1;
-    if now > stats.tables_shared_peak.load(Relaxed) {
+    // Another CPU that saw the 2 may have counted back already: the sum is right in the end, and never above it before.
+    let now = stats.tables_shared_now.fetch_add(tables, Relaxed).wrapping_add(tables);
+    if now as i64 > stats.tables_shared_peak.load(Relaxed) as i64 {
         stats.tables_shared_peak.store(now, Relaxed);
     }
 }
@@ -84,7 +91,7 @@ pub(crate) fn note_shared<E: Env>(env: &E) {
 pub(crate) fn put_table<E: Env>(env: &E, table: Pfn) -> bool {
     let meta = env.meta(table);
     let before = drop_table_ref(env, table, meta);
-    if before == 2 {
+    if before == 2 && !mutant!(SHARED_COUNTER_STICKS) {
         env.stats().tables_shared_now.fetch_sub(1, Relaxed);
     }
     let early = mutant!(TABLE_FREED_BEFORE_LAST) && before == 2 && !is_object_meta(meta);

@@ -1,9 +1,11 @@
 //! Looking at a range without changing it.
 
 use super::node::Entries;
+use crate::frame::is_private;
 use crate::hugetlb::is_huge;
 use crate::{Env, Mm};
-use ptshare_paging::{Level, Pfn, Pte};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{Entry, Level, Pfn, Pte};
 
 impl<E: Env> Mm<E> {
     /// Calls `f(va, entry)` for every non-zero leaf entry of `[start, end)` (present, or
@@ -24,6 +26,41 @@ impl<E: Env> Mm<E> {
                 None => f(item.start, item.pte),
             }
         }
+    }
+
+    /// The leaf that translates `va`, present or held without access, and the level of its table. `mmap_lock` is held.
+    pub(crate) fn leaf_at(&self, va: u64) -> Option<(Level, Pte)> {
+        self.leaf_through(va, &mut |_| {})
+    }
+
+    /// [`Mm::leaf_at`], which calls `on_way` for each table, the root first.
+    pub(crate) fn leaf_through(&self, va: u64, on_way: &mut dyn FnMut(Pfn)) -> Option<(Level, Pte)> {
+        let mut table = self.root;
+        for level in Level::TOP_DOWN {
+            on_way(table);
+            let pte = self.env.load(table, level.slot(va));
+            match pte.decode(level) {
+                Entry::Table(below) => table = below,
+                Entry::Leaf(_) | Entry::NoAccess(_) => return Some((level, pte)),
+                Entry::Absent | Entry::Marker(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Does `[start, end)` hold a private page? Locking as for [`Mm::present_in`].
+    pub(crate) fn has_private(&self, start: u64, end: u64) -> bool {
+        start < end && self.private_below(self.root, Level::Pgd, start, end)
+    }
+
+    fn private_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> bool {
+        Entries::new(&self.env, table, level, start, end).any(|item| match item.pte.decode(level) {
+            Entry::Table(child) => {
+                level.below().is_some_and(|below| self.private_below(child, below, item.start, item.end))
+            }
+            Entry::Leaf(pfn) | Entry::NoAccess(pfn) => is_private(self.env.meta(pfn).state.load(Relaxed)),
+            Entry::Absent | Entry::Marker(_) => false,
+        })
     }
 
     /// PTE pages that translate part of `[start, end)`. Locking as for [`Mm::present_in`].

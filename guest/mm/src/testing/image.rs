@@ -123,11 +123,12 @@ impl Arena {
         for slot in 0..self.0.header.mm_high.load(Relaxed) {
             let rec = self.mm_rec(slot as u32);
             let at = MM_TABLE + slot * size_of::<MmRec>() as u64;
-            let fields: [(usize, &AtomicU64); 4] = [
+            let fields: [(usize, &AtomicU64); 5] = [
                 (offset_of!(MmRec, root), &rec.root),
                 (offset_of!(MmRec, pid), &rec.pid),
                 (offset_of!(MmRec, cpumask), &rec.cpumask),
                 (offset_of!(MmRec, table_pages), &rec.table_pages),
+                (offset_of!(MmRec, family), &rec.family),
             ];
             for (offset, value) in fields {
                 image.write_u64(at + offset as u64, value.load(Relaxed));

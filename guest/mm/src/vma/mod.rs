@@ -123,10 +123,18 @@ impl<E: Env> Vma<E> {
         (self.rec.end - self.rec.start) >> PAGE_SHIFT
     }
 
-    /// Page number in the object of the page at `addr`, an address of this VMA.
+    /// Page number in the object (in anonymous memory: the number that the page keeps for life) of the page at `addr`, an
+    /// address of this VMA.
     #[inline]
     pub fn pgoff_of(&self, addr: u64) -> u64 {
         self.rec.pgoff.wrapping_add(addr.wrapping_sub(self.rec.start) >> PAGE_SHIFT)
+    }
+
+    /// The address of the page with this number, if it is in this VMA.
+    #[inline]
+    pub fn address_of(&self, pgoff: u64) -> Option<u64> {
+        let pages = pgoff.wrapping_sub(self.rec.pgoff);
+        (pages < self.pages()).then(|| self.rec.start + (pages << PAGE_SHIFT))
     }
 
     /// Is `addr` in it?

@@ -42,6 +42,9 @@ impl Env for NoMachine {
     fn object_tables(&self) -> &Lock<crate::ObjectTables> {
         unreachable!()
     }
+    fn mms(&self) -> &Lock<crate::Mms<NoMachine>> {
+        unreachable!()
+    }
     fn share_file(&self) -> bool {
         unreachable!()
     }
@@ -50,6 +53,9 @@ impl Env for NoMachine {
     }
     fn flush(&self, _: &MmRec, _: FlushRange) {}
     fn flush_everyone(&self) {}
+    fn flush_answers(&self) -> u64 {
+        0
+    }
     fn take_mm_slot(&self) -> Option<u32> {
         None
     }

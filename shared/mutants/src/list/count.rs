@@ -44,6 +44,22 @@ group! { "Books":
         "the record of an address space that is gone still names its root",
         imitates "I52, I60",
         killed by "table-refs-equal-parents" in [PTE: "vm_cases edges"];
+    SHARED_COUNTER_STICKS = "shared-counter-sticks",
+        "a table that is shared no more stays in the number of shared tables",
+        imitates "I12, I28",
+        killed by "page-tables-counted-once" in [PTE: "vm_cases edges"] ci;
+    RSS_COUNTS_ZERO_PAGE = "rss-counts-zero-page",
+        "the zero page counts as a page of the process",
+        imitates "I28: bad RSS",
+        killed by "proc-numbers-equal-walk" in [PTE: "vm_cases zero"] ci;
+    PAGE_INDEX_IGNORES_PGOFF = "page-index-ignores-pgoff",
+        "a private page notes its address instead of its place in the VMA, which mremap changes",
+        imitates "I51",
+        killed by "reverse-map-equals-walk" in [PTE: "vm_cases moved"] ci;
+    RMAP_BELIEVES_INDEX = "rmap-believes-index",
+        "the reverse map names every process of the family, whether or not it maps the page",
+        imitates "I52",
+        killed by "reverse-map-equals-walk" in [PTE: "vm_cases edges"];
     CPUMASK_LACKS_CPU = "cpumask-lacks-cpu",
         "a CPU that loads an address space does not enter itself in the mask for shootdowns",
         imitates "I34, I59",

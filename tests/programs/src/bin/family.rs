@@ -71,7 +71,7 @@ fn main() {
     for _ in 0..4 {
         ready.pass();
     }
-    judge::checkpoint("dump");
+    judge::answer("dump");
     for _ in 0..4 {
         leave.open();
     }

@@ -23,7 +23,10 @@ pub(crate) mod mm_table_pages;
 pub(crate) mod no_entry_outside_vma;
 pub(crate) mod no_user_path_to_kernel;
 pub(crate) mod object_shared_tables_uniform;
+pub(crate) mod page_tables_counted_once;
 pub(crate) mod private_page_shared_not_writable;
+pub(crate) mod proc_numbers_equal_walk;
+pub(crate) mod reverse_map_equals_walk;
 pub(crate) mod rights_within_vma;
 pub(crate) mod sharers_agree;
 pub(crate) mod table_level;
@@ -32,7 +35,7 @@ pub(crate) mod table_refs_equal_parents;
 pub(crate) mod vma_list_sorted;
 
 /// Every rule, in the order of design and report.
-static RULES: [RuleInfo; 24] = [
+static RULES: [RuleInfo; 27] = [
     table_refs_equal_parents::RULE,
     leaf_refs_equal_maps::RULE,
     cow_shared_entries_read_only::RULE,
@@ -50,6 +53,9 @@ static RULES: [RuleInfo; 24] = [
     table_level::RULE,
     table_present_count::RULE,
     mm_table_pages::RULE,
+    page_tables_counted_once::RULE,
+    proc_numbers_equal_walk::RULE,
+    reverse_map_equals_walk::RULE,
     entry_bits_legal::RULE,
     hugetlb_leaf_aligned::RULE,
     hugetlb_pmd_fits_object::RULE,

@@ -13,7 +13,7 @@ use crate::ram::GuestRam;
 use crate::sys::KvmCounter;
 use log::{Level, log, warn};
 use ptshare_paging::PAGE_SHIFT;
-use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, Op};
+use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, MARK_KERNEL, Op};
 use std::mem::{offset_of, size_of};
 
 /// Longest text of an event, a label or a log line; the rest of a longer one is dropped. Bytes.
@@ -69,8 +69,8 @@ pub enum Request {
     Exit(u8),
     /// See [`Op::Event`].
     Event(String),
-    /// See [`Op::Mark`].
-    Mark(u64),
+    /// See [`Op::Mark`]: the mark and the time-stamp counter.
+    Mark(u64, u64),
     /// See [`Op::Panic`].
     Panic(u64),
     /// See [`Op::Census`].
@@ -134,7 +134,7 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
         },
         Op::Exit => Request::Exit(u8::try_from(a).map_err(|_| format!("{a} is no exit status"))?),
         Op::Event => Request::Event(text(a, b)?),
-        Op::Mark => Request::Mark(a),
+        Op::Mark => Request::Mark(a, b),
         Op::Panic => Request::Panic(a),
         Op::Census => match census::complaint(ram, a) {
             Some(why) => return Err(why),
@@ -163,6 +163,8 @@ pub struct Caller<'a> {
     pub index: u32,
     /// Counts the instructions that KVM interpreted for it.
     pub counter: Option<&'a KvmCounter>,
+    /// Its time-stamp counter counts instructions.
+    pub tsc_counts_instructions: bool,
 }
 
 /// Carries out a checked call.
@@ -211,15 +213,25 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
             machine.record().events.push(event);
             Answer::Result(0)
         }
-        Request::Mark(mark) => {
+        Request::Mark(MARK_KERNEL, tsc) => {
+            let micros = machine.micros();
+            machine.record().kernel_began.get_or_insert((micros, tsc));
+            Answer::Result(0)
+        }
+        Request::Mark(mark, tsc) => {
             if mark == MARK_FIRST_USER {
                 let micros = machine.micros();
                 let instructions = caller.counter.and_then(KvmCounter::read);
                 let mut record = machine.record();
                 if record.first_user_us.is_none() {
-                    record.first_user_us = Some(micros);
-                    // Where KVM runs the guest's kernel half on the CPU the counter sees next to nothing.
-                    record.insn_at_first_user = instructions.filter(|&n| n >= INTERPRETED_MIN);
+                    let (began, tsc_then) = record.kernel_began.unwrap_or_default();
+                    record.first_user_us = Some(micros.saturating_sub(began));
+                    record.insn_at_first_user = if caller.tsc_counts_instructions {
+                        Some(tsc.saturating_sub(tsc_then))
+                    } else {
+                        // Where KVM runs the guest's kernel half on the CPU the counter sees next to nothing.
+                        instructions.filter(|&n| n >= INTERPRETED_MIN)
+                    };
                 }
                 drop(record);
                 // An interrupt raised before the guest had set its controller up was lost.

@@ -55,6 +55,8 @@ fn smap_body(t: &mut Text, entry: &SmapsEntry, locked: u64) {
         ("Swap:           ", 0),
         ("SwapPss:        ", 0),
         ("Locked:         ", locked),
+        // Not on Linux, which shares no PTE pages.
+        ("PTEShared:      ", entry.shared_tables),
     ] {
         t.kb(name, bytes / 1024);
     }
@@ -94,6 +96,7 @@ pub fn smaps_rollup(t: &mut Text, mm: &KMm) {
         sum.shared_hugetlb += entry.shared_hugetlb;
         sum.private_hugetlb += entry.private_hugetlb;
         sum.locked += entry.locked;
+        sum.shared_tables += entry.shared_tables;
     });
     let start = t.len();
     t.hex(first, 8).c(b'-').hex(last, 8).s(" ---p 00000000 00:00 0 ").pad_to(start, 73).s("[rollup]\n");
@@ -121,8 +124,16 @@ pub fn bytes(mm: &KMm, start: u64, end: u64, max: usize) -> alloc::vec::Vec<u8> 
     out
 }
 
-/// /proc/PID/pagemap: one word a page; bit 63 present, bits 54:0 the frame number (root only, as on Linux; Linux
-/// Documentation/admin-guide/mm/pagemap.rst).
+/// A page is present: bit 63 of a word of /proc/PID/pagemap.
+const PM_PRESENT: u64 = 1 << 63;
+/// It belongs to a file, or is shared anonymous memory.
+const PM_FILE: u64 = 1 << 61;
+/// It is mapped in one place only.
+const PM_MMAP_EXCLUSIVE: u64 = 1 << 56;
+
+/// /proc/PID/pagemap: one word a page (Linux: Documentation/admin-guide/mm/pagemap.rst). Bits 54:0 are the frame number,
+/// for a reader with CAP_SYS_ADMIN. Bits 62 (swapped) and 55 (soft-dirty) stay 0: there is no swap, and no
+/// CONFIG_MEM_SOFT_DIRTY.
 pub fn pagemap(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
     if (pos | sink.left()) & 7 != 0 {
         return Err(Errno::EINVAL.into());
@@ -137,8 +148,13 @@ pub fn pagemap(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
             if va >= USER_END || n + 8 > sink.left() as usize {
                 break;
             }
-            // Bit 61: a page of a file or shared anonymous memory. Bit 56: mapped once only is not known cheaply.
-            let value = mm.translate(va, false).map_or(0, |pfn| 1 << 63 | if show { pfn.0 } else { 0 });
+            let value = mm.page_view(va).map_or(0, |page| {
+                let bit = |set, bit| if set { bit } else { 0 };
+                PM_PRESENT
+                    | bit(page.of_object, PM_FILE)
+                    | bit(page.exclusive, PM_MMAP_EXCLUSIVE)
+                    | if show { page.pfn.0 } else { 0 }
+            });
             word.copy_from_slice(&value.to_le_bytes());
             va += PAGE_BYTES;
             n += 8;

@@ -19,7 +19,7 @@ pub(crate) fn rights() {
         ("all", RW),
     ] {
         region.protect(prot);
-        judge::checkpoint(name);
+        judge::answer(name);
         let may =
             |allowed: bool| (if allowed { Some(0) } else { None }, if allowed { None } else { Some(11) });
         let (read, write) = (reads(&region, PAGE), writes(&region, PAGE));
@@ -35,11 +35,11 @@ pub(crate) fn tail() {
     let region = private(2);
     region.mark_pages(1, 20);
     region.part(TABLE - 8 * PAGE, 8 * PAGE).unmap();
-    judge::checkpoint("tail");
+    judge::answer("tail");
     region.part(TABLE, 3 * PAGE).unmap();
-    judge::checkpoint("head");
+    judge::answer("head");
     region.part(TABLE + 100 * PAGE, PAGE).unmap();
-    judge::checkpoint("middle");
+    judge::answer("middle");
     for at in [TABLE - 8 * PAGE, TABLE - PAGE, TABLE, TABLE + 2 * PAGE, TABLE + 100 * PAGE] {
         check_eq!(reads(&region, at).signal(), Some(libc::SIGSEGV));
     }
@@ -54,11 +54,11 @@ pub(crate) fn moved() {
     let region = private(3);
     mark(&region, 30);
     let whole = region.remap(3 * TABLE, Some(target));
-    judge::checkpoint("tables-moved");
+    judge::answer("tables-moved");
     expect_marked("moved", &whole, 30, &[]);
     // Not congruent modulo a table's span: leaf by leaf.
     let odd = whole.remap(3 * TABLE, Some(BASE + (2 << 30) + 3 * PAGE));
-    judge::checkpoint("pages-moved");
+    judge::answer("pages-moved");
     expect_marked("moved again", &odd, 30, &[]);
     let back = odd.remap(3 * TABLE, Some(BASE));
     // SAFETY: the target is free, and regions give out no references.
@@ -67,7 +67,7 @@ pub(crate) fn moved() {
         libc::mremap(back.base as *mut _, back.len, back.len, flags, target)
     };
     check_eq!(at as usize, target);
-    judge::checkpoint("source-kept");
+    judge::answer("source-kept");
     expect_marked("copy", &whole, 30, &[]);
     check_eq!(back.word(0), 0);
     back.unmap();
@@ -81,10 +81,10 @@ pub(crate) fn discard() {
     let (to_child, to_parent) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
         region.part(TABLE + 250 * PAGE, 10 * PAGE).advise(libc::MADV_DONTNEED);
-        judge::checkpoint("discarded");
+        judge::answer("discarded");
         check_eq!(region.word(TABLE + 255 * PAGE), 0);
         region.part(2 * TABLE, TABLE).advise(libc::MADV_DONTNEED);
-        judge::checkpoint("table-discarded");
+        judge::answer("table-discarded");
         check_eq!(region.word(2 * TABLE), 0);
         to_parent.open();
         to_child.pass();
@@ -111,15 +111,15 @@ pub(crate) fn neighbours() {
     let child = process::spawn(|| {
         let hole = Region { base: region.base + 5 * TABLE - 8 * PAGE, len: 8 * PAGE };
         hole.map_over(RW);
-        judge::checkpoint("mapped-beside");
+        judge::answer("mapped-beside");
         hole.set_word(0, 1);
         region.part(0, PAGE).protect(libc::PROT_READ);
-        judge::checkpoint("split");
+        judge::answer("split");
         region.part(TABLE, TABLE / 2).advise(libc::MADV_WIPEONFORK);
-        judge::checkpoint("advised");
+        judge::answer("advised");
         let grown = region.part(5 * TABLE - 17 * PAGE, PAGE).remap(2 * PAGE, None);
         check_eq!(grown.base, region.base + 5 * TABLE - 17 * PAGE);
-        judge::checkpoint("grown");
+        judge::answer("grown");
         to_parent.open();
         to_child.pass();
         0
@@ -127,7 +127,7 @@ pub(crate) fn neighbours() {
     to_parent.pass();
     check_eq!(reads(&region, 5 * TABLE - 8 * PAGE).signal(), Some(libc::SIGSEGV));
     region.set_word(0, 60);
-    judge::checkpoint("parent-wrote");
+    judge::answer("parent-wrote");
     to_child.open();
     check_eq!(process::wait(child).code(), Some(0));
     region.unmap();
@@ -143,7 +143,7 @@ pub(crate) fn heap() {
     heap.mark_pages(64, 90);
     let child = process::spawn(|| {
         let more = Region { base: grow(8 * PAGE), len: 8 * PAGE };
-        judge::checkpoint("heap-has-grown");
+        judge::answer("heap-has-grown");
         check_eq!(more.word(0), 0);
         check!(heap.pages_are_marked(64, 90), "the child lost its heap");
         0
@@ -156,7 +156,7 @@ pub(crate) fn heap() {
 pub(crate) fn zero() {
     let region = private(1);
     let seen: Vec<u8> = SLOTS.iter().map(|slot| region.get(slot * PAGE)).collect();
-    judge::checkpoint("zero-page-read");
+    judge::answer("zero-page-read");
     check_eq!(seen, [0; 5]);
     SLOTS.iter().for_each(|slot| region.set(slot * PAGE, 1));
     region.unmap();

@@ -9,14 +9,14 @@ use ptshare_programs::{check_eq, judge};
 pub(crate) fn edges() {
     let region = private(5);
     mark(&region, 100);
-    judge::checkpoint("filled");
+    judge::answer("filled");
     let (to_child, to_parent) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
         expect_marked("child", &region, 100, &[]);
         // A page that is there, and one that is not.
         region.set_word(TABLE + PAGE, 1);
         region.set_word(TABLE + 7 * PAGE, 2);
-        judge::checkpoint("child-wrote");
+        judge::answer("child-wrote");
         expect_marked("child", &region, 100, &[TABLE + PAGE]);
         to_parent.open();
         to_child.pass();
@@ -24,7 +24,7 @@ pub(crate) fn edges() {
         check_eq!((region.word(TABLE + PAGE), region.word(TABLE + 7 * PAGE)), (1, 2));
         0
     });
-    judge::checkpoint("forked");
+    judge::answer("forked");
     to_parent.pass();
     expect_marked("parent", &region, 100, &[]);
     check_eq!(region.word(TABLE + 7 * PAGE), 0);
@@ -33,14 +33,14 @@ pub(crate) fn edges() {
     for at in written {
         region.set_word(at, 3);
     }
-    judge::checkpoint("parent-wrote");
+    judge::answer("parent-wrote");
     expect_marked("parent", &region, 100, &written);
     to_child.open();
     check_eq!(process::wait(child).code(), Some(0));
-    judge::checkpoint("child-gone");
+    judge::answer("child-gone");
     expect_marked("parent", &region, 100, &written);
     mark(&region, 200);
-    judge::checkpoint("taken-back");
+    judge::answer("taken-back");
     expect_marked("parent", &region, 200, &[]);
     region.unmap();
 }
@@ -52,10 +52,10 @@ pub(crate) fn read_only() {
     region.protect(libc::PROT_READ);
     let (to_child, to_parent) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
-        judge::checkpoint("forked-read-only");
+        judge::answer("forked-read-only");
         region.protect(RW);
         mark(&region, 400);
-        judge::checkpoint("child-may-write");
+        judge::answer("child-may-write");
         to_parent.open();
         to_child.pass();
         expect_marked("child", &region, 400, &[]);
@@ -65,7 +65,7 @@ pub(crate) fn read_only() {
     expect_marked("parent", &region, 300, &[]);
     region.part(0, TABLE).protect(RW);
     region.set_word(0, 1);
-    judge::checkpoint("parent-may-write");
+    judge::answer("parent-may-write");
     to_child.open();
     check_eq!(process::wait(child).code(), Some(0));
     region.unmap();
@@ -79,7 +79,7 @@ pub(crate) fn advice() {
     kept.advise(libc::MADV_DONTFORK);
     let child = process::spawn(|| {
         expect_marked("child", &region.part(2 * TABLE, 3 * TABLE), 500 + 1024, &[0, PAGE, 255 * PAGE]);
-        judge::checkpoint("forked-in-part");
+        judge::answer("forked-in-part");
         0
     });
     check_eq!(process::wait(child).code(), Some(0));

@@ -16,17 +16,17 @@ pub(crate) fn pool() {
     let pages = (start[1] - start[2]) as usize;
     let fd = huge::memfd(pages * HUGE);
     let region = must_map(place(0), pages * HUGE, RW, SHARED, fd);
-    judge::checkpoint("reserved");
+    judge::answer("reserved");
     mark(&region, 10);
-    judge::checkpoint("all-in-use");
+    judge::answer("all-in-use");
     check!(is_marked(&region, 10), "a page lost its content");
     // SAFETY: no pointer.
     check_eq!(unsafe { libc::ftruncate(fd, HUGE as i64) }, 0);
-    judge::checkpoint("truncated");
+    judge::answer("truncated");
     region.unmap();
     // SAFETY: the descriptor is this function's own.
     unsafe { libc::close(fd) };
-    judge::checkpoint("closed");
+    judge::answer("closed");
     check_eq!(huge::pool(), start);
 }
 
@@ -36,13 +36,13 @@ pub(crate) fn private() {
     let start = huge::pool();
     let region = must_map(place(0), 3 * HUGE, RW, libc::MAP_PRIVATE | libc::MAP_HUGETLB, -1);
     mark(&region, 20);
-    judge::checkpoint("filled");
+    judge::answer("filled");
     let (to_child, to_parent) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
-        judge::checkpoint("forked");
+        judge::answer("forked");
         check!(is_marked(&region, 20), "the child sees other pages");
         region.set_word(HUGE, 1);
-        judge::checkpoint("copied");
+        judge::answer("copied");
         to_parent.open();
         to_child.pass();
         check!(is_marked(&region, 20), "the child lost its pages");
@@ -51,11 +51,11 @@ pub(crate) fn private() {
     to_parent.pass();
     check_eq!(region.word(HUGE), 0);
     region.set_word(2 * HUGE, 2);
-    judge::checkpoint("copied-by-the-parent");
+    judge::answer("copied-by-the-parent");
     to_child.open();
     check_eq!(process::wait(child).code(), Some(0));
     region.unmap();
-    judge::checkpoint("unmapped");
+    judge::answer("unmapped");
     check_eq!(huge::pool(), start);
 }
 
@@ -80,16 +80,16 @@ pub(crate) fn pmd() {
     touch(&first, 30);
     let same = must_map(place(1), GIB, RW, SPARSE, fd);
     check!(touched(&same, 30), "the same rights, other pages");
-    judge::checkpoint("same-rights");
+    judge::answer("same-rights");
     let reader = must_map(place(2), GIB, libc::PROT_READ, SPARSE, fd);
     check!(touched(&reader, 30), "a reader sees other pages");
-    judge::checkpoint("reader");
+    judge::answer("reader");
     let short = must_map(place(3), GIB - HUGE, RW, SPARSE, fd);
     check_eq!(short.word(510 * HUGE + 64), 510 + 30);
-    judge::checkpoint("short");
+    judge::answer("short");
     for region in [first, same, reader, short] {
         region.unmap();
-        judge::checkpoint("left");
+        judge::answer("left");
     }
     // SAFETY: the descriptor is this function's own.
     unsafe { libc::close(fd) };
@@ -105,10 +105,10 @@ pub(crate) fn fork() {
     halves.iter().for_each(|half| touch(half, 40));
     let (to_child, to_parent) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
-        judge::checkpoint("forked");
+        judge::answer("forked");
         check!(halves.iter().all(|half| touched(half, 40)), "the child sees other pages");
         wide.part(GIB - 2 * HUGE, 4 * HUGE).unmap();
-        judge::checkpoint("hole");
+        judge::answer("hole");
         check_eq!(wide.word(255 * HUGE + 64), 255 + 40);
         check_eq!(wide.word(GIB + 255 * HUGE + 64), 255 + 40);
         to_parent.open();

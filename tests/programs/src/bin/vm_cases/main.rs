@@ -100,7 +100,7 @@ fn main() {
         if wanted {
             case();
             println!("{name}: done");
-            judge::checkpoint(name);
+            judge::answer(name);
         }
     }
 }

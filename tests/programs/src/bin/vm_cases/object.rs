@@ -20,31 +20,31 @@ pub(crate) fn object() {
     mark(&first, 70);
     let same = Region::of_file_at(at(1), fd, 3 * TABLE, RW, SHARED);
     expect_marked("same rights", &same, 70, &[]);
-    judge::checkpoint("same-rights");
+    judge::answer("same-rights");
     let child = process::spawn(|| {
         let own = Region::of_file_at(at(9), fd, 3 * TABLE, RW, SHARED);
         expect_marked("child", &own, 70, &[]);
-        judge::checkpoint("three-mappings");
+        judge::answer("three-mappings");
         own.part(TABLE, PAGE).unmap();
-        judge::checkpoint("left");
+        judge::answer("left");
         0
     });
     check_eq!(process::wait(child).code(), Some(0));
 
     let reader = Region::of_file_at(at(2), fd, 3 * TABLE, READ, SHARED);
     expect_marked("read-only", &reader, 70, &[]);
-    judge::checkpoint("read-only");
+    judge::answer("read-only");
     let frozen = Region::of_file_at(at(3), fd, 3 * TABLE, READ, PRIVATE);
     expect_marked("private read-only", &frozen, 70, &[]);
-    judge::checkpoint("private-read-only");
+    judge::answer("private-read-only");
     let private = Region::of_file_at(at(4), fd, 3 * TABLE, RW, PRIVATE);
     expect_marked("private", &private, 70, &[]);
-    judge::checkpoint("private-read");
+    judge::answer("private-read");
     private.set_word(TABLE, 1);
-    judge::checkpoint("private-written");
+    judge::answer("private-written");
     let offset = Region::of_file_from(at(5), fd, TABLE, 2 * TABLE, RW, SHARED);
     expect_marked("from the second table", &offset, 70 + 512, &[]);
-    judge::checkpoint("offset");
+    judge::answer("offset");
     // A page short of a table; the place of that page is somebody else's.
     let short = Region::of_file_at(at(6), fd, TABLE - PAGE, RW, SHARED);
     let after = Region { base: short.base + short.len, len: PAGE };
@@ -52,12 +52,12 @@ pub(crate) fn object() {
     for slot in SLOTS.iter().take(4) {
         check_eq!(short.word(slot * PAGE), *slot as u32 + 70);
     }
-    judge::checkpoint("short");
+    judge::answer("short");
     // A table's span that a mapping reaches only from its middle on.
     let late = Region::of_file_from(at(7) + PAGE, fd, PAGE, 2 * TABLE - PAGE, RW, SHARED);
     check_eq!(late.word(0), 1 + 70);
     check_eq!(late.word(TABLE - PAGE), 512 + 70);
-    judge::checkpoint("late");
+    judge::answer("late");
     expect_marked("first", &first, 70, &[]);
     check_eq!(private.word(TABLE), 1);
     for region in [first, same, reader, frozen, private, offset, short, after, late] {
@@ -65,7 +65,7 @@ pub(crate) fn object() {
     }
     let again = Region::of_file_at(at(0), fd, 3 * TABLE, RW, SHARED);
     again.get(0);
-    judge::checkpoint("mapped-again");
+    judge::answer("mapped-again");
     expect_marked("again", &again, 70, &[]);
     again.unmap();
 }
@@ -81,9 +81,9 @@ pub(crate) fn truncate() {
     private.set_word(3 * TABLE, 1);
     let child = process::spawn(|| {
         expect_marked("child", &first, 80, &[]);
-        judge::checkpoint("mapped");
+        judge::answer("mapped");
         check!(file.set_len((TABLE + 256 * PAGE) as u64).is_ok(), "ftruncate failed");
-        judge::checkpoint("truncated");
+        judge::answer("truncated");
         check_eq!(first.word(TABLE + 255 * PAGE), 512 + 255 + 80);
         0
     });
@@ -96,7 +96,7 @@ pub(crate) fn truncate() {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     // SAFETY: no pointer.
     check_eq!(unsafe { libc::fallocate(fd, mode, 0, 2 * PAGE as i64) }, 0);
-    judge::checkpoint("punched");
+    judge::answer("punched");
     check_eq!((first.word(PAGE), private.word(PAGE)), (0, 0));
     first.unmap();
     private.unmap();

@@ -3,6 +3,7 @@
 //! They look for a victim through the census, and so work on synthetic and on captured images; one that finds none says
 //! so. A corruption that fits no image of the test suite is a gap in the suite.
 
+mod answers;
 mod books;
 mod entries;
 mod frames;
@@ -19,6 +20,7 @@ use super::scout::{Place, Scout};
 use crate::report::Finding;
 use crate::view::{Image, PhysView};
 use crate::{Options, Vcpu, verify};
+use answers::*;
 use books::*;
 use entries::*;
 use frames::*;
@@ -115,6 +117,11 @@ table! {
     "table-level": level_wrong table_twice_in_mm table_in_a_cycle;
     "table-present-count": present_count_wrong;
     "mm-table-pages": table_pages_wrong;
+    "page-tables-counted-once": page_tables_wrong shared_tables_wrong;
+    "proc-numbers-equal-walk": rss_anon_wrong rss_object_wrong hugetlb_pages_wrong vmpte_shared_wrong vmpte_prop_wrong
+        numbers_of_nobody;
+    "reverse-map-equals-walk": page_index_wrong page_family_wrong mm_family_wrong answer_misses_a_place
+        answer_invents_a_place;
     "entry-bits-legal": software_bit_set high_address_bit_set global_set cache_disabled high_unused_bit_set
         root_entry_huge marker_in_pmd;
     "hugetlb-leaf-aligned": small_leaf_to_huge_page;
@@ -122,7 +129,7 @@ table! {
     "hugetlb-pool-adds-up": hugetlb_total_wrong hugetlb_reserved_too_many pool_page_lost huge_tail_has_state;
     "cpu-runs-its-mm": cpu_claims_another_mm cpu_missing_from_mask;
     "vma-list-sorted": vma_count_wrong vmas_swapped vma_end_unaligned;
-    "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd;
+    "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd answers_absurd;
 }
 
 /// A frame's `state` with another kind or level.
