@@ -9,7 +9,6 @@
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
 //! | [`bench`] | `cargo xtask bench` |
-//! | [`emulator`] | QEMU without KVM |
 //! | [`mutants`] | `cargo xtask mutants` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
@@ -21,7 +20,6 @@ pub mod cli;
 pub mod cpio;
 pub mod docs;
 pub mod elf;
-pub mod emulator;
 pub mod guest;
 pub mod image;
 pub mod isa;

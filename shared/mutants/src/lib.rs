@@ -33,7 +33,7 @@ pub struct Boot {
     pub mem_bytes: u64,
     /// Verify after this many page faults too; 0 for not.
     pub faults: u64,
-    /// Under an emulator whose TLB keeps what is not flushed, instead of KVM. No judge is there, only the programs.
+    /// Under QEMU's emulation, whose TLB keeps what is not flushed.
     pub emulated: bool,
 }
 

@@ -12,7 +12,7 @@ mod one;
 pub mod rules;
 
 use crate::guest::{self, Options};
-use crate::report;
+use crate::{process, report};
 use anyhow::{Context, Result};
 use boots::Baseline;
 use one::End;
@@ -56,6 +56,9 @@ pub struct MutantsArgs {
     pub verbose: bool,
 }
 
+/// What emulates a machine.
+const QEMU: &str = "qemu-system-x86_64";
+
 /// A mutant and what became of it, boot by boot.
 struct Row {
     mutant: &'static Mutant,
@@ -97,7 +100,7 @@ pub fn run(args: &MutantsArgs) -> Result<u8> {
         );
         return Ok(exit_code::USAGE);
     }
-    let wanted: Vec<&'static Mutant> = all()
+    let mut wanted: Vec<&'static Mutant> = all()
         .filter(|m| args.subset == Subset::All || m.ci)
         .filter(|m| args.only.is_empty() || args.only.iter().any(|name| name == m.name))
         .collect();
@@ -108,6 +111,16 @@ pub fn run(args: &MutantsArgs) -> Result<u8> {
     if wanted.is_empty() {
         eprintln!("ptshare: no mutant is in the subset and named by --only");
         return Ok(exit_code::USAGE);
+    }
+    if !process::installed(QEMU) {
+        let left_out = |mutant: &&Mutant| mutant.runs.iter().any(|run| run.0.emulated);
+        for mutant in wanted.iter().copied().filter(left_out) {
+            eprintln!(
+                "SKIP: {}: only an emulated TLB shows it; install Debian's package `qemu-system-x86`",
+                mutant.name
+            );
+        }
+        wanted.retain(|mutant| !left_out(mutant));
     }
     let built = guest::build_all(&Options { mutants: true, verbose: args.verbose, ..Options::default() })?;
     let begin = Instant::now();

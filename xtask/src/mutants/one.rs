@@ -1,16 +1,12 @@
-//! One boot: under KVM with the judge, or under the emulator with the programs' own verdict.
+//! One boot.
 
 use crate::batch::{self, JobResult};
-use crate::emulator;
 use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
 use anyhow::{Context, Result};
 use ptshare_mutants::{Boot, Mutant, probe};
-use ptshare_vmm::{Config, Ending, Initramfs, Outcome, VerifyMode, show_size};
-use std::time::{Duration, Instant};
-
-/// From this exit status on it is init or the kernel that failed: no mutant of this name, no program, a panic.
-const NO_VERDICT: u8 = 125;
+use ptshare_vmm::{Config, Ending, Engine, EngineChoice, Initramfs, Outcome, VerifyMode};
+use std::time::Duration;
 
 /// How a boot ended.
 pub(super) struct End {
@@ -18,9 +14,9 @@ pub(super) struct End {
     pub label: String,
     /// Rules and probes that objected.
     pub rules: Vec<String>,
-    /// From the guest's first instruction to its end, milliseconds; of the whole of QEMU under the emulator.
+    /// From the guest's first instruction to its end, milliseconds.
     pub millis: u128,
-    /// Checkpoints that were verified, the last of which found it; 0 under the emulator.
+    /// Checkpoints that were verified, the last of which found it.
     pub checkpoints: u64,
     /// The end in words.
     pub text: String,
@@ -48,9 +44,6 @@ pub(super) fn boot(
     mutant: Option<&Mutant>,
     limit: Duration,
 ) -> Result<End> {
-    if boot.emulated {
-        return emulate(built, boot, programs, mutant, limit);
-    }
     let (image, jobs) = image(built, programs)?;
     let config = Config {
         kernel: built.kernel.clone(),
@@ -60,6 +53,7 @@ pub(super) fn boot(
         sharing: boot.sharing.into(),
         verify: if boot.faults == 0 { VerifyMode::EveryExit } else { VerifyMode::Faults(boot.faults) },
         timeout: Some(limit),
+        engine: if boot.emulated { EngineChoice::Only(Engine::Qemu) } else { EngineChoice::Auto },
         ..Config::default()
     };
     let outcome = ptshare_vmm::run(&config)?;
@@ -94,50 +88,6 @@ fn judge(outcome: &Outcome, results: &[JobResult], programs: &[&str]) -> (Vec<St
         // A panic is no verdict: no rule has named anything.
         (other, _) => (Vec::new(), format!("ended otherwise: {other}")),
     }
-}
-
-/// Each program alone, whose exit status is all that counts.
-fn emulate(
-    built: &Artefacts,
-    boot: &Boot,
-    programs: &[&str],
-    mutant: Option<&Mutant>,
-    limit: Duration,
-) -> Result<End> {
-    let mut end = End {
-        label: label(boot, programs),
-        rules: Vec::new(),
-        millis: 0,
-        checkpoints: 0,
-        text: "was survived".into(),
-        times: Vec::new(),
-        log: String::new(),
-    };
-    let cmdline = format!("sharing={} {}", boot.sharing, words(boot, mutant));
-    for program in programs {
-        let (image, jobs) = image(built, &[program])?;
-        let archive = image.finish(Mode::Single, &jobs);
-        let begin = Instant::now();
-        let ended =
-            emulator::boot(&built.kernel, &archive, &cmdline, &show_size(boot.mem_bytes), &[], limit)?;
-        let time = begin.elapsed();
-        end.millis += time.as_millis();
-        end.log += &ended.text;
-        match ended.status {
-            Some(0) => end.times.push(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
-            // Of what init gives for a program that a signal killed, the device passes on seven bits.
-            Some(status) if status < NO_VERDICT => {
-                end.rules.push(probe(program).into());
-                end.text = format!("failed: {program}");
-                break;
-            }
-            status => {
-                end.text = format!("ended otherwise: status {status:?}, {}", ended.errors);
-                break;
-            }
-        }
-    }
-    Ok(end)
 }
 
 /// The root file system with the programs, and the jobs.

@@ -53,7 +53,9 @@ impl<E: Env> Mm<E> {
             if level == Level::Pud && is_object_pmd(&self.env, child) && self.is_shared(child) {
                 self.env.stats().pmd_detaches.fetch_add(1, Relaxed);
             }
-            batch.touch(item.start, item.end);
+            if !mutant!(ZAP_FLUSH_SKIPPED) {
+                batch.touch(item.start, item.end);
+            }
             batch.add(child);
         }
     }

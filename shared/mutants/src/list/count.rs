@@ -59,7 +59,7 @@ group! { "Books":
     RMAP_BELIEVES_INDEX = "rmap-believes-index",
         "the reverse map names every process of the family, whether or not it maps the page",
         imitates "I52",
-        killed by "reverse-map-equals-walk" in [PTE: "vm_cases edges"];
+        killed by "reverse-map-equals-walk" in [PTE: "vm_cases reverse"];
     CPUMASK_LACKS_CPU = "cpumask-lacks-cpu",
         "a CPU that loads an address space does not enter itself in the mask for shootdowns",
         imitates "I34, I59",

@@ -9,13 +9,13 @@ group! { "Stale translations":
         imitates "I34",
         killed by "probe:stale-tlb" in [PTE_EMULATED: "tlb_probe mprotect-read-only"] ci;
     ZAP_FLUSH_SKIPPED = "zap-flush-skipped",
-        "munmap and MADV_DONTNEED of single pages do not flush",
+        "munmap and MADV_DONTNEED do not flush",
         imitates "I53",
         killed by "probe:stale-tlb" in [PTE_EMULATED: "tlb_probe munmap"; PTE_EMULATED: "tlb_probe madvise-dontneed"];
     MREMAP_FLUSH_SKIPPED = "mremap-flush-skipped",
         "mremap does not flush the old place",
         imitates "I53, eb66ae030829",
-        killed by "probe:stale-tlb" in [PTE_EMULATED: "tlb_probe mremap-away"; PTE_EMULATED: "tlb_probe mremap-table-away"];
+        killed by "probe:stale-tlb" in [PTE_EMULATED: "tlb_probe mremap-away"];
     TRUNCATE_FLUSH_SKIPPED = "truncate-flush-skipped",
         "truncate does not flush those who map the file",
         imitates "I34",

@@ -3,7 +3,8 @@
 use crate::{expect_marked, mark, private};
 use ptshare_programs::memory::{PAGE, RW, TABLE};
 use ptshare_programs::process::{self, Gate};
-use ptshare_programs::{check_eq, judge};
+use ptshare_programs::{check, check_eq, judge};
+use std::os::unix::fs::FileExt;
 
 /// Fork, a copied table, a table taken back: every slot keeps what belongs there.
 pub(crate) fn edges() {
@@ -16,6 +17,7 @@ pub(crate) fn edges() {
         // A page that is there, and one that is not.
         region.set_word(TABLE + PAGE, 1);
         region.set_word(TABLE + 7 * PAGE, 2);
+        judge::checkpoint("child-wrote");
         judge::answer("child-wrote");
         expect_marked("child", &region, 100, &[TABLE + PAGE]);
         to_parent.open();
@@ -84,5 +86,30 @@ pub(crate) fn advice() {
     });
     check_eq!(process::wait(child).code(), Some(0));
     expect_marked("parent", &region, 500, &[]);
+    region.unmap();
+}
+
+/// The number of the frame that this address maps to; 0 where the kernel does not tell.
+fn frame_at(address: usize) -> u64 {
+    let mut entry = [0; 8];
+    let read = std::fs::File::open("/proc/self/pagemap")
+        .and_then(|file| file.read_exact_at(&mut entry, (address / PAGE * 8) as u64));
+    check!(read.is_ok(), "pagemap: {read:?}");
+    u64::from_le_bytes(entry) & ((1 << 55) - 1)
+}
+
+/// Where the kernel finds pages of parent and child: shared ones, and copies.
+pub(crate) fn reverse() {
+    let region = private(5);
+    mark(&region, 600);
+    let child = process::spawn(|| {
+        region.set_word(TABLE, 1);
+        for at in [TABLE, TABLE + PAGE, 2 * TABLE] {
+            judge::reverse_map(frame_at(region.base + at));
+        }
+        0
+    });
+    check_eq!(process::wait(child).code(), Some(0));
+    judge::reverse_map(frame_at(region.base));
     region.unmap();
 }

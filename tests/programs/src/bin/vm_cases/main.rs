@@ -20,6 +20,7 @@ const SLOTS: [usize; 5] = [0, 1, 255, 510, 511];
 const CASES: &[(&str, fn())] = &[
     ("edges", fork::edges),
     ("fork_read_only", fork::read_only),
+    ("reverse", fork::reverse),
     ("fork_advice", fork::advice),
     ("rights", change::rights),
     ("tail", change::tail),
