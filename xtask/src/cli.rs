@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{bench, docs, lint, mutants, run, test};
+use crate::{bench, docs, fuzz, lint, mutants, run, test};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -26,6 +26,8 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Plant deliberate bugs in the guest kernel one at a time, and see which rule of the judge names each
     Mutants(mutants::MutantsArgs),
+    /// Run random programs here and in the guest, and compare everything that they see
+    Fuzz(fuzz::FuzzArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
     /// Check the format, clippy's opinion of the host's and the guest's code, and the generated documents
@@ -105,6 +107,7 @@ fn carry_out(verb: Verb) -> Result<u8> {
         }
         Verb::Bench(args) => bench::run(&args),
         Verb::Mutants(args) => mutants::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
         Verb::Lint { verbose } => lint::run(verbose).map(|()| 0),

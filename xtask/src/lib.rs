@@ -8,6 +8,7 @@
 //! | [`cpio`], [`image`], [`elf`] | the root file system that a guest boots with |
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
+//! | [`fuzz`] | `cargo xtask fuzz` |
 //! | [`bench`] | `cargo xtask bench` |
 //! | [`mutants`] | `cargo xtask mutants` |
 //! | [`test`] | `cargo xtask test` |
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod cpio;
 pub mod docs;
 pub mod elf;
+pub mod fuzz;
 pub mod guest;
 pub mod image;
 pub mod isa;

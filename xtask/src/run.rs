@@ -89,7 +89,10 @@ pub struct RunArgs {
 }
 
 /// `off`, `exit`, `every-exit`, `faults:N` or `faults=N`.
-fn parse_verify(text: &str) -> Result<VerifyMode, String> {
+///
+/// # Errors
+/// It is none of them.
+pub fn parse_verify(text: &str) -> Result<VerifyMode, String> {
     text.replacen(':', "=", 1)
         .parse()
         .map_err(|_| format!("`{text}` is not one of off, exit, every-exit, faults:N"))

@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ptshare-abi", &[]),
     ("ptshare-wire", &["ptshare-paging"]),
     ("ptshare-mutants", &[]),
+    ("ptshare-trace", &["ptshare-abi"]),
     ("ptshare-sync", &[]),
     ("ptshare-mm", &["ptshare-abi", "ptshare-mutants", "ptshare-paging", "ptshare-sync", "ptshare-wire"]),
     (
@@ -37,12 +38,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ptshare-abi",
             "ptshare-mutants",
             "ptshare-paging",
+            "ptshare-trace",
             "ptshare-verifier",
             "ptshare-vmm",
             "ptshare-wire",
         ],
     ),
-    ("ptshare-programs", &[]),
+    ("ptshare-programs", &["ptshare-trace"]),
     ("ptshare-boot-tests", &["ptshare-mutants", "ptshare-verifier", "ptshare-vmm", "xtask"]),
     (
         "ptshare-model-tests",

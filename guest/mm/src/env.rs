@@ -38,7 +38,7 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// instruction in the guest: far cheaper than a loop of [`Env::load`] where the kernel is interpreted.
     fn next_nonzero(&self, table: Pfn, from: Slot, end: usize) -> Option<(Slot, Pte)>;
 
-    /// Sets `pages` consecutive frames to zero.
+    /// Sets `pages` consecutive frames to zero, which no TLB knows: fresh ones.
     fn zero_pages(&self, first: Pfn, pages: u64);
     /// Sets a table to zero, by stores of this CPU. Never by the host: a hypervisor with shadow page tables learns of a
     /// table's changes from the guest's own stores (KVM: `kvm_mmu_track_write`), and would go on using what it derived

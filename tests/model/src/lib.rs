@@ -1,6 +1,9 @@
 //! The core under the judge: `ptshare-mm` runs on its arena, and `ptshare-verifier` reads the arena's memory as it would
 //! read a guest's. Neither knows the other; this crate only carries words from one to the other.
 
+pub mod model;
+pub mod random;
+
 use ptshare_mm::Mm;
 use ptshare_mm::testing::{Arena, Image};
 use ptshare_verifier::{Options, PhysView, Report, Vcpu, verify};

@@ -161,12 +161,8 @@ impl<E: Env> Object<E> {
         Ok(())
     }
 
-    /// Clears physical memory inside one frame.
+    /// Clears physical memory inside one frame, which may be mapped ([`Env::zero_pages`] is for frames that are not).
     pub(super) fn zero_phys(&self, pa: u64, len: u64) {
-        if len == PAGE_BYTES {
-            self.env.zero_pages(ptshare_paging::Pa(pa).pfn(), 1);
-        } else {
-            self.env.copy_phys(pa, self.env.zero_page().pa().0, len);
-        }
+        self.env.copy_phys(pa, self.env.zero_page().pa().0, len);
     }
 }
