@@ -27,7 +27,7 @@ group! { "Books":
     PAGE_FREED_BEFORE_LAST = "page-freed-before-last",
         "a private page goes when its last but one leaf goes",
         imitates "I8",
-        killed by "free-frames-unreferenced" in [PTE: "vm_cases edges"; NONE: "vm_cases edges"];
+        killed by "free-frames-unreferenced" in [PTE_FAULTS: "vm_cases edges"];
     ZAP_LEAVES_TABLE_PAGES = "zap-leaves-table-pages",
         "tables that a process drops stay in its number of tables",
         imitates "I28, c17b1f42594e",
