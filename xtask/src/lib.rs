@@ -11,12 +11,14 @@
 //! | [`fuzz`] | `cargo xtask fuzz` |
 //! | [`bench`] | `cargo xtask bench` |
 //! | [`mutants`] | `cargo xtask mutants` |
+//! | [`ci`] | `cargo xtask ci` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
 //! | [`docs`] | documents that are generated from the code |
 
 pub mod batch;
 pub mod bench;
+pub mod ci;
 pub mod cli;
 pub mod cpio;
 pub mod docs;

@@ -17,6 +17,7 @@
 //! add up; the report then has [`Report::in_critical`] set, holds no findings, and the caller resumes and tries again.
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 pub mod dump;
 pub mod inspect;
 pub mod report;

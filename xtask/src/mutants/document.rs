@@ -1,9 +1,9 @@
 //! docs/MUTANTS.md and the JSON report.
 
 use super::boots::Baseline;
-use super::catalogue::{self, Entry};
 use super::{Row, rules};
 use ptshare_mutants::{PROBES, list::GROUPS};
+use ptshare_verifier::catalogue::DRAWN;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -122,17 +122,20 @@ fn of_rules(rows: &[Row]) -> String {
 
 fn of_catalogue(rows: &[Row]) -> String {
     let mut text = String::from(
-        "## Catalogue\n\nInvariants of shared page tables, collected from the bugs and designs of twenty years, and the mutants that \
-         break them here.\n\n| | invariant | mutants, or why there is none |\n|---|---|---|\n",
+        "## Catalogue\n\nThe invariants drawn from other people's bugs (docs/RULES.md), and the mutants that break them.\n\n| | invariant | mutants, or why there is none |\n|---|---|---|\n",
     );
-    for Entry { number, invariant, absent } in catalogue::ENTRIES {
+    for item in DRAWN {
         let names: Vec<String> = rows
             .iter()
-            .filter(|row| catalogue::numbers(row.mutant.imitates).contains(number))
+            .filter(|row| rules::numbers(row.mutant.imitates).contains(&item.number))
             .map(|row| format!("`{}`", row.mutant.name))
             .collect();
-        let cell = if absent.is_empty() { names.join(", ") } else { (*absent).into() };
-        let _ = writeln!(text, "| I{number} | {invariant} | {cell} |");
+        let cell = if names.is_empty() {
+            rules::reason(item.number).unwrap_or("").to_owned()
+        } else {
+            names.join(", ")
+        };
+        let _ = writeln!(text, "| I{} | {} | {cell} |", item.number, item.says);
     }
     text
 }

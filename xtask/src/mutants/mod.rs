@@ -6,7 +6,6 @@
 //! A boot ends at the first checkpoint at which a rule objects.
 
 mod boots;
-pub mod catalogue;
 mod document;
 mod one;
 pub mod rules;

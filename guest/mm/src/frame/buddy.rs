@@ -288,7 +288,8 @@ impl Buddy {
         let meta = env.meta(Pfn(first));
         let next = self.heads[class][order];
         let flags = FLAG_HEAD | if class == ZEROED { FLAG_ZEROED } else { 0 };
-        meta.state.store(state(FrameKind::Free, order as u8, flags), Relaxed);
+        let written = order as u8 + u8::from(mutant!(FREE_BLOCK_TOO_LARGE) && order == 0);
+        meta.state.store(state(FrameKind::Free, written, flags), Relaxed);
         meta.aux.store(0, Relaxed);
         meta.a.store(next, Relaxed);
         meta.b.store(0, Relaxed);

@@ -154,7 +154,9 @@ pub fn alloc_kernel<E: Env>(env: &E, order: usize, zeroed: bool) -> Result<Pfn, 
             if zeroed && !was_zeroed {
                 env.zero_pages(pfn, 1 << order);
             }
-            env.census().kernel_frames.fetch_add(1 << order, Relaxed);
+            if !(mutant!(KERNEL_FRAMES_UNCOUNTED) && order > 0) {
+                env.census().kernel_frames.fetch_add(1 << order, Relaxed);
+            }
             Ok(pfn)
         }
     };

@@ -189,7 +189,8 @@ impl<E: Env> Mm<E> {
                 let zero = env.zero_page();
                 get_data(env, zero);
                 env.stats().zero_page_fills.fetch_add(1, Relaxed);
-                Pte::new(zero, flags)
+                let open = mutant!(FILL_OPENS_ZERO_PAGE) && vma.has(VM_WRITE);
+                Pte::new(zero, flags | if open { Pte::WRITE } else { 0 })
             }
             Some(object) => return self.fill_from_object(object, vma, page, access, (table, slot)),
         };
@@ -206,6 +207,9 @@ impl<E: Env> Mm<E> {
         let pfn = alloc_data(&self.env, FrameKind::Anon, zeroed, Priority::User)?;
         if mutant!(FILL_TAGS_ANON_AS_CACHE) {
             self.env.meta(pfn).state.store(state(FrameKind::Cache, 0, 0), Relaxed);
+        }
+        if mutant!(FILL_TAGS_ANON_AS_ZERO) {
+            self.env.meta(pfn).state.store(state(FrameKind::Zero, 0, 0), Relaxed);
         }
         let index = if mutant!(PAGE_INDEX_IGNORES_PGOFF) { page >> PAGE_SHIFT } else { vma.pgoff_of(page) };
         set_owner(&self.env, pfn, self.family, index);
@@ -249,7 +253,8 @@ impl<E: Env> Mm<E> {
             env.stats().cow_copies.fetch_add(1, Relaxed);
             Pte::new(own, flags | Pte::WRITE | Pte::DIRTY)
         } else {
-            Pte::new(cached, flags)
+            let open = mutant!(FILL_OPENS_FILE_PAGE) && vma.has(VM_WRITE);
+            Pte::new(cached, flags | if open { Pte::WRITE } else { 0 })
         };
         env.store(table, slot, leaf);
         add_aux(env, table, 1);

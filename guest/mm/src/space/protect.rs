@@ -95,7 +95,7 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
         let old = vma.rec.flags;
         let new = old & !VM_ACCESS | access;
         // The VM_MAY* bits stand four places above the rights.
-        if new & !(new >> 4) & VM_ACCESS != 0 {
+        if new & !(new >> 4) & VM_ACCESS != 0 && !mutant!(MPROTECT_IGNORES_MAY) {
             return (at, Some(MmError::AccessDenied));
         }
         let upto = vma.rec.end.min(end);

@@ -26,12 +26,28 @@ pub(crate) fn alloc_table<E: Env>(env: &E, level: Level) -> Result<Pfn, NoMemory
     if !zeroed {
         env.zero_table(table);
     }
+    count_table(env);
+    Ok(table)
+}
+
+/// As [`alloc_table`], with any content: the caller fills in all 512 entries.
+///
+/// # Errors
+/// [`NoMemory`].
+#[inline]
+pub(crate) fn alloc_raw_table<E: Env>(env: &E, level: Level) -> Result<Pfn, NoMemory> {
+    let (table, _) = take(env, state(FrameKind::Table, level as u8, 0), false, Priority::User)?;
+    count_table(env);
+    Ok(table)
+}
+
+#[inline]
+fn count_table<E: Env>(env: &E) {
     let stats = env.stats();
     let now = stats.tables_now.fetch_add(1, Relaxed) + 1;
     if now > stats.tables_peak.load(Relaxed) {
         stats.tables_peak.store(now, Relaxed);
     }
-    Ok(table)
 }
 
 /// Frees a table that nothing points to any more and that holds no references; `zeroed` if all its entries are zero.

@@ -338,6 +338,11 @@ impl Env for Arena {
         &self.0.mms[slot as usize]
     }
 
+    fn copy_table(&self, dst: Pfn, src: Pfn) {
+        step();
+        self.copy_page(dst, src);
+    }
+
     fn zero_table(&self, table: Pfn) {
         self.zero_pages(table, 1);
     }

@@ -23,11 +23,11 @@ group! { "Changing mappings":
     PROT_NONE_STAYS_PRESENT = "prot-none-stays-present",
         "mprotect to nothing leaves pages readable",
         imitates "I18",
-        killed by "rights-within-vma" in [PTE: "vm_cases rights"];
+        killed by "prot-none-closed" in [PTE: "vm_cases rights"];
     MPROTECT_LOSES_USER = "mprotect-loses-user",
         "mprotect clears the user bit",
         imitates "I10",
-        killed by "no-user-path-to-kernel" in [PTE_FAULTS: "vm_cases rights"];
+        killed by "user-bit-by-half" in [PTE_FAULTS: "vm_cases rights"];
     MPROTECT_GRANTS_SHARED_PAGE = "mprotect-grants-shared-page",
         "mprotect to read-write sets R/W on pages that another table maps too",
         imitates "I15",
@@ -36,6 +36,10 @@ group! { "Changing mappings":
         "mprotect changes a shared table in place",
         imitates "I17, I22: the 2021 fix of on-demand-fork",
         killed by "sharers-agree" in [PTE: "vm_cases neighbours"] ci;
+    MPROTECT_IGNORES_MAY = "mprotect-ignores-may",
+        "mprotect makes a mapping of a file that is open for reading writable",
+        imitates "I18: the VMA's own limits",
+        killed by "vma-rights-allowed" in [PTE: "vm_cases may"];
     MMAP_INTO_SHARED_TABLE = "mmap-into-shared-table",
         "mmap puts a VMA into the span of a shared table",
         imitates "I17",
@@ -55,7 +59,7 @@ group! { "Changing mappings":
     MREMAP_KEEPS_SOURCE = "mremap-keeps-source",
         "mremap of a whole table counts it once more and leaves it at the source too",
         imitates "I6",
-        killed by "table-level" in [PTE: "vm_cases moved"];
+        killed by "table-once-in-mm" in [PTE: "vm_cases moved"];
     FILL_SETS_GLOBAL = "fill-sets-global",
         "a page that is faulted in gets the global bit",
         imitates "I60",
@@ -64,6 +68,18 @@ group! { "Changing mappings":
         "a read fault maps the page table itself instead of the zero page",
         imitates "I7",
         killed by "no-user-path-to-kernel" in [PTE_FAULTS: "vm_cases zero"] ci;
+    FILL_OPENS_ZERO_PAGE = "fill-opens-zero-page",
+        "a read fault maps the zero page with R/W set",
+        imitates "I15",
+        killed by "zero-page-not-writable" in [PTE_FAULTS: "vm_cases zero"] ci;
+    FILL_OPENS_FILE_PAGE = "fill-opens-file-page",
+        "a read fault in a private file mapping maps the file's page with R/W set",
+        imitates "I15, I32",
+        killed by "file-page-not-writable-privately" in [PTE_FAULTS: "vm_cases object"];
+    FILL_TAGS_ANON_AS_ZERO = "fill-tags-anon-as-zero",
+        "the frame of a fresh private page is marked as the zero page",
+        imitates "I8",
+        killed by "frame-has-one-state" in [PTE: "vm_cases tail"];
     FILL_TAGS_ANON_AS_CACHE = "fill-tags-anon-as-cache",
         "the frame of a fresh private page is marked as a page of a file",
         imitates "I8",

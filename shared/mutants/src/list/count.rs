@@ -7,7 +7,7 @@ group! { "Books":
     TABLE_FREED_BEFORE_LAST = "table-freed-before-last",
         "a table goes when its last but one user leaves, and its entry stays",
         imitates "I1, CVE-2021-4002",
-        killed by "free-frames-unreferenced" in [PTE: "vm_cases edges"] ci;
+        killed by "pointers-reach-tables" in [PTE: "vm_cases edges"] ci;
     DETACH_COUNTS_TWICE = "detach-counts-twice",
         "leaving a table with three users or more takes two off its count",
         imitates "I3",
@@ -15,15 +15,23 @@ group! { "Books":
     EMPTY_TABLE_LOST = "empty-table-lost",
         "a PTE page whose last entry above goes is not freed",
         imitates "I5, CVE-2024-57883",
-        killed by "frames-add-up" in [PTE: "vm_cases tail"];
+        killed by "tables-reachable" in [PTE: "vm_cases tail"];
     FREED_PAGE_LOST = "freed-page-lost",
         "a page whose last reference goes is not freed",
         imitates "I5",
-        killed by "frames-add-up" in [PTE: "vm_cases tail"];
+        killed by "pages-reachable" in [PTE: "vm_cases tail"];
     FREE_COUNT_DRIFTS = "free-count-drifts",
         "frames that come back known to be zero are not added to the number of free frames",
         imitates "I28",
         killed by "frames-add-up" in [PTE: "vm_cases tail"] ci;
+    KERNEL_FRAMES_UNCOUNTED = "kernel-frames-uncounted",
+        "blocks of kernel memory are not added to the number of kernel frames",
+        imitates "I28",
+        killed by "frames-add-up" in [PTE: "vm_cases tail"];
+    FREE_BLOCK_TOO_LARGE = "free-block-too-large",
+        "the head of a free block of one frame says that there are two",
+        imitates "I8",
+        killed by "free-blocks-disjoint" in [PTE: "vm_cases tail"] ci;
     PAGE_FREED_BEFORE_LAST = "page-freed-before-last",
         "a private page goes when its last but one leaf goes",
         imitates "I8",
@@ -43,7 +51,7 @@ group! { "Books":
     EXIT_KEEPS_ROOT = "exit-keeps-root",
         "the record of an address space that is gone still names its root",
         imitates "I52, I60",
-        killed by "table-refs-equal-parents" in [PTE: "vm_cases edges"];
+        killed by "roots-not-shared" in [PTE: "vm_cases edges"];
     SHARED_COUNTER_STICKS = "shared-counter-sticks",
         "a table that is shared no more stays in the number of shared tables",
         imitates "I12, I28",
@@ -63,7 +71,7 @@ group! { "Books":
     CPUMASK_LACKS_CPU = "cpumask-lacks-cpu",
         "a CPU that loads an address space does not enter itself in the mask for shootdowns",
         imitates "I34, I59",
-        killed by "cpu-runs-its-mm" in [PTE: "vm_cases tail"] ci;
+        killed by "cpumask-has-cpu" in [PTE: "vm_cases tail"] ci;
     CPU_RECORD_LAGS = "cpu-record-lags",
         "a CPU's record is not brought up to date when it loads an address space",
         imitates "I60",

@@ -11,7 +11,7 @@ group! { "Fork":
     FORK_LEAVES_READ_ONLY_VMAS = "fork-leaves-read-only-vmas",
         "fork leaves R/W set in entries above memory that cannot be written to at the time",
         imitates "I14, on-demand-fork",
-        killed by "cow-shared-entries-read-only" in [PTE: "vm_cases fork_read_only"];
+        killed by "cow-shared-closed-for-later" in [PTE: "vm_cases fork_read_only"];
     TREE_FORK_LEAVES_WRITE = "tree-fork-leaves-write",
         "fork of a whole tree leaves R/W set in the parent's root",
         imitates "I13, one level up",
@@ -31,7 +31,7 @@ group! { "Fork":
     FORK_SHIFTS_LAST_TABLE = "fork-shifts-last-table",
         "fork puts the child's last table 2 MiB higher",
         imitates "I16",
-        killed by "sharers-agree" in [PTE: "vm_cases edges"];
+        killed by "sharers-at-one-address" in [PTE: "vm_cases edges"];
     FORK_HANDS_ON_DONTFORK = "fork-hands-on-dontfork",
         "fork gives the child the entries of memory under MADV_DONTFORK",
         imitates "I17, I18",

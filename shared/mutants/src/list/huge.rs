@@ -15,7 +15,7 @@ group! { "Huge pages":
     POOL_KEEPS_RESERVATION = "pool-keeps-reservation",
         "a page taken by reservation leaves the reservation standing",
         imitates "mm/hugetlb.c, resv_huge_pages",
-        killed by "hugetlb-pool-adds-up" in [HUGE: "vm_cases huge_pool"] ci;
+        killed by "hugetlb-reservations-backed" in [HUGE: "vm_cases huge_pool"] ci;
     POOL_LOSES_PAGE = "pool-loses-page",
         "a huge page whose last reference goes does not return to the pool",
         imitates "I5, c5c99429fa57",
@@ -23,7 +23,7 @@ group! { "Huge pages":
     PMD_ROUNDS_VMA_END_UP = "pmd-rounds-vma-end-up",
         "a mapping that does not cover its last GiB shares the PMD page",
         imitates "I39",
-        killed by "hugetlb-pmd-fits-object" in [HUGE: "vm_cases huge_pmd"] ci;
+        killed by "hugetlb-pmd-spans-one-vma" in [HUGE: "vm_cases huge_pmd"] ci;
     PMD_IGNORES_RIGHTS = "pmd-ignores-rights",
         "a PMD page is taken over whatever the mapping's rights",
         imitates "I39, page_table_shareable",
@@ -39,5 +39,5 @@ group! { "Huge pages":
     HOLE_UNSHARES_LEFT_ONLY = "hole-unshares-left-only",
         "a hole across two tables takes only the left one out of the sharing",
         imitates "I40, CVE-2025-38084",
-        killed by "hugetlb-pmd-fits-object" in [HUGE: "vm_cases huge_fork"];
+        killed by "hugetlb-pmd-spans-one-vma" in [HUGE: "vm_cases huge_fork"];
 }

@@ -7,19 +7,19 @@ group! { "Objects' tables":
     FAULT_IGNORES_PGOFF = "fault-ignores-pgoff",
         "a fault in a shared mapping takes the file's page by the distance from the VMA's start alone",
         imitates "I29",
-        killed by "frame-fits-vma" in [PTE_FAULTS: "vm_cases object"] ci;
+        killed by "file-page-at-its-offset" in [PTE_FAULTS: "vm_cases object"] ci;
     OBJECT_BORDER_PAGE = "object-border-page",
         "a VMA that ends one page before the end of a table's span may share it",
         imitates "I30, the off-by-one in the 2006 review",
-        killed by "object-shared-tables-uniform" in [PTE: "vm_cases object"] ci;
+        killed by "object-table-spans-one-vma" in [PTE: "vm_cases object"] ci;
     OBJECT_BORDER_SPAN = "object-border-span",
         "a VMA that begins inside a table's span may share it",
         imitates "I30, H11",
-        killed by "object-shared-tables-uniform" in [PTE: "vm_cases object"];
+        killed by "object-table-spans-one-vma" in [PTE: "vm_cases object"];
     OBJECT_KEY_IGNORES_PGOFF = "object-key-ignores-pgoff",
         "the search for a table does not know where in the file the VMA begins",
         imitates "I31",
-        killed by "object-shared-tables-uniform" in [PTE_FAULTS: "vm_cases object"];
+        killed by "object-table-keeps-place" in [PTE_FAULTS: "vm_cases object"];
     OBJECT_KEY_TAKES_PRIVATE = "object-key-takes-private",
         "private mappings that can be written to use the object's tables",
         imitates "I32",
@@ -47,5 +47,5 @@ group! { "Objects' tables":
     TRUNCATE_SKIPS_WHOLE_TABLE = "truncate-skips-whole-table",
         "truncate leaves the leaves of tables that lie wholly beyond the new end",
         imitates "I33",
-        killed by "probe:content" in [PTE: "vm_cases truncate"] ci;
+        killed by "mapped-file-page-in-cache" in [PTE: "vm_cases truncate"] ci;
 }

@@ -20,6 +20,14 @@ group! { "Unsharing":
         "copying a table takes two references for slot 511",
         imitates "I24, c5c99429fa57",
         killed by "leaf-refs-equal-maps" in [PTE: "vm_cases edges"; NONE: "vm_cases edges"];
+    DENSE_COPY_MISSES_SLOT_511 = "dense-copy-misses-slot-511",
+        "copying a full table as a block takes no reference for the last entry",
+        imitates "I24",
+        killed by "leaf-refs-equal-maps" in [PTE: "vm_cases dense"];
+    DENSE_COPY_LEAVES_WRITE = "dense-copy-leaves-write",
+        "copying a full table as a block leaves R/W in the leaves of both copies",
+        imitates "I15",
+        killed by "private-page-shared-not-writable" in [PTE: "vm_cases dense"; NONE: "vm_cases dense"];
     UNSHARE_KEEPS_COUNT = "unshare-keeps-count",
         "a process that gets its own copy is still counted as a user of the old table",
         imitates "I4, CVE-2024-57883",
@@ -27,7 +35,7 @@ group! { "Unsharing":
     UNSHARE_TAGS_COPY_AS_DATA = "unshare-tags-copy-as-data",
         "the frame of a copied table is marked as a private page",
         imitates "I1",
-        killed by "frame-has-one-state" in [PTE: "vm_cases edges"] ci;
+        killed by "pointers-reach-tables" in [PTE: "vm_cases edges"] ci;
     UNSHARE_SETS_RESERVED_BIT = "unshare-sets-reserved-bit",
         "a copied table has bit 51 set in slot 0",
         imitates "I9",

@@ -47,6 +47,29 @@ pub(crate) fn edges() {
     region.unmap();
 }
 
+/// Tables whose every entry is in use: copied another way.
+pub(crate) fn dense() {
+    let region = private(5);
+    region.mark_pages(1, 700);
+    let (to_child, to_parent) = (Gate::new(), Gate::new());
+    let child = process::spawn(|| {
+        region.set_word(TABLE, 1);
+        judge::checkpoint("child-copied");
+        to_parent.open();
+        to_child.pass();
+        check!(region.part(2 * TABLE, 3 * TABLE).pages_are_marked(1, 700 + 1024), "the child lost a page");
+        check_eq!(region.word(2 * TABLE - PAGE), 1023 + 700);
+        0
+    });
+    to_parent.pass();
+    region.set_word(TABLE + PAGE, 2);
+    judge::checkpoint("parent-copied");
+    check_eq!((region.word(TABLE), region.word(2 * TABLE - PAGE)), (512 + 700, 1023 + 700));
+    to_child.open();
+    check_eq!(process::wait(child).code(), Some(0));
+    region.unmap();
+}
+
 /// Memory that is read-only at fork and becomes writable afterwards.
 pub(crate) fn read_only() {
     let region = private(5);

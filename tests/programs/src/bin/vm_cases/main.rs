@@ -20,6 +20,7 @@ const SLOTS: [usize; 5] = [0, 1, 255, 510, 511];
 const CASES: &[(&str, fn())] = &[
     ("edges", fork::edges),
     ("fork_read_only", fork::read_only),
+    ("dense", fork::dense),
     ("reverse", fork::reverse),
     ("fork_advice", fork::advice),
     ("rights", change::rights),
@@ -29,6 +30,7 @@ const CASES: &[(&str, fn())] = &[
     ("neighbours", change::neighbours),
     ("heap", change::heap),
     ("zero", change::zero),
+    ("may", object::may),
     ("object", object::object),
     ("truncate", object::truncate),
 ];

@@ -3,7 +3,7 @@
 use crate::{BASE, SLOTS, expect_marked, mark, reads};
 use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process;
-use ptshare_programs::{check, check_eq, judge};
+use ptshare_programs::{check, check_eq, errno, judge};
 use std::os::fd::AsRawFd;
 
 const GIB: usize = 1 << 30;
@@ -68,6 +68,23 @@ pub(crate) fn object() {
     judge::answer("mapped-again");
     expect_marked("again", &again, 70, &[]);
     again.unmap();
+}
+
+/// A file that is open for reading only: its shared mapping never becomes writable.
+pub(crate) fn may() {
+    let path = format!("vm_cases.{}", std::process::id());
+    check!(std::fs::write(&path, [7; PAGE]).is_ok(), "a file cannot be written");
+    let file = std::fs::File::open(&path);
+    check!(file.is_ok(), "a file cannot be opened");
+    let Ok(file) = file else { return };
+    check!(std::fs::remove_file(&path).is_ok(), "a file cannot be removed");
+    let region = Region::of_file_at(BASE, file.as_raw_fd(), PAGE, READ, SHARED);
+    check_eq!(region.get(0), 7);
+    // SAFETY: the region gives out no references.
+    let refused = unsafe { libc::mprotect(region.base as *mut _, region.len, RW) };
+    judge::answer("may-not-write");
+    check_eq!((refused, errno()), (-1, libc::EACCES));
+    region.unmap();
 }
 
 /// truncate and hole punching take pages away from all who map them.
