@@ -116,6 +116,9 @@ fn free_data<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) {
     if is_kind(env.meta(pfn).state.load(Relaxed), FrameKind::Hugetlb) {
         allocator.huge_put(env, pfn);
     } else if !mutant!(FREED_PAGE_LOST) {
+        if mutant!(FREED_PAGE_KEEPS_COUNT) {
+            get_data(env, pfn);
+        }
         allocator.free(env, pfn, 0, false);
     }
 }

@@ -125,7 +125,7 @@ impl<E: Env> Mm<E> {
         if let Some(below) = level.below() {
             for item in Entries::new(&self.env, table, level, start, end) {
                 let part = (item.start, item.end);
-                if mutant!(TRUNCATE_SKIPS_WHOLE_TABLE) && level == Level::Pmd && item.whole {
+                if mutant!(TRUNCATE_SKIPS_A_TABLE) && level == Level::Pmd && item.slot.index() == 2 {
                     continue;
                 }
                 if level == Level::Pmd && is_huge(item.pte) {

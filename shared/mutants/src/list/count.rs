@@ -20,6 +20,10 @@ group! { "Books":
         "a page whose last reference goes is not freed",
         imitates "I5",
         killed by "pages-reachable" in [PTE: "vm_cases tail"];
+    FREED_PAGE_KEEPS_COUNT = "freed-page-keeps-count",
+        "a page that is freed still has a reference in its books",
+        imitates "I8",
+        killed by "free-frames-unreferenced" in [PTE: "vm_cases tail"] ci;
     FREE_COUNT_DRIFTS = "free-count-drifts",
         "frames that come back known to be zero are not added to the number of free frames",
         imitates "I28",
@@ -33,9 +37,9 @@ group! { "Books":
         imitates "I8",
         killed by "free-blocks-disjoint" in [PTE: "vm_cases tail"] ci;
     PAGE_FREED_BEFORE_LAST = "page-freed-before-last",
-        "a private page goes when its last but one leaf goes",
-        imitates "I8",
-        killed by "free-frames-unreferenced" in [PTE_FAULTS: "vm_cases edges"];
+        "a private page goes when its last but one leaf goes, and is kernel memory a moment later",
+        imitates "I8, I7",
+        killed by "no-user-path-to-kernel" in [PTE_FAULTS: "vm_cases edges"];
     ZAP_LEAVES_TABLE_PAGES = "zap-leaves-table-pages",
         "tables that a process drops stay in its number of tables",
         imitates "I28, c17b1f42594e",

@@ -44,8 +44,8 @@ group! { "Objects' tables":
         "an object's table stays listed when its last user leaves, and is found again",
         imitates "I35, d833352a4338",
         killed by "free-frames-unreferenced" in [PTE: "vm_cases object"];
-    TRUNCATE_SKIPS_WHOLE_TABLE = "truncate-skips-whole-table",
-        "truncate leaves the leaves of tables that lie wholly beyond the new end",
+    TRUNCATE_SKIPS_A_TABLE = "truncate-skips-a-table",
+        "truncate does not look below the third entry of a PMD page",
         imitates "I33",
         killed by "mapped-file-page-in-cache" in [PTE: "vm_cases truncate"] ci;
 }

@@ -27,7 +27,7 @@ group! { "Unsharing":
     DENSE_COPY_LEAVES_WRITE = "dense-copy-leaves-write",
         "copying a full table as a block leaves R/W in the leaves of both copies",
         imitates "I15",
-        killed by "private-page-shared-not-writable" in [PTE: "vm_cases dense"; NONE: "vm_cases dense"];
+        killed by "private-page-shared-not-writable" in [PTE: "vm_cases dense"];
     UNSHARE_KEEPS_COUNT = "unshare-keeps-count",
         "a process that gets its own copy is still counted as a user of the old table",
         imitates "I4, CVE-2024-57883",
