@@ -9,6 +9,7 @@
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
 //! | [`fuzz`] | `cargo xtask fuzz` |
+//! | [`inspect`] | `cargo xtask inspect` |
 //! | [`bench`] | `cargo xtask bench` |
 //! | [`mutants`] | `cargo xtask mutants` |
 //! | [`ci`] | `cargo xtask ci` |
@@ -26,6 +27,7 @@ pub mod elf;
 pub mod fuzz;
 pub mod guest;
 pub mod image;
+pub mod inspect;
 pub mod isa;
 pub mod lint;
 pub mod mutants;

@@ -36,6 +36,9 @@ const PROGRAMS: &[&str] = &[
     "exec_garbage",
     "wild_jump",
     "privileged",
+    "sysv_ipc",
+    "memory_calls",
+    "process_calls",
 ];
 
 fn compare(built: &Artefacts, config: Config, names: &[&str]) {

@@ -2,6 +2,7 @@
 //! it in which error they get.
 
 use super::Mm;
+use super::limits::{honours_noreserve, max_map_count};
 use crate::error::MmError;
 use crate::object::MAX_OBJECT_BYTES;
 use crate::vma::*;
@@ -81,7 +82,7 @@ impl<E: Env> Mm<E> {
         pgoff.checked_add(len >> PAGE_SHIFT).ok_or(MmError::Overflow)?;
 
         let mut change = self.change();
-        if change.len() > MAX_MAP_COUNT {
+        if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
         let start = place(&mut change, &request, len)?;
@@ -99,7 +100,11 @@ impl<E: Env> Mm<E> {
         let vma = match request.object {
             Some((object, pgoff)) => Vma::of_object(start, end, flags, object, pgoff),
             None if shmem => {
-                Vma::of_object(start, end, flags, Object::shared_anonymous(self.env.clone(), len), 0)
+                let object = Object::shared_anonymous(self.env.clone(), len);
+                if flags & VM_NORESERVE == 0 {
+                    object.promise();
+                }
+                Vma::of_object(start, end, flags, object, 0)
             }
             None => Vma::anonymous(start, end, flags),
         };
@@ -190,7 +195,7 @@ pub(super) fn vm_flags<E: Env>(set: &VmaSet<E>, request: &MapRequest<E>, pages: 
     if request.has(abi::MAP_STACK) {
         flags |= VM_NOHUGEPAGE;
     }
-    if request.has(abi::MAP_NORESERVE) {
+    if request.has(abi::MAP_NORESERVE) && honours_noreserve() {
         flags |= VM_NORESERVE;
     }
     let kind = (request.flags & u64::from(abi::MAP_TYPE)) as u32;

@@ -15,7 +15,7 @@ mod brk;
 mod fault;
 mod fork;
 mod huge;
-mod limits;
+pub mod limits;
 mod lock;
 mod map;
 mod maps;
@@ -25,6 +25,7 @@ mod pagemap;
 mod populate;
 mod protect;
 mod remap;
+mod seal;
 mod shared_key;
 #[cfg(test)]
 mod tests;

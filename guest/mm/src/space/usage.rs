@@ -93,7 +93,7 @@ pub struct SmapsEntry {
 }
 
 /// Letters of the VmFlags line, in the order of `show_smap_vma_flags` (fs/proc/task_mmu.c).
-const LETTERS: [(u64, &str); 22] = [
+const LETTERS: [(u64, &str); 21] = [
     (VM_READ, "rd"),
     (VM_WRITE, "wr"),
     (VM_EXEC, "ex"),
@@ -112,10 +112,9 @@ const LETTERS: [(u64, &str); 22] = [
     (VM_HUGETLB, "ht"),
     (VM_WIPEONFORK, "wf"),
     (VM_DONTDUMP, "dd"),
-    (VM_HUGEPAGE, "hg"),
     (VM_NOHUGEPAGE, "nh"),
-    (VM_MERGEABLE, "mg"),
     (VM_DROPPABLE, "dp"),
+    (VM_SEALED, "sl"),
 ];
 
 /// Calls `f` with each two-letter name of the VmFlags line.
@@ -144,6 +143,13 @@ impl<E: Env> Mm<E> {
             });
         }
         usage
+    }
+
+    /// Pages that go when this address space goes: its tables, and the filled entries of each PTE page, divided among its
+    /// sharers. For the out-of-memory killer, which has no time for [`Mm::usage`].
+    pub fn release_estimate(&self) -> u64 {
+        let _set = self.vmas.read();
+        self.rec().table_pages.load(Relaxed) + self.filled_entries()
     }
 
     /// Looks at the upper tables alone. `mmap_lock` is held.
