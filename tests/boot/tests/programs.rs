@@ -14,6 +14,7 @@ const PROGRAMS: &[&str] = &[
     "vfork_exec",
     "mprotect_cow",
     "munmap_partial",
+    "vm_cases",
     "mremap_cow",
     "brk_fork",
     "stack_growth",
