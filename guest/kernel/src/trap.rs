@@ -1,6 +1,6 @@
 //! From traps to what the kernel makes of them.
 
-use crate::task::{self, current};
+use crate::task::{self, current, oom};
 use crate::{signal, verify};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as abi;
@@ -19,10 +19,7 @@ pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
         FaultOutcome::SegvMapErr => segv(frame, addr, abi::SEGV_MAPERR),
         FaultOutcome::SegvAccErr => segv(frame, addr, abi::SEGV_ACCERR),
         FaultOutcome::BusAdrErr => signal::force_fault(abi::SIGBUS, abi::BUS_ADRERR as i32, addr, frame),
-        FaultOutcome::OutOfMemory => {
-            Machine.stats().oom_kills.fetch_add(1, Relaxed);
-            signal::force_kill();
-        }
+        FaultOutcome::OutOfMemory => oom::out_of_memory(),
     }
     verify::after_fault(Machine.stats().page_faults.load(Relaxed));
 }

@@ -85,6 +85,11 @@ impl Env for Machine {
     }
 
     #[inline]
+    fn copy_table(&self, dst: Pfn, src: Pfn) {
+        memory::copy_here(dst.pa().0, src.pa().0, PAGE_BYTES);
+    }
+
+    #[inline]
     fn copy_page(&self, dst: Pfn, src: Pfn) {
         memory::copy(dst.pa().0, src.pa().0, PAGE_BYTES);
     }

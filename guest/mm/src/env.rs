@@ -44,6 +44,8 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// table's changes from the guest's own stores (KVM: `kvm_mmu_track_write`), and would go on using what it derived
     /// from the frame's former life as a table.
     fn zero_table(&self, table: Pfn);
+    /// Copies a table's 512 entries, by stores of this CPU for the same reason. Nobody else can reach `dst`.
+    fn copy_table(&self, dst: Pfn, src: Pfn);
     /// Copies one frame's 4096 bytes. Data only: see [`Env::zero_table`].
     fn copy_page(&self, dst: Pfn, src: Pfn);
     /// Copies `out.len()` bytes from physical address `pa`; the range may cross frames.

@@ -1,6 +1,6 @@
 //! What the boot tests share: running the same program in a guest and on this machine, and comparing.
 //!
-//! The tests use what `cargo xtask test` has built, and the engine that PTSHARE_ENGINE names (`auto` unless set). Where
+//! The tests use what `cargo xtask test` has built, and the engine that PTSHARE_ENGINE names, or KVM, or QEMU. Where
 //! there is none they are skipped, out loud.
 
 use ptshare_vmm::{Config, Console, Ending, EngineChoice, Initramfs, Outcome, engine};
@@ -32,24 +32,13 @@ pub fn checked_guest() -> Option<Artefacts> {
 }
 
 fn guest_built(options: &Options) -> Option<Artefacts> {
-    if let Err(error) = engine::choose(choice()) {
+    if let Err(error) = engine::choose(EngineChoice::Auto) {
         eprintln!("SKIP: {error}");
         return None;
     }
     match guest::find_built(options) {
         Ok(built) => Some(built),
         Err(error) => panic!("{error}"),
-    }
-}
-
-/// What PTSHARE_ENGINE says.
-///
-/// # Panics
-/// It names no engine.
-pub fn choice() -> EngineChoice {
-    match std::env::var("PTSHARE_ENGINE") {
-        Ok(name) => name.parse().unwrap_or_else(|error| panic!("PTSHARE_ENGINE: {error}")),
-        Err(_) => EngineChoice::Auto,
     }
 }
 
@@ -67,7 +56,6 @@ pub fn have_busybox() -> bool {
 pub fn config(built: &Artefacts, sharing: &str) -> Config {
     Config {
         kernel: built.kernel.clone(),
-        engine: choice(),
         sharing: sharing.into(),
         timeout: Some(Duration::from_secs(600)),
         ..Config::default()

@@ -14,12 +14,15 @@ const PROGRAMS: &[&str] = &[
     "vfork_exec",
     "mprotect_cow",
     "munmap_partial",
+    "vm_cases",
     "mremap_cow",
     "brk_fork",
     "stack_growth",
     "shared_anon",
     "shared_file_tables",
     "object_unshare",
+    "rmap_truncate",
+    "proc_views",
     "segv_repair",
     "sigstack_overflow",
     "signals_model",
@@ -35,6 +38,9 @@ const PROGRAMS: &[&str] = &[
     "exec_garbage",
     "wild_jump",
     "privileged",
+    "sysv_ipc",
+    "memory_calls",
+    "process_calls",
 ];
 
 fn compare(built: &Artefacts, config: Config, names: &[&str]) {

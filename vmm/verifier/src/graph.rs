@@ -10,10 +10,11 @@ use ptshare_wire::layout::KERNEL_HALF_SLOT;
 
 use crate::census::Mm;
 use crate::frames::{Frames, NO_TABLE, Place};
+use crate::history::Memory;
 use crate::report::{MmId, Sink};
 use crate::rules::{
-    census_is_sound, entry_bits_legal, frame_has_one_state, free_frames_unreferenced, hugetlb_leaf_aligned,
-    no_user_path_to_kernel, table_level,
+    census_is_sound, entry_bits_legal, free_frames_unreferenced, hugetlb_leaf_aligned,
+    no_user_path_to_kernel, pointers_reach_tables, table_level, user_bit_by_half,
 };
 use crate::view::PhysView;
 
@@ -113,7 +114,7 @@ pub(crate) fn user_slots(level: Level) -> usize {
 }
 
 /// The pass.
-pub(crate) struct Builder<'a> {
+pub(crate) struct Builder<'a, 'h> {
     pub(crate) view: &'a dyn PhysView,
     pub(crate) mms: &'a [Mm],
     pub(crate) frames: &'a mut Frames,
@@ -124,41 +125,35 @@ pub(crate) struct Builder<'a> {
     pub(crate) budget: &'a mut u64,
     pub(crate) graph: Graph,
     pub(crate) pending: Vec<u32>,
+    /// What the verdict before saw of shared tables.
+    pub(crate) memory: Option<Memory<'h>>,
 }
 
-impl Builder<'_> {
+impl<'h> Builder<'_, 'h> {
     /// Walks from every root.
-    pub(crate) fn run(mut self) -> Graph {
+    pub(crate) fn run(mut self) -> (Graph, Option<Memory<'h>>) {
         for (i, mm) in self.mms.iter().enumerate() {
             let at = At { mm: mm.id, va: 0, level: Level::Pgd };
             self.reach(at, mm.root, Level::Pgd, 0, i as u32);
             while let Some(table) = self.pending.pop() {
                 if *self.budget < ENTRIES as u64 {
                     census_is_sound::budget(mm.id, self.sink);
-                    return self.graph;
+                    return (self.graph, None);
                 }
                 *self.budget -= ENTRIES as u64;
                 self.scan(table);
             }
         }
-        self.graph
+        (self.graph, self.memory)
     }
 
     /// Follows a pointer to a table of `level` in frame `pfn`: an entry (`word`, at `at`) or a root (`word` 0).
     fn reach(&mut self, at: At, pfn: u64, level: Level, word: u64, mm: u32) {
         let frame = match self.frames.place(pfn) {
-            Place::Known(frame) => frame,
-            Place::Virgin => return free_frames_unreferenced::virgin(at, word, pfn, self.sink),
-            place => return no_user_path_to_kernel::table(at, word, pfn, place, self.sink),
+            Place::Known(frame) if frame.kind() != Some(FrameKind::Kernel) => frame,
+            place => return pointers_reach_tables::place(at, word, pfn, place, self.sink),
         };
-        match frame.kind() {
-            Some(FrameKind::Table) => {}
-            Some(FrameKind::Kernel) => {
-                return no_user_path_to_kernel::table(at, word, pfn, Place::Known(frame), self.sink);
-            }
-            Some(FrameKind::Free) => free_frames_unreferenced::table(at, word, pfn, self.sink),
-            _ => frame_has_one_state::table(at, word, pfn, &frame, self.sink),
-        }
+        pointers_reach_tables::kind(at, word, pfn, &frame, self.sink);
         let edge = self.graph.edges.len() as u32;
         let Some(table) = self.graph.tables.get_mut(frame.table as usize) else {
             self.graph.edges.push(Edge { word, va: at.va, mm, next: NO_EDGE });
@@ -202,7 +197,14 @@ impl Builder<'_> {
         if !self.view.read_page(pfn, &mut page) {
             return census_is_sound::table_unreadable(At { mm: id, va: base, level }, pfn, self.sink);
         }
-        let honest = self.frames.get(pfn).is_some_and(|f| f.kind() == Some(FrameKind::Table));
+        let frame = self.frames.get(pfn).copied();
+        let honest = frame.is_some_and(|f| f.kind() == Some(FrameKind::Table));
+        if let Some(memory) = &mut self.memory
+            && honest
+            && frame.is_some_and(|f| f.refs > 1 && !f.is_object_table() && !f.is_object_pmd())
+        {
+            memory.table(pfn, level, &page);
+        }
         if !honest && !self.plausible(&page, level) {
             return;
         }
@@ -235,7 +237,7 @@ impl Builder<'_> {
         entry_bits_legal::entry(at, word, self.phys_mask, self.sink);
         let pte = Pte(word & !(Pte::ADDR & !self.phys_mask));
         if pte.present() && !pte.has(Pte::USER) {
-            no_user_path_to_kernel::supervisor(at, word, self.sink);
+            user_bit_by_half::supervisor(at, word, self.sink);
         }
         match pte.decode(at.level) {
             Entry::Absent | Entry::Marker(_) => {}

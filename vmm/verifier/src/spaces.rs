@@ -20,9 +20,11 @@ use crate::frames::Frames;
 use crate::graph::{At, Graph, each_nonzero, user_slots};
 use crate::report::Sink;
 use crate::rules::{
-    census_is_sound, cow_shared_entries_read_only, frame_fits_vma, hugetlb_pmd_fits_object, mm_table_pages,
-    no_entry_outside_vma, object_shared_tables_uniform, private_page_shared_not_writable,
-    reverse_map_equals_walk, rights_within_vma, sharers_agree, table_level,
+    census_is_sound, cow_shared_closed_for_later, cow_shared_entries_read_only, file_page_at_its_offset,
+    file_page_not_writable_privately, frame_fits_vma, hugetlb_pmd_fits_object, mapped_file_page_in_cache,
+    mm_table_pages, no_entry_outside_vma, object_shared_tables_uniform, object_table_keeps_place,
+    object_table_spans_one_vma, private_page_shared_not_writable, prot_none_closed, reverse_map_equals_walk,
+    rights_within_vma, sharers_agree, sharers_at_one_address, table_once_in_mm, zero_page_not_writable,
 };
 use crate::view::PhysView;
 
@@ -186,7 +188,7 @@ impl<'a> Walker<'a> {
             let by = std::mem::replace(met, m + 1);
             // Two VMAs may show the same part of an object, or a subtree that does be met twice.
             if by == m + 1 && !table.anywhere {
-                table_level::twice_in_mm(At { mm: mm.id, va: base, level }, table, self.sink);
+                table_once_in_mm::again(At { mm: mm.id, va: base, level }, table, self.sink);
                 return Some(0);
             }
         }
@@ -237,16 +239,14 @@ impl<'a> Walker<'a> {
             Some(first) => {
                 let with = self.mms.get(first.mm as usize).map(|mm| mm.id);
                 let before = self.sink.total();
-                sharers_agree::table(
-                    At { mm: mm.id, va: base, level },
-                    self.graph.tables.get(index as usize),
-                    &clips,
-                    first,
-                    with,
-                    self.sink,
-                );
-                let table = self.graph.tables.get(index as usize);
-                self.sink.total() == before && (first.base == base || table.is_some_and(|t| t.anywhere))
+                let Some(table) = self.graph.tables.get(index as usize) else { return false };
+                let at = At { mm: mm.id, va: base, level };
+                if first.base == base || table.anywhere || hugetlb_pmd_fits_object::shared(&clips) {
+                    sharers_agree::table(at, table, &clips, first, with, self.sink);
+                } else {
+                    sharers_at_one_address::table(at, table, first.base, with, self.sink);
+                }
+                self.sink.total() == before && (first.base == base || table.anywhere)
             }
         }
     }
@@ -326,12 +326,19 @@ impl<'a> Walker<'a> {
         if table.object {
             let clips = clip_of(mm, below, at.va);
             let key = self.frames.cache_key(self.view, table.pfn);
-            object_shared_tables_uniform::place(at, word, table, &clips, key, self.sink);
+            if let Some(over) = object_table_spans_one_vma::place(at, word, table, &clips, self.sink) {
+                object_table_keeps_place::place(at, word, table, over, key, self.sink);
+                object_shared_tables_uniform::place(at, word, table, over, self.sink);
+            }
             if self.objects_seen.insert(child) {
                 object_shared_tables_uniform::pointer(at, word, self.graph, table, self.sink);
             }
         } else if table.parents > 1 && Pte(word).writable() && !huge_objects {
-            cow_shared_entries_read_only::pointer(at, word, table, self.sink);
+            if clip_of(mm, below, at.va).iter().any(|c| c.flags & VM_WRITE != 0) {
+                cow_shared_entries_read_only::pointer(at, word, table, self.sink);
+            } else {
+                cow_shared_closed_for_later::pointer(at, word, table, self.sink);
+            }
         }
     }
 
@@ -352,10 +359,21 @@ impl<'a> Walker<'a> {
                 break;
             }
             rights_within_vma::leaf(at, word, rights, vma, self.sink);
+            if rights.access {
+                prot_none_closed::leaf(at, word, vma, self.sink);
+            }
             if let Some(frame) = self.frames.get(pfn) {
-                private_page_shared_not_writable::leaf(at, word, pfn, frame, rights, vma, self.sink);
                 let index = (covered - at.va) >> 12;
-                frame_fits_vma::leaf(at, word, (pfn, index), frame, vma, self.view, self.frames, self.sink);
+                if rights.write {
+                    private_page_shared_not_writable::leaf(at, word, pfn, frame, self.sink);
+                    zero_page_not_writable::leaf(at, word, pfn, frame, self.sink);
+                    file_page_not_writable_privately::leaf(at, word, pfn, frame, vma, self.sink);
+                }
+                if frame_fits_vma::leaf(at, word, pfn, frame, vma, self.sink) {
+                    let key = self.frames.cache_key(self.view, pfn);
+                    file_page_at_its_offset::leaf(at, word, (pfn, index), vma, key, self.sink);
+                    mapped_file_page_in_cache::leaf(at, word, pfn, frame, vma, self.sink);
+                }
                 if private {
                     let memory = (self.view, self.frames);
                     let place = (pfn, index);

@@ -8,13 +8,16 @@ use crate::answers::Said;
 use crate::census::{Census, Mm};
 use crate::frames::Frames;
 use crate::graph::{Builder, Graph, each_nonzero, user_slots};
+use crate::history::{History, Memory};
+use crate::opinion::{self, Translate};
 use crate::recount::Recount;
 use crate::report::{Report, Sink};
 use crate::rules::{
-    census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_frames_unreferenced,
-    hugetlb_pool_adds_up, kernel_half_identical, leaf_refs_equal_maps, no_user_path_to_kernel,
-    page_tables_counted_once, proc_numbers_equal_walk, reverse_map_equals_walk, table_present_count,
-    table_refs_equal_parents,
+    census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_blocks_disjoint,
+    free_frames_unreferenced, hugetlb_pool_adds_up, hugetlb_reservations_backed, kernel_half_identical,
+    leaf_refs_equal_maps, page_tables_counted_once, pages_reachable, proc_numbers_equal_walk,
+    reverse_map_equals_walk, roots_not_shared, shared_table_unchanged, table_present_count,
+    table_refs_equal_parents, tables_reachable, user_bit_by_half, vma_rights_allowed,
 };
 use crate::spaces::Walker;
 use crate::view::PhysView;
@@ -46,15 +49,37 @@ impl Default for Options {
     }
 }
 
+/// What a verdict may use besides memory. Everything may be left out.
+#[derive(Default)]
+pub struct Aids<'a> {
+    /// What the verdict before saw; this one's takes its place.
+    pub history: Option<&'a mut History>,
+    /// Translates addresses of a CPU's address space.
+    pub translate: Option<&'a mut Translate<'a>>,
+    /// Chooses which.
+    pub seed: u64,
+}
+
+/// As [`verify_with`], with nothing but memory.
+pub fn verify(view: &dyn PhysView, census_pa: u64, vcpus: &[Vcpu], options: &Options) -> Report {
+    verify_with(view, census_pa, vcpus, options, Aids::default())
+}
+
 /// Checks every rule on the memory behind `view`, starting from the census header at `census_pa`.
 ///
 /// Call it while all vCPUs are paused; `vcpus` gives their state. Never panics and always ends, whatever the memory holds.
 /// If a CPU is inside a critical section nothing is checked and [`Report::in_critical`] is set.
-pub fn verify(view: &dyn PhysView, census_pa: u64, vcpus: &[Vcpu], options: &Options) -> Report {
+pub fn verify_with(
+    view: &dyn PhysView,
+    census_pa: u64,
+    vcpus: &[Vcpu],
+    options: &Options,
+    aids: Aids<'_>,
+) -> Report {
     let begin = Instant::now();
     let mut sink = Sink::new(options.max_findings_per_rule);
     let mut report = Report::default();
-    let _ = judge(view, census_pa, vcpus, options, &mut sink, &mut report);
+    let _ = judge(view, census_pa, vcpus, options, aids, &mut sink, &mut report);
     (report.findings, report.suppressed) = sink.finish();
     report.micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
     report
@@ -66,6 +91,7 @@ fn judge(
     census_pa: u64,
     vcpus: &[Vcpu],
     options: &Options,
+    aids: Aids<'_>,
     sink: &mut Sink,
     report: &mut Report,
 ) -> Option<()> {
@@ -82,7 +108,8 @@ fn judge(
 
     let mut budget = options.entry_budget;
     let phys_mask = census.phys_mask();
-    let graph = Builder {
+    let memory = aids.history.map(|history| Memory::new(history, census.totals.shared_by_fork));
+    let (graph, memory) = Builder {
         view,
         mms: &mms,
         frames: &mut frames,
@@ -91,11 +118,15 @@ fn judge(
         budget: &mut budget,
         graph: Graph::default(),
         pending: Vec::new(),
+        memory,
     }
     .run();
     report.tables = graph.tables.len() as u64;
     report.tables_shared = graph.tables.iter().filter(|t| t.parents > 1).count() as u64;
 
+    for mm in &mms {
+        vma_rights_allowed::mm(mm, sink);
+    }
     let walker = Walker::new(view, &mms, &frames, &graph, sink, phys_mask, &mut budget);
     report.entries_walked = graph.entries_walked + walker.run();
 
@@ -103,6 +134,20 @@ fn judge(
     for table in &graph.tables {
         table_refs_equal_parents::table(table, &graph, &frames, &mms, sink);
         table_present_count::table(table, &frames, &mms, sink);
+        roots_not_shared::table(table, &graph, &mms, sink);
+    }
+    if let Some(memory) = memory {
+        for suspect in &memory.suspects {
+            shared_table_unchanged::word(suspect, &graph, &frames, &mms, sink);
+        }
+        report.tables_compared = memory.compared;
+        memory.keep();
+    }
+    if let Some(translator) = aids.translate {
+        match opinion::ask(view, vcpus, &mms, aids.seed, translator, sink) {
+            Ok(asked) => report.addresses_compared = asked,
+            Err(why) => report.translate_refused = Some(why),
+        }
     }
     check_kernel_half(view, &census, &mms, sink);
     cpu_runs_its_mm::check(&census, &cpus, &mms, vcpus, sink);
@@ -123,18 +168,24 @@ fn judge(
 fn check_frames(census: &Census, frames: &Frames, sink: &mut Sink, report: &mut Report) {
     let mut tally = frames_add_up::Tally::default();
     let mut pool = hugetlb_pool_adds_up::Tally::default();
+    let mut blocks = free_blocks_disjoint::Blocks::default();
     for (pfn, frame) in frames.iter() {
         frame_has_one_state::frame(pfn, frame, census.zero_page, sink);
         free_frames_unreferenced::frame(pfn, frame, sink);
         leaf_refs_equal_maps::frame(pfn, frame, sink);
         // What lies behind the head of a huge page is no frame of its own.
         if !pool.frame(pfn, frame, sink) {
-            tally.frame(pfn, frame, sink);
+            tally.frame(frame);
+            blocks.frame(pfn, frame, sink);
+            tables_reachable::frame(pfn, frame, sink);
+            pages_reachable::frame(pfn, frame, sink);
         }
         report.frames_checked += 1;
     }
     tally.finish(census, sink);
+    blocks.finish(census, sink);
     pool.finish(census.hugetlb, sink);
+    hugetlb_reservations_backed::counts(census.hugetlb, sink);
     report.kinds = tally.kinds;
     report.kinds.virgin = frames.virgin();
 }
@@ -166,7 +217,7 @@ fn check_kernel_half(view: &dyn PhysView, census: &Census, mms: &[Mm], sink: &mu
     if !view.read_page(census.kernel_root, &mut kernel) {
         return census_is_sound::kernel_root_unreadable(census.kernel_root, sink);
     }
-    no_user_path_to_kernel::kernel_root(census.kernel_root, &kernel, sink);
+    user_bit_by_half::kernel_root(census.kernel_root, &kernel, sink);
     for mm in mms {
         kernel_half_identical::mm(mm, &kernel, view, sink);
     }

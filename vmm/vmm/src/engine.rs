@@ -31,10 +31,13 @@ impl fmt::Display for Engine {
     }
 }
 
+/// Says what `auto` means to a run and to all that it starts.
+pub const VARIABLE: &str = "PTSHARE_ENGINE";
+
 /// What the user asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum EngineChoice {
-    /// KVM where it can be used, otherwise QEMU.
+    /// The engine that the environment variable [`VARIABLE`] names, or KVM where it can be used, otherwise QEMU.
     #[default]
     Auto,
     /// This engine and no other.
@@ -86,6 +89,12 @@ pub(crate) fn open(choice: EngineChoice) -> Result<(Ready, Option<String>), VmmE
         let kvm = kvm::open()?;
         // A device that opens may still make no machine.
         kvm::create_vm(&kvm).map(|_| Ready::Kvm(kvm))
+    };
+    let choice = match (choice, std::env::var(VARIABLE)) {
+        (EngineChoice::Auto, Ok(name)) if !name.is_empty() => {
+            name.parse().map_err(|why| VmmError::Usage(format!("{VARIABLE}: {why}")))?
+        }
+        (choice, _) => choice,
     };
     match choice {
         EngineChoice::Only(Engine::Kvm) => usable_kvm().map(|ready| (ready, None)),

@@ -1,5 +1,6 @@
 //! mmap of huge pages (Linux: `ksys_mmap_pgoff`, `hugetlbfs_file_mmap`, `hugetlb_get_unmapped_area`).
 
+use super::limits::max_map_count;
 use super::map::{covered_pages, place, vm_flags};
 use super::{MapRequest, Mm};
 use crate::error::MmError;
@@ -43,7 +44,7 @@ impl<E: Env> Mm<E> {
         request.object = Some((object.clone(), pgoff));
 
         let mut change = self.change();
-        if change.len() > MAX_MAP_COUNT {
+        if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
         let start = place_huge(&mut change, &request, len)?;

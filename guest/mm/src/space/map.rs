@@ -2,12 +2,14 @@
 //! it in which error they get.
 
 use super::Mm;
+use super::limits::{honours_noreserve, max_map_count};
 use crate::error::MmError;
 use crate::object::MAX_OBJECT_BYTES;
 use crate::vma::*;
 use crate::{Env, Object, Vma, VmaSet};
 use alloc::sync::Arc;
 use ptshare_abi::sys::general as abi;
+use ptshare_mutants::mutant;
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, page_ceil, page_floor};
 
 /// The flags that MAP_SHARED_VALIDATE accepts for a file in memory: `LEGACY_MAP_MASK`, include/linux/mman.h.
@@ -80,7 +82,7 @@ impl<E: Env> Mm<E> {
         pgoff.checked_add(len >> PAGE_SHIFT).ok_or(MmError::Overflow)?;
 
         let mut change = self.change();
-        if change.len() > MAX_MAP_COUNT {
+        if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
         let start = place(&mut change, &request, len)?;
@@ -98,7 +100,11 @@ impl<E: Env> Mm<E> {
         let vma = match request.object {
             Some((object, pgoff)) => Vma::of_object(start, end, flags, object, pgoff),
             None if shmem => {
-                Vma::of_object(start, end, flags, Object::shared_anonymous(self.env.clone(), len), 0)
+                let object = Object::shared_anonymous(self.env.clone(), len);
+                if flags & VM_NORESERVE == 0 {
+                    object.promise();
+                }
+                Vma::of_object(start, end, flags, object, 0)
             }
             None => Vma::anonymous(start, end, flags),
         };
@@ -143,6 +149,9 @@ impl<E: Env> Mm<E> {
         if set.intersects(start, end) {
             return self.unmap_range(set, start, end);
         }
+        if mutant!(MMAP_INTO_SHARED_TABLE) {
+            return Ok(());
+        }
         Ok(self.unshare_all(start, end)?)
     }
 }
@@ -186,7 +195,7 @@ pub(super) fn vm_flags<E: Env>(set: &VmaSet<E>, request: &MapRequest<E>, pages: 
     if request.has(abi::MAP_STACK) {
         flags |= VM_NOHUGEPAGE;
     }
-    if request.has(abi::MAP_NORESERVE) {
+    if request.has(abi::MAP_NORESERVE) && honours_noreserve() {
         flags |= VM_NORESERVE;
     }
     let kind = (request.flags & u64::from(abi::MAP_TYPE)) as u32;

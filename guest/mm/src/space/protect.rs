@@ -4,13 +4,15 @@
 //! copy, and lets the fault do it.
 
 use super::Mm;
+use super::limits::max_map_count;
 use super::map::prot_flags;
 use crate::error::MmError;
 use crate::vma::layout::is_data;
-use crate::vma::{MAX_MAP_COUNT, VM_ACCESS, VM_GROWSDOWN, VM_LOCKED, VM_LOCKONFAULT, VM_SHARED, VM_WRITE};
+use crate::vma::{VM_ACCESS, VM_GROWSDOWN, VM_LOCKED, VM_LOCKONFAULT, VM_SEALED, VM_SHARED, VM_WRITE};
 use crate::{Env, VmaSet};
 use alloc::vec::Vec;
 use ptshare_abi::sys::general::{PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE};
+use ptshare_mutants::mutant;
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil};
 
 impl<E: Env> Mm<E> {
@@ -73,7 +75,7 @@ impl<E: Env> Mm<E> {
         self.check_huge_cut(set, start, end, |flags| flags & VM_ACCESS != access)?;
         // Only what really changes leaves the sharing.
         for vma in set.iter_range(start, end) {
-            if vma.rec.flags & VM_ACCESS != access {
+            if vma.rec.flags & VM_ACCESS != access && !mutant!(MPROTECT_IN_SHARED_TABLE) {
                 self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
             }
         }
@@ -110,10 +112,13 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
         if vma.rec.start > at {
             return (at, Some(MmError::NotMapped));
         }
+        if vma.has(VM_SEALED) {
+            return (at, Some(MmError::NotPermitted));
+        }
         let old = vma.rec.flags;
         let new = old & !VM_ACCESS | access;
         // The VM_MAY* bits stand four places above the rights.
-        if new & !(new >> 4) & VM_ACCESS != 0 {
+        if new & !(new >> 4) & VM_ACCESS != 0 && !mutant!(MPROTECT_IGNORES_MAY) {
             return (at, Some(MmError::AccessDenied));
         }
         let upto = vma.rec.end.min(end);
@@ -124,7 +129,7 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
             let over = new & VM_WRITE != 0
                 && ((!set.may_expand(new, data) && set.may_expand(old, data))
                     || (old & VM_WRITE == 0 && !set.may_commit(new, pages, false)));
-            if over || (cut > 0 && set.len() + cut > MAX_MAP_COUNT + 1) {
+            if over || (cut > 0 && set.len() + cut > max_map_count() + 1) {
                 return (at, Some(MmError::Limit));
             }
         }

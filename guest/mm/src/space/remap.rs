@@ -1,9 +1,10 @@
 //! mremap: shrink, grow in place, move, duplicate. The checks and their order are those of mm/mremap.c.
 
 use super::Mm;
+use super::limits::max_map_count;
 use crate::error::MmError;
 use crate::hugetlb::{huge_ceil, is_huge_aligned};
-use crate::vma::{MAX_MAP_COUNT, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SHARED, Vma};
+use crate::vma::{VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SEALED, VM_SHARED, Vma};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, is_user_range, page_ceil};
@@ -85,12 +86,15 @@ impl<E: Env> Mm<E> {
 
         let mut change = self.change();
         let has_target = request.fixed.is_some() || request.dont_unmap;
-        if has_target && change.len() + 2 >= MAX_MAP_COUNT - 3 {
+        if has_target && change.len() + 5 >= max_map_count() {
             return Err(MmError::Limit);
         }
         let vma = change.find(old).ok_or(MmError::BadRange)?;
         if request.fixed.is_some() && request.old_len == request.new_len {
             return self.move_all(&mut change, request);
+        }
+        if vma.has(VM_SEALED) {
+            return Err(MmError::NotPermitted);
         }
         if vma.has(VM_HUGETLB) {
             request.fit_huge(new_addr)?;
@@ -180,6 +184,9 @@ impl<E: Env> Mm<E> {
         let (mut at, mut result) = (r.old, None);
         while at < end {
             let Some(vma) = set.find_at_or_after(at).filter(|vma| vma.rec.start < end) else { break };
+            if vma.has(VM_SEALED) {
+                return Err(MmError::NotPermitted);
+            }
             let (start, stop) = (vma.rec.start.max(at), vma.rec.end.min(end));
             let len = stop - start;
             let to = target + (start - r.old);
@@ -207,7 +214,7 @@ impl<E: Env> Mm<E> {
         r: &Remap,
         target: u64,
     ) -> Result<(u64, Option<(u64, u64)>), MmError> {
-        if set.len() >= MAX_MAP_COUNT - 3 {
+        if set.len() + 3 >= max_map_count() {
             return Err(MmError::Limit);
         }
         let source = set.find(r.old).ok_or(MmError::BadRange)?;

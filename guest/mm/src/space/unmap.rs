@@ -1,9 +1,10 @@
 //! munmap, and the unmapping inside other calls.
 
 use super::Mm;
+use super::limits::max_map_count;
 use crate::error::MmError;
-use crate::vma::MAX_MAP_COUNT;
 use crate::{Env, VmaSet};
+use ptshare_mutants::mutant;
 use ptshare_paging::{Level, PAGE_BYTES, is_user_range, page_ceil};
 
 impl<E: Env> Mm<E> {
@@ -22,11 +23,14 @@ impl<E: Env> Mm<E> {
         let Some(first) = set.find_at_or_after(start).filter(|vma| vma.rec.start < end) else {
             return Ok(());
         };
+        set.check_unsealed(start, end)?;
         self.check_huge_cut(set, start, end, |_| true)?;
-        if first.rec.start < start && end < first.rec.end && set.len() >= MAX_MAP_COUNT {
+        if first.rec.start < start && end < first.rec.end && set.len() >= max_map_count() {
             return Err(MmError::Limit);
         }
-        self.discard(set, start, end)?;
+        let forgotten =
+            if mutant!(MUNMAP_FORGETS_LAST_PAGE) && end - start > PAGE_BYTES { PAGE_BYTES } else { 0 };
+        self.discard(set, start, end - forgotten)?;
         self.huge.release(&self.env, start, end);
         set.remove_range(start, end);
         Ok(())
@@ -35,7 +39,9 @@ impl<E: Env> Mm<E> {
     /// Removes what is mapped in `[start, end)` from the tables; the VMAs stay. The last step that can fail comes first.
     pub(super) fn discard(&self, set: &VmaSet<E>, start: u64, end: u64) -> Result<(), MmError> {
         let (low, high) = free_surroundings(set, start, end);
-        self.unshare_edges(low, high)?;
+        if !mutant!(DISCARD_IN_SHARED_TABLE) {
+            self.unshare_edges(low, high)?;
+        }
         let mut batch = self.batch();
         self.zap(low, high, &mut batch);
         batch.finish();

@@ -7,6 +7,7 @@ use crate::table::for_entries;
 use crate::vma::*;
 use crate::{Env, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{Entry, Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, page_ceil, page_floor};
 use ptshare_wire::FrameKind;
 use ptshare_wire::frame::FLAG_IN_CACHE;
@@ -92,7 +93,7 @@ pub struct SmapsEntry {
 }
 
 /// Letters of the VmFlags line, in the order of `show_smap_vma_flags` (fs/proc/task_mmu.c).
-const LETTERS: [(u64, &str); 22] = [
+const LETTERS: [(u64, &str); 21] = [
     (VM_READ, "rd"),
     (VM_WRITE, "wr"),
     (VM_EXEC, "ex"),
@@ -111,10 +112,9 @@ const LETTERS: [(u64, &str); 22] = [
     (VM_HUGETLB, "ht"),
     (VM_WIPEONFORK, "wf"),
     (VM_DONTDUMP, "dd"),
-    (VM_HUGEPAGE, "hg"),
     (VM_NOHUGEPAGE, "nh"),
-    (VM_MERGEABLE, "mg"),
     (VM_DROPPABLE, "dp"),
+    (VM_SEALED, "sl"),
 ];
 
 /// Calls `f` with each two-letter name of the VmFlags line.
@@ -134,6 +134,7 @@ impl<E: Env> Mm<E> {
             let shmem = vma.object.as_ref().is_some_and(|object| object.is_shmem());
             self.present_in(vma.rec.start, vma.rec.end, &mut |_, pte| match self.kind_of(pte) {
                 Some(FrameKind::Anon) => usage.rss_anon += 1,
+                Some(FrameKind::Zero) if mutant!(RSS_COUNTS_ZERO_PAGE) => usage.rss_anon += 1,
                 Some(FrameKind::Cache) if shmem => usage.rss_shmem += 1,
                 Some(FrameKind::Cache) => usage.rss_file += 1,
                 Some(FrameKind::Hugetlb) => usage.hugetlb += HUGE_FRAMES,
@@ -142,6 +143,13 @@ impl<E: Env> Mm<E> {
             });
         }
         usage
+    }
+
+    /// Pages that go when this address space goes: its tables, and the filled entries of each PTE page, divided among its
+    /// sharers. For the out-of-memory killer, which has no time for [`Mm::usage`].
+    pub fn release_estimate(&self) -> u64 {
+        let _set = self.vmas.read();
+        self.rec().table_pages.load(Relaxed) + self.filled_entries()
     }
 
     /// Looks at the upper tables alone. `mmap_lock` is held.

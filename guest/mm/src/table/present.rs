@@ -1,11 +1,11 @@
 //! Looking at a range without changing it.
 
-use super::node::Entries;
+use super::node::{Entries, Item};
 use crate::frame::is_private;
 use crate::hugetlb::is_huge;
 use crate::{Env, Mm};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{Entry, Level, Pfn, Pte};
+use ptshare_paging::{Entry, Level, Pfn, Pte, USER_END};
 
 impl<E: Env> Mm<E> {
     /// Calls `f(va, entry)` for every non-zero leaf entry of `[start, end)` (present, or
@@ -76,5 +76,25 @@ impl<E: Env> Mm<E> {
             }
             _ => entries.filter(|item| !is_huge(item.pte)).count() as u64,
         }
+    }
+
+    /// Filled entries of all PTE pages, those of a shared one divided among its sharers. Locking as for
+    /// [`Mm::present_in`].
+    pub(crate) fn filled_entries(&self) -> u64 {
+        self.filled_below(self.root, Level::Pgd, 0, USER_END)
+    }
+
+    fn filled_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> u64 {
+        let entries = Entries::new(&self.env, table, level, start, end);
+        let filled = |item: Item| match level.below() {
+            Some(Level::Pte) if is_huge(item.pte) => 0,
+            Some(Level::Pte) => {
+                let meta = self.env.meta(item.pte.pfn());
+                u64::from(meta.aux.load(Relaxed)) / u64::from(meta.refs.load(Relaxed).max(1))
+            }
+            Some(below) => self.filled_below(item.pte.pfn(), below, item.start, item.end),
+            None => 0,
+        };
+        entries.map(filled).sum()
     }
 }

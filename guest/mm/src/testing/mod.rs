@@ -163,6 +163,11 @@ impl Arena {
         self.0.share_file.store(on, Relaxed);
     }
 
+    /// The frames that the allocator manages and has handed out at some time.
+    pub fn managed(&self) -> impl Iterator<Item = Pfn> + use<> {
+        (RAM_START..self.0.header.ram[0].virgin.load(Relaxed)).map(Pfn)
+    }
+
     /// Frames that are free.
     pub fn free_frames(&self) -> u64 {
         self.0.allocator.lock().free_frames(&self.0.header)
@@ -331,6 +336,11 @@ impl Env for Arena {
 
     fn mm_rec(&self, slot: u32) -> &MmRec {
         &self.0.mms[slot as usize]
+    }
+
+    fn copy_table(&self, dst: Pfn, src: Pfn) {
+        step();
+        self.copy_page(dst, src);
     }
 
     fn zero_table(&self, table: Pfn) {

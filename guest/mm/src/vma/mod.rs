@@ -30,14 +30,13 @@ pub const VM_RAND_READ: u64 = 0x1_0000;
 pub const VM_LOCKONFAULT: u64 = 0x8_0000;
 /// MADV_DONTDUMP.
 pub const VM_DONTDUMP: u64 = 0x400_0000;
-/// MADV_HUGEPAGE.
-pub const VM_HUGEPAGE: u64 = 0x2000_0000;
-/// MADV_NOHUGEPAGE.
+/// Set by MAP_STACK.
 pub const VM_NOHUGEPAGE: u64 = 0x4000_0000;
-/// MADV_MERGEABLE.
-pub const VM_MERGEABLE: u64 = 0x8000_0000;
 /// MAP_DROPPABLE.
 pub const VM_DROPPABLE: u64 = 1 << 42;
+
+/// mseal: the mapping stays as it is.
+pub const VM_SEALED: u64 = 1 << 43;
 
 /// The rights that are in force.
 pub const VM_ACCESS: u64 = VM_READ | VM_WRITE | VM_EXEC;
@@ -49,9 +48,8 @@ pub const VM_HINTS: u64 = VM_LOCKED
     | VM_SEQ_READ
     | VM_RAND_READ
     | VM_DONTDUMP
-    | VM_HUGEPAGE
     | VM_NOHUGEPAGE
-    | VM_MERGEABLE
+    | VM_SEALED
     | VM_NORESERVE;
 /// Most VMAs of one mm: Linux's default of `vm.max_map_count`.
 pub const MAX_MAP_COUNT: usize = 65530;

@@ -15,11 +15,13 @@
 use super::chunk::Chunk;
 use super::gap::GapCache;
 use super::{Counts, Layout, Limits, Vma};
+use crate::space::limits::recommit;
 use crate::{Env, Mm};
 use alloc::boxed::Box;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use ptshare_mutants::mutant;
 use ptshare_wire::MmRec;
 use ptshare_wire::census::VMA_CHUNK_MAX;
 
@@ -44,6 +46,8 @@ pub struct VmaSet<E: Env> {
     owner: Weak<Mm<E>>,
     slot: u32,
     pub(crate) counts: Counts,
+    /// Pages that the system's sum of promises holds for these VMAs.
+    promised: u64,
     pub(crate) layout: Layout,
     pub(crate) limits: Limits,
     /// What mlockall(MCL_FUTURE) gives to each new VMA: 0, or `VM_LOCKED` with or without `VM_LOCKONFAULT`.
@@ -61,6 +65,7 @@ impl<E: Env> VmaSet<E> {
             owner,
             slot,
             counts: Counts::default(),
+            promised: 0,
             layout: Layout::default(),
             limits: Limits::default(),
             def_flags: 0,
@@ -258,7 +263,9 @@ impl<E: Env> VmaSet<E> {
         let pos = self.seek(addr);
         let Some(vma) = self.get_mut(pos).filter(|vma| vma.rec.start < addr) else { return };
         let upper = vma.over(addr, vma.rec.end);
-        vma.set_range(vma.rec.start, addr);
+        if !mutant!(SPLIT_LEAVES_OVERLAP) {
+            vma.set_range(vma.rec.start, addr);
+        }
         // Not the canonical `next`: an insertion at the end of this chunk is wanted, not at the front of the next.
         self.insert_at(Pos { slot: pos.slot + 1, ..pos }, upper);
     }
@@ -318,12 +325,23 @@ impl<E: Env> VmaSet<E> {
         self.index.clear();
         self.len = 0;
         self.counts = Counts::default();
+        self.settle();
         self.gaps.freed();
     }
 
+    /// Brings the system's sum of promises up to date.
+    fn settle(&mut self) {
+        recommit(self.promised, self.counts.committed);
+        self.promised = self.counts.committed;
+    }
+
     /// Shows the list to the judge.
-    pub(crate) fn publish(&self, env: &E, rec: &MmRec) {
-        let va = self.index.first().map_or(0, |first| env.census_va(first));
+    pub(crate) fn publish(&mut self, env: &E, rec: &MmRec) {
+        self.settle();
+        let mut va = self.index.first().map_or(0, |first| env.census_va(first));
+        if mutant!(CENSUS_LIST_UNREACHABLE) {
+            va &= 0xffff_ffff;
+        }
         rec.vma_index.store(va, Relaxed);
         rec.vma_chunks.store(self.index.len() as u64, Relaxed);
         rec.vma_count.store(self.len as u64, Relaxed);

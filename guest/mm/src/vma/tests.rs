@@ -31,6 +31,7 @@ impl Env for NoMachine {
         None
     }
     fn zero_pages(&self, _: Pfn, _: u64) {}
+    fn copy_table(&self, _: Pfn, _: Pfn) {}
     fn zero_table(&self, _: Pfn) {}
     fn copy_page(&self, _: Pfn, _: Pfn) {}
     fn read_phys(&self, _: u64, _: &mut [u8]) {}

@@ -173,7 +173,7 @@ impl Model {
     pub(super) fn resync(&mut self, context: Context<'_>, start: u64, end: u64) {
         let mm = context.kernel.mm(context.pid);
         for part in self.process(context.pid).extents.parts(start, end) {
-            let Some((file, _)) = part.file else { continue };
+            let Some(file) = part.file else { continue };
             let shared = part.flags & (VM_SHARED | VM_MAYSHARE) != 0;
             let step = if part.has(VM_HUGETLB) { HUGE } else { PAGE_BYTES };
             let mut page = part.start & !(step - 1);

@@ -4,8 +4,8 @@ use super::access::Want;
 use super::*;
 use ptshare_abi::sys::general as abi;
 use ptshare_mm::vma::{
-    VM_DONTCOPY, VM_DONTDUMP, VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE,
-    VM_RAND_READ, VM_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
+    VM_DONTCOPY, VM_DONTDUMP, VM_HUGETLB, VM_LOCKED, VM_MAYWRITE, VM_RAND_READ, VM_READ, VM_SEQ_READ,
+    VM_SHARED, VM_WIPEONFORK, VM_WRITE,
 };
 use ptshare_paging::PAGE_SHIFT;
 
@@ -21,10 +21,6 @@ fn flag_change(advice: u32) -> Option<(u64, u64)> {
         abi::MADV_KEEPONFORK => (0, VM_WIPEONFORK),
         abi::MADV_DONTDUMP => (VM_DONTDUMP, 0),
         abi::MADV_DODUMP => (0, VM_DONTDUMP),
-        abi::MADV_MERGEABLE => (VM_MERGEABLE, 0),
-        abi::MADV_UNMERGEABLE => (0, VM_MERGEABLE),
-        abi::MADV_HUGEPAGE => (VM_HUGEPAGE, VM_NOHUGEPAGE),
-        abi::MADV_NOHUGEPAGE => (VM_NOHUGEPAGE, VM_HUGEPAGE),
         _ => return None,
     })
 }
@@ -84,17 +80,13 @@ impl Model {
         if self.cuts_huge(context.pid, start, upto) {
             return expect(answer, error(Errno::EINVAL), "advice on a part of a huge page");
         }
-        let update = |extent: &Extent| {
-            let refused = set & VM_MERGEABLE != 0 && extent.has(VM_SHARED);
-            if refused { extent.flags } else { extent.flags & !clear | set }
-        };
+        let update = |extent: &Extent| extent.flags & !clear | set;
         let wanted = self.walked(context.pid, (start, end), stop);
         if context.refused && answer == error(Errno::ENOMEM) {
             let mut done = true;
             context.kernel.mm(context.pid).for_each_vma(&mut |vma| {
                 if vma.start < upto && start < vma.end {
-                    let refused = set & VM_MERGEABLE != 0 && vma.flags & VM_SHARED != 0;
-                    done &= refused || vma.flags & (set | clear) == set;
+                    done &= vma.flags & (set | clear) == set;
                 }
             });
             if !done {
@@ -158,8 +150,8 @@ impl Model {
         };
         expect(answer, wanted, "MADV_REMOVE")?;
         for part in parts.iter().take_while(|part| stop.is_none_or(|(at, _)| part.start < at)) {
-            let (file, index) = part.file.expect("only files are punched");
-            self.punch_bytes(file, index << PAGE_SHIFT, part.end - part.start);
+            let file = part.file.expect("only files are punched");
+            self.punch_bytes(file, part.first << PAGE_SHIFT, part.end - part.start);
         }
         Ok(())
     }

@@ -6,14 +6,12 @@ use ptshare_mm::testing::Arena;
 use ptshare_mm::vma::VM_HUGETLB;
 use ptshare_mm::{Env, Mm};
 use ptshare_paging::{PAGE_SHIFT, Pfn};
+use ptshare_wire::VmaRec;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// `FrameKind`, and the flag of a page in a cache, as `shared/wire` has them.
 const ANON: u32 = ptshare_wire::frame::FrameKind::Anon as u32;
 const HUGETLB: u32 = ptshare_wire::frame::FrameKind::Hugetlb as u32;
-
-/// A mapping of the kernel: start, end, flags, and the object with the page of it at the start.
-type Found = (u64, u64, u64, Option<(u64, u64)>);
 
 /// Is the page that `page` maps one of the process's own?
 pub(super) fn is_private_page(kernel: &FlatKernel, mm: &Mm<Arena>, page: u64) -> bool {
@@ -40,34 +38,19 @@ pub(super) fn is_resident(mm: &Mm<Arena>, page: u64) -> bool {
 impl Model {
     /// Do the kernel's mappings of a process equal the model's, to the last flag?
     pub fn check_mappings(&mut self, kernel: &FlatKernel, pid: u32) -> Verdict {
-        let mut found: Vec<Found> = Vec::new();
-        kernel.mm(pid).for_each_vma(&mut |vma| {
-            let object = vma.object.map(|object| (object.id(), vma.offset >> PAGE_SHIFT));
-            found.push((vma.start, vma.end, vma.flags, object));
-        });
-        let process = &self.processes[&pid];
-        if found.len() != process.extents.len() {
-            return Err(self.show_mappings(pid, &found));
+        let found = kernel.vmas(pid);
+        let mut wanted = Vec::new();
+        for (n, extent) in self.processes[&pid].extents.iter().enumerate() {
+            let seen = found.get(n).map_or(0, |vma| vma.object);
+            let object = extent.file.map_or(0, |file| *self.files[file].object.get_or_insert(seen));
+            let Extent { start, end, flags, first, .. } = *extent;
+            wanted.push(VmaRec { start, end, flags, pgoff: first, object });
         }
-        for (extent, vma) in process.extents.iter().zip(&found) {
-            let object = match (extent.file, vma.3) {
-                (Some((file, page)), Some((id, _))) => {
-                    Some((*self.files[file].object.get_or_insert(id), page))
-                }
-                (None, None) => None,
-                _ => return Err(self.show_mappings(pid, &found)),
-            };
-            if (extent.start, extent.end, extent.flags, object) != *vma {
-                return Err(self.show_mappings(pid, &found));
-            }
+        if found == wanted {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn show_mappings(&self, pid: u32, found: &[Found]) -> String {
-        let extents: Vec<String> = self.processes[&pid].extents.iter().map(|e| format!("{e:x?}")).collect();
-        let vmas: Vec<String> = found.iter().map(|vma| format!("{vma:x?}")).collect();
-        format!("mappings of process {pid}:\n  model\n{}\n  kernel\n{}", extents.join("\n"), vmas.join("\n"))
+        let lines = |vmas: &[VmaRec]| vmas.iter().map(|vma| format!("    {vma:x?}\n")).collect::<String>();
+        Err(format!("mappings of process {pid}:\n  model\n{}  kernel\n{}", lines(&wanted), lines(&found)))
     }
 
     /// Reads every page of a process of which the model knows a word that is not zero, and `others` pages of each mapping
@@ -78,7 +61,7 @@ impl Model {
             let step = if extent.has(VM_HUGETLB) { HUGE } else { PAGE_BYTES };
             let units = (extent.end - extent.start) / step;
             pages.extend((0..units.min(others)).map(|i| extent.start + i * units / units.min(others) * step));
-            let Some((file, first)) = extent.file else { continue };
+            let (Some(file), first) = (extent.file, extent.first) else { continue };
             let last = first + ((extent.end - extent.start) >> PAGE_SHIFT);
             let known = self.files[file].pages.range(first..last);
             pages.extend(known.map(|(index, _)| extent.start + ((index - first) << PAGE_SHIFT)));

@@ -12,8 +12,10 @@ pub struct Extent {
     pub end: u64,
     /// `VM_*`.
     pub flags: u64,
-    /// Number of the model's file, and the page of it at `start`.
-    pub file: Option<(usize, u64)>,
+    /// Number of the model's file.
+    pub file: Option<usize>,
+    /// The page of the file at `start`; in anonymous memory the number that the page there keeps for life.
+    pub first: u64,
 }
 
 impl Extent {
@@ -24,17 +26,25 @@ impl Extent {
 
     /// Page of the file at `addr`.
     pub fn page_at(&self, addr: u64) -> Option<(usize, u64)> {
-        let (file, first) = self.file?;
-        Some((file, first.wrapping_add(addr.wrapping_sub(self.start) >> PAGE_SHIFT)))
+        Some((self.file?, self.number_at(addr)))
+    }
+
+    /// The number of the page at `addr`.
+    pub fn number_at(&self, addr: u64) -> u64 {
+        let pages = (addr.wrapping_sub(self.start) as i64) >> PAGE_SHIFT;
+        self.first.wrapping_add(pages as u64)
     }
 
     /// The part of it in `[start, end)`, or the same mapping carried on beyond its ends.
     pub fn over(&self, start: u64, end: u64) -> Extent {
-        Extent { start, end, flags: self.flags, file: self.page_at(start) }
+        Extent { start, end, first: self.number_at(start), ..self.clone() }
     }
 
     fn continues(&self, next: &Extent) -> bool {
-        self.end == next.start && self.flags == next.flags && self.page_at(next.start) == next.file
+        self.end == next.start
+            && self.flags == next.flags
+            && self.file == next.file
+            && self.number_at(next.start) == next.first
     }
 }
 

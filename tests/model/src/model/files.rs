@@ -35,10 +35,10 @@ impl Model {
         // Private copies go too.
         for process in self.processes.values_mut() {
             for extent in process.extents.clone().iter() {
-                let Some((_, index)) = extent.file.filter(|(number, _)| *number == file) else { continue };
-                let keep = first.saturating_sub(index).saturating_mul(PAGE_BYTES);
+                let keep = first.saturating_sub(extent.first).saturating_mul(PAGE_BYTES);
                 let from = extent.start.saturating_add(keep);
-                if extent.flags & (VM_SHARED | VM_MAYSHARE) == 0 && from < extent.end {
+                let private = extent.flags & (VM_SHARED | VM_MAYSHARE) == 0;
+                if extent.file == Some(file) && private && from < extent.end {
                     process.private.retain(|page, _| *page < from || *page >= extent.end);
                     process.own_huge.retain(|unit| *unit < from || *unit >= extent.end);
                 }

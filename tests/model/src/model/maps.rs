@@ -103,16 +103,16 @@ impl Model {
         }
         let flags = request.vm_flags(huge, self.process(context.pid).def_flags);
         self.unmap(context.pid, at, at + len);
-        let back = match file {
-            Some((file, offset)) => Some((file, offset >> PAGE_SHIFT)),
-            None if huge || flags & VM_SHARED != 0 => Some((self.hidden_file(len, huge), 0)),
-            None => None,
+        let (file, first) = match file {
+            Some((file, offset)) => (Some(file), offset >> PAGE_SHIFT),
+            None if huge || flags & VM_SHARED != 0 => (Some(self.hidden_file(len, huge)), 0),
+            None => (None, at >> PAGE_SHIFT),
         };
-        if let Some((file, first)) = back.filter(|_| huge && flags & VM_WRITE != 0) {
+        if let Some(file) = file.filter(|_| huge && flags & VM_WRITE != 0) {
             let size = &mut self.files[file].size;
             *size = (*size).max((first << PAGE_SHIFT) + len);
         }
-        let extent = Extent { start: at, end: at + len, flags, file: back };
+        let extent = Extent { start: at, end: at + len, flags, file, first };
         self.process_mut(context.pid).extents.insert(extent);
         let locked = flags & (VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED;
         if (request.has(abi::MAP_POPULATE) && flags & VM_LOCKONFAULT == 0) || locked {
@@ -209,7 +209,7 @@ impl Model {
             self.unmap(context.pid, new, old);
         } else if new > old {
             let flags = VM_READ | VM_WRITE | VM_MAY | self.process(context.pid).def_flags;
-            let extent = Extent { start: old, end: new, flags, file: None };
+            let extent = Extent { start: old, end: new, flags, file: None, first: old >> PAGE_SHIFT };
             self.process_mut(context.pid).extents.insert(extent);
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::*;
 use ptshare_abi::sys::general as abi;
 use ptshare_mm::vma::{VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SHARED};
-use ptshare_paging::USER_END;
+use ptshare_paging::{PAGE_SHIFT, USER_END};
 
 /// The arguments of mremap; lengths are whole pages.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,27 @@ impl Mremap {
                     || !self.has(abi::MREMAP_MAYMOVE)
                     || (self.has(abi::MREMAP_DONTUNMAP) && self.old_len != self.new_len)
                     || !apart))
+    }
+}
+
+/// The number that the page moved from `from` to `to` has now: its old one, or where it is now if the mapping had no pages
+/// (`known` says that it had), as Linux's `copy_vma` has it.
+fn moved_number(
+    context: Context<'_>,
+    source: &Extent,
+    from: u64,
+    to: u64,
+    known: bool,
+) -> Result<u64, String> {
+    let (kept, fresh) = (source.number_at(from), to >> PAGE_SHIFT);
+    let vmas = context.kernel.vmas(context.pid);
+    let vma = vmas.iter().find(|vma| vma.start <= to && to < vma.end);
+    let vma = vma.ok_or_else(|| format!("mremap left nothing at {to:#x}"))?;
+    let number = vma.pgoff + ((to - vma.start) >> PAGE_SHIFT);
+    if number == kept || (number == fresh && !known) {
+        Ok(number)
+    } else {
+        Err(format!("the page at {to:#x} has number {number:#x} after mremap, not {kept:#x} or {fresh:#x}"))
     }
 }
 
@@ -170,6 +191,7 @@ impl Model {
         }
         let source = process.extents.find(r.old).cloned().expect("it has been found before");
         let (from, end) = (r.old, r.old + r.old_len);
+        let known: Vec<u64> = process.private.range(source.start..source.end).map(|(at, _)| *at).collect();
         let pages: Vec<(u64, Words)> = process.private.range(from..end).map(|(a, w)| (*a, *w)).collect();
         let units: Vec<u64> = process.own_huge.range(from..end).copied().collect();
         if r.has(abi::MREMAP_DONTUNMAP) {
@@ -185,8 +207,12 @@ impl Model {
         let process = self.process_mut(pid);
         process.private.extend(pages.into_iter().map(|(at, words)| (at - from + to, words)));
         process.own_huge.extend(units.into_iter().map(|at| at - from + to));
-        let file = source.page_at(from);
-        process.extents.insert(Extent { start: to, end: to + r.new_len, flags: source.flags, file });
+        let first = match source.file {
+            Some(_) => source.number_at(from),
+            None => moved_number(context, &source, from, to, !known.is_empty())?,
+        };
+        let extent = Extent { start: to, end: to + r.new_len, first, ..source.clone() };
+        self.process_mut(pid).extents.insert(extent);
         if source.flags & (VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED && r.new_len > r.old_len {
             let _ = self.populate(context, to + r.old_len, to + r.new_len);
         }

@@ -1,5 +1,4 @@
-//! `page-tables-counted-once` (design invariant 15). Reads: the counters behind PageTables of /proc/meminfo and the number of
-//! shared tables, and the tables that the walk reaches.
+//! `page-tables-counted-once`.
 
 use crate::census::Totals;
 use crate::graph::Graph;
@@ -7,8 +6,14 @@ use crate::report::{Finding, RuleInfo, Sink};
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "page-tables-counted-once",
-    statement: "PageTables is the number of tables, however many processes share each",
-    why: "sums over processes say how much sharing saves only against a total in which nothing counts twice",
+    statement: "PageTables is the number of tables, however many processes share each; and as many are called \
+                shared as have several parents",
+    reads: "the counters tables_now and tables_shared_now; the tables that the walk reaches",
+    why: "sums over processes say how much sharing saves only against a total in which nothing counts twice; and \
+          whoever asks whether a table is shared must ask its own count: hugetlb_pmd_shared read another one, and \
+          smaps, migration and fork went wrong by it (CVE-2024-57883, 14967a9c7d24)",
+    design: &[15],
+    catalogue: &[12, 28],
 };
 
 /// Compares the counters.

@@ -1,9 +1,6 @@
-//! `proc-numbers-equal-walk` (design invariant 15; prior art I28). Reads: what the guest says that /proc shows of a process
-//! (`ptshare_wire::answers`), and the same sums over what the walk finds from its root.
-//!
-//! The zero page is in no resident set, and hugetlb pages are counted apart, as on Linux. A table is shared if some table on
-//! the way to it, itself included, has more than one parent; its proportional part is divided among the parents at each
-//! level.
+//! `proc-numbers-equal-walk`. The zero page is in no resident set, and hugetlb pages are counted apart, as on Linux.
+//! A table is shared if some table on the way to it, itself included, has more than one parent; its proportional part
+//! is divided among the parents at each level.
 
 use crate::answers::Usage;
 use crate::census::Mm;
@@ -13,8 +10,12 @@ use crate::report::{Finding, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "proc-numbers-equal-walk",
     statement: "VmRSS, VmPTE and what is shared of it are what the page tables hold",
-    why: "people and OOM killers act on these numbers; the 2006 review of shared page tables found no file_rss and a VmPTE of 0, \
-          and msharefs had wrong RSS on its list of things to do",
+    reads: "what the guest says that /proc shows of a process (`ptshare_wire::answers`); the same sums over what \
+            the walk finds from its root",
+    why: "people and OOM killers act on these numbers; the 2006 review of shared page tables found no file_rss and \
+          a VmPTE of 0, and COW-PTE had wrong RSS on its list of things to do",
+    design: &[15],
+    catalogue: &[28],
 };
 
 /// What rounding may take from the proportional sum: under a byte at each table.

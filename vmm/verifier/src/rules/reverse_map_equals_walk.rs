@@ -1,10 +1,7 @@
-//! `reverse-map-equals-walk` (design invariant 14; prior art I51, I52). Reads: of each leaf that maps a private page, family and
-//! index in the page's metadata, the mm's family and the VMA's offset; and the reverse maps that the guest gives of single
-//! frames, against every place where the walk finds them.
-//!
-//! The guest finds the mappings of a private page through its family's mms and their VMAs. So it misses none (I51) if every
-//! leaf fits, which is checked for all of them; the answers show that the search does what it should, and that it names
-//! nobody who is not there (I52). The pages of objects are found by their offsets: `frame-fits-vma`.
+//! `reverse-map-equals-walk`. The guest finds the mappings of a private page through its family's mms and their VMAs.
+//! So it misses none if every leaf fits, which is checked for all of them; the answers show that the search does what
+//! it should, and that it names nobody who is not there. The pages of objects are found by their offsets:
+//! `file-page-at-its-offset`.
 
 use ptshare_wire::{FrameKind, VmaRec};
 
@@ -18,8 +15,14 @@ use crate::view::PhysView;
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "reverse-map-equals-walk",
     statement: "the kernel finds every mapping of a page, and nothing else",
-    why: "a mapping that the reverse map misses outlives the page: rmap that stopped at map count 0 while other sharers still \
-          mapped a hugetlb page corrupted databases (017b1660df89, 2018); on-demand-fork left rmap and reclaim as they were",
+    reads: "of each leaf that maps a private page, family and index in the page's metadata, the mm's family and the \
+            VMA's offset; the reverse maps that the guest gives of single frames, against every place where the \
+            walk finds them",
+    why: "a mapping that the reverse map misses outlives the page: rmap that stopped at map count 0 while other \
+          sharers still mapped a hugetlb page corrupted databases (017b1660df89, 2018); on-demand-fork left rmap \
+          and reclaim as they were",
+    design: &[14],
+    catalogue: &[51, 52],
 };
 
 /// Places named in a finding.

@@ -1,7 +1,7 @@
 //! What /proc/PID/maps, smaps, statm, pagemap and mem show of an address space.
 
 use crate::KMm;
-use crate::fs::io::{Sink, total};
+use crate::fs::io::{Sink, Source, total};
 use crate::fs::text::Text;
 use crate::syscall::SysResult;
 use ptshare_abi::Errno;
@@ -179,4 +179,24 @@ pub fn read_mem(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
         at = at.saturating_add(n as u64);
     }
     total(sink.done(), result)
+}
+
+/// A write to /proc/PID/mem: as the process itself could write there.
+pub fn write_mem(mm: &KMm, pos: u64, source: &mut Source) -> SysResult {
+    let mut chunk = [0u8; 512];
+    let mut done = 0;
+    while source.left() > 0 {
+        let at = pos.saturating_add(done);
+        let n = (512 - at % 512).min(source.left()) as usize;
+        let Some(part) = chunk.get_mut(..n) else { break };
+        let result = source.get(part);
+        if result.is_ok() && mm.write_user(at, part).is_err() {
+            return if done == 0 { Err(Errno::EIO.into()) } else { Ok(done) };
+        }
+        match result {
+            Ok(got) => done += got,
+            Err(fault) => return if done == 0 { Err(fault.into()) } else { Ok(done) },
+        }
+    }
+    Ok(done)
 }

@@ -18,6 +18,7 @@ use super::Arena;
 use crate::hugetlb::{resize, set_overcommit, set_sharing};
 use crate::{Layout, Limits, Mm, Object, Sharing};
 use ptshare_abi::Errno;
+use ptshare_wire::VmaRec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -114,6 +115,11 @@ impl FlatKernel {
     /// Says what a process must not exceed.
     pub fn set_limits(&self, pid: u32, limits: Limits) {
         self.mm(pid).set_limits(limits);
+    }
+
+    /// The VMAs of a process, as the census shows them.
+    pub fn vmas(&self, pid: u32) -> Vec<VmaRec> {
+        self.mm(pid).vmas.read().iter().map(|vma| vma.rec).collect()
     }
 
     /// Checks the core's own rules ([`Arena::audit`]).

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// VMAs and content of every process.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
-    /// By pid. Offsets of anonymous memory, which nobody can see, are 0.
+    /// By pid. Offsets of anonymous memory, which nobody can see, are 0, and objects are numbered as they come up.
     pub vmas: BTreeMap<u32, Vec<VmaRec>>,
     /// By pid and address: a hash of each page whose content is not all zero. Pages of an object stand here whether they are
     /// mapped or not.
@@ -45,6 +45,7 @@ impl FlatKernel {
     /// All processes as they see their memory now.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        let mut objects = vec![0];
         for pid in self.pids() {
             let mm = self.mm(pid);
             let mut pages = BTreeMap::new();
@@ -53,7 +54,11 @@ impl FlatKernel {
                 let set = mm.vmas.read();
                 for vma in set.iter() {
                     let pgoff = if vma.object.is_some() { vma.rec.pgoff } else { 0 };
-                    recs.push(VmaRec { pgoff, ..vma.rec });
+                    let object = objects.iter().position(|&id| id == vma.rec.object).unwrap_or_else(|| {
+                        objects.push(vma.rec.object);
+                        objects.len() - 1
+                    });
+                    recs.push(VmaRec { pgoff, object: object as u64, ..vma.rec });
                     if let Some(object) = &vma.object {
                         self.unmapped_content(object, &vma.rec, &mut pages);
                     }

@@ -3,32 +3,56 @@
 use std::mem::offset_of;
 
 use ptshare_paging::{Level, Pte};
-use ptshare_wire::frame::{FrameKind, state};
+use ptshare_wire::frame::{FLAG_HEAD, FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_WRITE};
-use ptshare_wire::{FrameMeta, VmaRec};
+use ptshare_wire::{CensusHeader, FrameMeta, VmaRec};
 
-use super::{leaf, set_aux, set_entry, set_refs, set_state};
+use super::{add_to_header, leaf, set_aux, set_entry, set_refs, set_state, shared_tables_wrong};
 use crate::testing::scout::{Place, Scout};
 use crate::view::{Image, PhysView};
 
 // shared tables
 
-/// A pointer to a table with several parents.
-fn shared_pointer(s: &Scout, objects: bool, writable: bool) -> Option<&Place> {
-    s.pointers.iter().find(|p| {
-        s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1)
-            && s.is_objects(p) == objects
-            && p.word.writable() == writable
-    })
-}
-
-pub(super) fn shared_entry_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
-    let victim = shared_pointer(s, false, false)?;
+/// Sets R/W in a pointer to a COW-shared table over which some VMA is writable, or none is.
+fn open_shared(image: &mut Image, s: &Scout, under_writable: bool) -> Option<()> {
+    let victim = s.pointers.iter().find(|p| {
+        let writable = s.vmas_over(p).any(|(_, v)| v.flags & VM_WRITE != 0);
+        s.is_cow_shared(p) && !p.word.writable() && writable == under_writable
+    })?;
     set_entry(image, victim, victim.word.with(Pte::WRITE))
 }
 
+pub(super) fn shared_entry_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
+    open_shared(image, s, true)
+}
+
+pub(super) fn read_only_shared_entry_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
+    open_shared(image, s, false)
+}
+
+/// Moves the entry for a shared table to the slot before it, and the VMAs over its span with it.
+pub(super) fn shared_table_moved(image: &mut Image, s: &Scout) -> Option<()> {
+    let (victim, span) = s.pointers.iter().find_map(|p| {
+        let span = p.level.entry_bytes();
+        let inside = s.vmas_over(p).all(|(_, v)| p.va <= v.start && v.end <= p.va + span);
+        let before = p.va.checked_sub(span).filter(|_| p.slot > 0)?;
+        let room = !s.mms[p.mm].vmas.iter().any(|v| v.start < p.va && before < v.end);
+        let absent = image.read_u64(p.pa() - 8) == Some(0);
+        (s.is_cow_shared(p) && !p.shared && inside && room && absent).then_some((p, span))
+    })?;
+    for (index, vma) in s.vmas_over(victim) {
+        let pa = s.vma_pa(image, victim.mm, index)?;
+        image.write_u64(pa + offset_of!(VmaRec, start) as u64, vma.start - span);
+        image.write_u64(pa + offset_of!(VmaRec, end) as u64, vma.end - span);
+    }
+    image.write_u64(victim.pa() - 8, victim.word.0);
+    set_entry(image, victim, Pte::ABSENT)
+}
+
 pub(super) fn object_entry_made_read_only(image: &mut Image, s: &Scout) -> Option<()> {
-    let victim = shared_pointer(s, true, true)?;
+    let victim = s.pointers.iter().find(|p| {
+        s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1) && s.is_objects(p) && p.word.writable()
+    })?;
     set_entry(image, victim, victim.word.without(Pte::WRITE))
 }
 
@@ -39,16 +63,20 @@ pub(super) fn object_table_says_another_page(image: &mut Image, s: &Scout) -> Op
 }
 
 pub(super) fn object_table_sticks_out(image: &mut Image, s: &Scout) -> Option<()> {
-    // Of one user, so that nobody disagrees; at the end of a VMA, where no leaf is.
-    let last = |p: &Place| p.va + p.level.entry_bytes() - 4096;
-    let (victim, index) = s.pointers.iter().find_map(|p| {
-        let table = s.table(p.word.pfn().0).filter(|t| t.object && t.parents == 1)?;
-        let end = s.mms[p.mm].vmas.iter().position(|v| v.end == last(p) + 4096)?;
-        let used = s.leaves.iter().any(|l| l.table == table.pfn && l.slot == 511);
-        (!used && !p.shared).then_some((p, end))
+    // At the end of a VMA, where no leaf is, and of all its users, so that nobody disagrees.
+    let end = |p: &Place| p.va + p.level.entry_bytes();
+    let users = |pfn: u64| s.pointers.iter().filter(move |p| p.word.pfn().0 == pfn);
+    let at_end = |p: &Place| s.mms[p.mm].vmas.iter().any(|v| v.end == end(p));
+    let table = s.graph.tables.iter().find(|t| {
+        let unused = image.read_u64(t.pfn * 4096 + 511 * 8) == Some(0);
+        t.object && unused && users(t.pfn).all(at_end)
     })?;
-    let pa = s.vma_pa(image, victim.mm, index)? + offset_of!(VmaRec, end) as u64;
-    image.write_u64(pa, last(victim)).then_some(())
+    for user in users(table.pfn) {
+        let index = s.mms[user.mm].vmas.iter().position(|v| v.end == end(user))?;
+        let pa = s.vma_pa(image, user.mm, index)? + offset_of!(VmaRec, end) as u64;
+        image.write_u64(pa, end(user) - 4096);
+    }
+    Some(())
 }
 
 /// A page in an object's table of a private mapping becomes a private page.
@@ -68,14 +96,8 @@ pub(super) fn object_table_maps_a_private_page(image: &mut Image, s: &Scout) -> 
 fn sharer_vma(s: &Scout, fits: impl Fn(&Place, usize, &VmaRec) -> bool) -> Option<(usize, usize, VmaRec)> {
     s.pointers
         .iter()
-        .filter(|p| {
-            s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1 && !t.anywhere) && !p.word.writable()
-        })
-        .find_map(|p| {
-            let end = p.va + p.level.entry_bytes();
-            let over = s.mms[p.mm].vmas.iter().enumerate().filter(|(_, v)| v.start < end && p.va < v.end);
-            over.into_iter().find(|(i, v)| fits(p, *i, v)).map(|(i, v)| (p.mm, i, *v))
-        })
+        .filter(|p| s.is_cow_shared(p) && !p.word.writable())
+        .find_map(|p| s.vmas_over(p).find(|(i, v)| fits(p, *i, v)).map(|(i, v)| (p.mm, i, *v)))
 }
 
 pub(super) fn sharer_vma_changed(image: &mut Image, s: &Scout) -> Option<()> {
@@ -91,6 +113,93 @@ pub(super) fn sharer_vma_extended(image: &mut Image, s: &Scout) -> Option<()> {
     })?;
     let pa = s.vma_pa(image, mm, index)? + offset_of!(VmaRec, end) as u64;
     image.write_u64(pa, vma.end + 4096).then_some(())
+}
+
+// shared-table-unchanged
+
+/// A leaf of a COW-shared PTE page, over anonymous memory.
+fn shared_leaf(s: &Scout) -> Option<&Place> {
+    leaf(s, |p| {
+        let table = s.table(p.table).is_some_and(|t| t.parents > 1 && !t.anywhere);
+        let once = s.target(p).is_some_and(|f| f.kind() == Some(FrameKind::Anon) && f.maps == 1);
+        p.level == Level::Pte && table && once && s.vma(p).is_some_and(|(_, v)| v.object == 0)
+    })
+}
+
+/// A write that was answered in the shared table: another page stands there, and all counts are right.
+pub(super) fn shared_table_gets_another_page(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = *shared_leaf(s)?;
+    let other = *s.leaves.iter().find(|p| {
+        p.table == victim.table
+            && p.slot != victim.slot
+            && s.maps(p, FrameKind::Anon)
+            && same_vma(s, p, &victim)
+    })?;
+    set_entry(image, &victim, other.word)?;
+    set_entry(image, &other, victim.word)?;
+    // Where each says that it belongs.
+    for field in [offset_of!(FrameMeta, a), offset_of!(FrameMeta, b)] {
+        let (x, y) = (s.meta(victim.word.pfn().0, field), s.meta(other.word.pfn().0, field));
+        let (at_x, at_y) = (image.read_u64(x)?, image.read_u64(y)?);
+        image.write_u64(x, at_y);
+        image.write_u64(y, at_x);
+    }
+    Some(())
+}
+
+fn same_vma(s: &Scout, a: &Place, b: &Place) -> bool {
+    s.vma(a).map(|v| v.0) == s.vma(b).map(|v| v.0)
+}
+
+/// A page is thrown away in the shared table, and freed.
+pub(super) fn shared_table_loses_a_page(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = shared_leaf(s)?;
+    let pfn = victim.word.pfn().0;
+    set_entry(image, victim, Pte::ABSENT)?;
+    set_aux(image, s, victim.table, s.frames.get(victim.table)?.aux - 1)?;
+    set_refs(image, s, pfn, 0)?;
+    set_state(image, s, pfn, |_| state(FrameKind::Free, 0, FLAG_HEAD))?;
+    add_to_header(image, s, offset_of!(CensusHeader, free_frames), 1)
+}
+
+/// R/W in a leaf of the shared table, behind R/W = 0 above: harmless until a sharer takes the table back.
+pub(super) fn shared_leaf_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| {
+        let table = s.table(p.table).is_some_and(|t| t.parents > 1 && !t.anywhere);
+        p.level == Level::Pte && table && !p.open && !p.word.writable()
+    })?;
+    set_entry(image, victim, victim.word.with(Pte::WRITE))
+}
+
+// kvm-translate-agrees
+
+/// Two private pages of a running process change places, with what their metadata say.
+pub(super) fn pages_swapped(image: &mut Image, s: &Scout) -> Option<()> {
+    let running = |p: &Place| s.cpus.iter().any(|c| c.mm_slot == u64::from(s.mms[p.mm].id.slot) + 1);
+    let whole = |p: &&Place| running(p) && p.level == Level::Pte && s.maps(p, FrameKind::Anon);
+    let mut done = false;
+    // All of them, so that a sample meets one.
+    let victims: Vec<&Place> = s.leaves.iter().filter(whole).collect();
+    for pair in victims.chunks_exact(2) {
+        let [a, b] = pair else { continue };
+        let alike = s.target(a)?.maps == 1 && s.target(b)?.maps == 1 && same_vma(s, a, b);
+        if !alike
+            || a.table != b.table
+            || (a.word.0 ^ b.word.0) & !Pte::ADDR & !Pte::ACCESSED & !Pte::DIRTY != 0
+        {
+            continue;
+        }
+        set_entry(image, a, b.word)?;
+        set_entry(image, b, a.word)?;
+        for field in [offset_of!(FrameMeta, a), offset_of!(FrameMeta, b)] {
+            let (x, y) = (s.meta(a.word.pfn().0, field), s.meta(b.word.pfn().0, field));
+            let (at_x, at_y) = (image.read_u64(x)?, image.read_u64(y)?);
+            image.write_u64(x, at_y);
+            image.write_u64(y, at_x);
+        }
+        done = true;
+    }
+    done.then_some(())
 }
 
 // private-page-shared-not-writable
@@ -138,6 +247,8 @@ pub(super) fn table_twice_in_mm(image: &mut Image, s: &Scout) -> Option<()> {
     let word = victim.word.without(Pte::WRITE);
     set_entry(image, &victim, word)?;
     set_entry(image, &gap, word)?;
+    // One shared table more.
+    shared_tables_wrong(image, s)?;
     set_refs(image, s, word.pfn().0, 2)?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
 }
@@ -148,6 +259,7 @@ pub(super) fn table_in_a_cycle(image: &mut Image, s: &Scout) -> Option<()> {
     let word = above.word.without(Pte::WRITE);
     set_entry(image, above, word)?;
     set_entry(image, &gap, word)?;
+    shared_tables_wrong(image, s)?;
     set_refs(image, s, gap.table, 2)?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
 }
