@@ -21,9 +21,8 @@ fn programs_see_what_they_did_where_whole_trees_are_shared() {
     assert_clean(&outcome);
     let views = &results[1];
     let [all, shared, part] = ["vmpte_kb", "vmpte_shared_kb", "vmpte_prop_kb"].map(|name| views.metric(name));
-    // Below the root nearly everything is shared by two.
-    assert!(shared * 2 > all && part < all && part + shared / 2 >= all, "{all}, {shared}, {part} kB");
-    // Nothing is left of the answers once they are judged, and they were asked for.
+    // What parent and child share is half the parent's; the rest, on the paths that they have written to, is its own.
+    assert!(shared > 0 && part < all && part + shared / 2 >= all, "{all}, {shared}, {part} kB");
     assert!(outcome.verifier.rules.iter().any(|rule| rule == "reverse-map-equals-walk"));
 }
 
@@ -34,7 +33,7 @@ fn tables(node: &Node, list: &mut Vec<(u64, u64)>) {
 }
 
 #[test]
-fn the_inspector_agrees_with_itself_on_a_real_guest() {
+fn a_dump_at_the_end_shows_that_nothing_is_left() {
     let Some(built) = guest() else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guest.ptdump");
