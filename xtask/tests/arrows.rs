@@ -45,7 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ptshare-programs", &["ptshare-trace"]),
-    ("ptshare-boot-tests", &["ptshare-mutants", "ptshare-verifier", "ptshare-vmm", "xtask"]),
+    ("ptshare-boot-tests", &["ptshare-mutants", "ptshare-trace", "ptshare-verifier", "ptshare-vmm", "xtask"]),
     (
         "ptshare-model-tests",
         &["ptshare-abi", "ptshare-mm", "ptshare-paging", "ptshare-verifier", "ptshare-wire"],
