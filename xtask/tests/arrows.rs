@@ -48,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ptshare-boot-tests", &["ptshare-mutants", "ptshare-trace", "ptshare-verifier", "ptshare-vmm", "xtask"]),
     (
         "ptshare-model-tests",
-        &["ptshare-abi", "ptshare-mm", "ptshare-paging", "ptshare-verifier", "ptshare-wire"],
+        &["ptshare-abi", "ptshare-mm", "ptshare-paging", "ptshare-trace", "ptshare-verifier", "ptshare-wire"],
     ),
 ];
 

@@ -13,6 +13,7 @@
 //! | [`random`] | the random numbers: written out here, so that one seed is one trace for ever |
 //! | [`generate`] | from a seed to a trace |
 //! | [`watch`] | the pages whose content is compared at the end |
+//! | [`report`] | what a system gave for a trace, as text |
 //! | [`shrink`] | smaller traces to try when one fails |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod generate;
 pub mod names;
 pub mod place;
 pub mod random;
+pub mod report;
 pub mod shrink;
 pub mod text;
 pub mod watch;

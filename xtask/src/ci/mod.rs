@@ -73,7 +73,7 @@ fn plan(quick: bool, tour: &Path) -> Vec<Step> {
         steps.push(Step::new("mutants", &["mutants", "--subset", "ci"], minutes(15)));
         steps.push(Step::new(
             "fuzz",
-            &["fuzz", "--seed", "1", "--programs", "100", "--minutes", "4"],
+            &["fuzz", "--seed", "1", "--programs", "150", "--minutes", "1"],
             minutes(10),
         ));
     }

@@ -20,6 +20,7 @@ pub const KNOWN: &[Known] = &[
     },
     Known { name: "pages of fallocate are data", explains: allocated_is_data },
     Known { name: "attachments that were cut merge again", explains: attachments_merge },
+    Known { name: "advice on merging and on transparent huge pages is refused", explains: not_configured },
 ];
 
 /// Why two lines of reports about one operation differ; `None` if nobody knows.
@@ -85,6 +86,13 @@ fn attachments_merge(before: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bo
     }
 }
 
+/// madvise knows advice only of what the kernel is configured with (`madvise_behavior_valid`); the guest has neither KSM nor
+/// transparent huge pages.
+fn not_configured(_: &[Op], op: &Op, _: &[u64], guest: &[u64]) -> bool {
+    // MADV_MERGEABLE to MADV_NOHUGEPAGE.
+    op.call == Call::Madvise && (12..=15).contains(&op.args[2]) && guest == [u64::MAX]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +134,15 @@ mod tests {
             "1 0x0 0x3000000001000",
             "1 0x0 0x2000000001000"
         ));
+    }
+
+    #[test]
+    fn only_advice_on_what_is_not_there_is_refused() {
+        let advise = |advice: &str| format!("trace 1\np0 madvise a+0x0 1p {advice}");
+        assert!(explained(&advise("nohugepage"), "0 0x0", "0 E22"));
+        assert!(explained(&advise("mergeable"), "0 E12", "0 E22"));
+        assert!(!explained(&advise("mergeable"), "0 E22", "0 0x0"));
+        assert!(!explained(&advise("dontneed"), "0 0x0", "0 E22"));
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl<E: Env> Mm<E> {
             self.env.store(child.root, slot, pte.without(Pte::WRITE));
         });
         set_aux(&self.env, child.root, entries);
+        self.env.stats().fork_tables_shared.fetch_add(entries.into(), Relaxed);
         child.count_tables(self.rec().table_pages.load(Relaxed) - 1);
         self.flush_all();
     }

@@ -2,13 +2,12 @@
 
 use crate::access::{self, Fault};
 use crate::control::{Record, SCRATCH};
-use crate::final_state::mix;
 use crate::turns::Machine;
 use ptshare_programs::errno;
 use ptshare_trace::call::NONE;
 use ptshare_trace::place::{ARENA_BYTES, ARENA_START, Base};
+use ptshare_trace::report::{self, mix};
 use ptshare_trace::{Call, Op, PAGE, PROCS, Place};
-use std::fmt::Write as _;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The heap's part that is the trace's, bytes.
@@ -286,16 +285,10 @@ impl Machine<'_> {
         0
     }
 
-    fn note_range(&self, (start, end, rights): (u64, u64, &str)) {
+    fn note_range(&self, range: (u64, u64, &str)) {
         let mut line = Line { bytes: [0; 96], len: 0 };
         let at = self.control.pc.load(SeqCst) - 1;
-        let _ = writeln!(
-            line,
-            "maps {at} p{}: {:#x} {}p {rights}",
-            self.me,
-            start - ARENA_START,
-            (end - start) / PAGE
-        );
+        let _ = report::note_range(&mut line, at, self.me, range);
         self.control.note(&line.bytes[..line.len]);
     }
 }

@@ -30,9 +30,6 @@ pub struct Record {
     pub extra: AtomicU64,
 }
 
-/// The record of a page that cannot be read: the signal and its code are in it.
-pub const UNREADABLE: u64 = 0xdead_0000_0000_0000;
-
 /// The shared page.
 pub struct Control {
     /// The next operation.

@@ -2,9 +2,9 @@
 
 use crate::calls::{answer, call};
 use crate::control::{Record, SCRATCH};
-use crate::final_state::mix;
 use crate::turns::Machine;
 use ptshare_trace::call::NONE;
+use ptshare_trace::report::mix;
 use ptshare_trace::{Call, Op, PAGE, Place};
 use std::sync::atomic::Ordering::SeqCst;
 

@@ -1,25 +1,11 @@
 //! What is compared when a process ends: the content of the watched pages, and of files when it is the last.
 
-use crate::control::UNREADABLE;
 use crate::turns::Machine;
 use crate::{access, files};
 use ptshare_trace::place::Base;
+use ptshare_trace::report::{mix, unreadable};
 use ptshare_trace::{PAGE, Place};
 use std::sync::atomic::Ordering::SeqCst;
-
-/// Adds a number to a sum in which order counts; zeros leave 0 what it is.
-pub fn mix(sum: u64, number: u64) -> u64 {
-    (sum ^ number).rotate_left(9).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// A page's record in words.
-pub fn page_words(page: u64) -> String {
-    if page >> 32 == UNREADABLE >> 32 {
-        format!("signal {} code {}", page as u16, (page >> 16) as u16)
-    } else {
-        format!("{page:x}")
-    }
-}
 
 /// Most ranges of one process.
 const RANGES: usize = 96;
@@ -34,7 +20,7 @@ pub fn record(machine: &mut Machine<'_>) {
         let Some(address) = address(machine, *place, &ranges) else { continue };
         let page = match access::page(address) {
             Ok(sum) => sum,
-            Err(fault) => UNREADABLE | (fault.code as u64 & 0xffff) << 16 | fault.signal as u64 & 0xffff,
+            Err(fault) => unreadable(fault.signal, fault.code),
         };
         record.store(page, SeqCst);
     }

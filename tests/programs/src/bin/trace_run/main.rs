@@ -22,7 +22,7 @@ mod turns;
 
 use control::{Control, Record};
 use ptshare_programs::{check, process};
-use ptshare_trace::place::{ARENA_BYTES, ARENA_START};
+use ptshare_trace::report::{self, Answer, State};
 use ptshare_trace::watch::{Watch, watch};
 use ptshare_trace::{Call, PAGE, PROCS, SLOTS, Trace, text};
 use std::fmt::Write as _;
@@ -150,19 +150,19 @@ fn report(trace: &Trace, watched: &Watch, control: &Control, ended: Ended, verbo
     text += &control.notes();
     for (proc, pages) in control.pages.iter().enumerate() {
         let pages = &pages[..watched.places.len()];
-        let sum = pages.iter().fold(0, |sum, page| final_state::mix(sum, page.load(SeqCst)));
+        let sum = pages.iter().fold(0, |sum, page| report::mix(sum, page.load(SeqCst)));
         if sum != 0 {
             let _ = writeln!(text, "memory p{proc} {sum:x}");
         }
         for (place, page) in watched.places.iter().zip(pages) {
             let page = page.load(SeqCst);
             if verbose && page != 0 {
-                let _ = writeln!(text, "  p{proc} {:#x} {}", place.0, final_state::page_words(page));
+                let _ = writeln!(text, "  p{proc} {:#x} {}", place.0, report::page_words(page));
             }
         }
     }
     for (slot, pages) in control.files.iter().enumerate() {
-        let sum = pages.iter().fold(0, |sum, page| final_state::mix(sum, page.load(SeqCst)));
+        let sum = pages.iter().fold(0, |sum, page| report::mix(sum, page.load(SeqCst)));
         if sum != 0 {
             let _ = writeln!(text, "file f{slot} {sum:x}");
         }
@@ -178,33 +178,16 @@ fn report(trace: &Trace, watched: &Watch, control: &Control, ended: Ended, verbo
 
 /// The record of an operation in words.
 fn words(call: Call, record: &Record) -> String {
-    match record.state.load(SeqCst) {
-        0 => return "-".into(),
-        2 => return "left out".into(),
-        _ => {}
-    }
-    let result = record.result.load(SeqCst);
-    let mut text = match result as i64 {
-        error @ -4095..0 => format!("E{}", -error),
-        _ if matches!(call, Call::Mmap | Call::Mremap | Call::Shmat) => place(result),
-        number => format!("{number:#x}"),
-    };
     let signal = record.signal.load(SeqCst);
-    if signal != 0 {
-        let at = place(record.address.load(SeqCst));
-        let _ = write!(text, " signal {} code {} at {at}", signal as u32, (signal >> 32) as i32);
-    }
-    let extra = record.extra.load(SeqCst);
-    if extra != 0 {
-        let _ = write!(text, " {extra:#x}");
-    }
-    text
-}
-
-/// An address as offset in the arena; all others are alike.
-fn place(address: u64) -> String {
-    match address.checked_sub(ARENA_START) {
-        Some(offset) if offset < ARENA_BYTES => format!("a+{offset:#x}"),
-        _ => "elsewhere".into(),
-    }
+    let answer = Answer {
+        state: match record.state.load(SeqCst) {
+            0 => State::Absent,
+            1 => State::Done,
+            _ => State::LeftOut,
+        },
+        result: record.result.load(SeqCst) as i64,
+        signal: (signal as i32, (signal >> 32) as i32, record.address.load(SeqCst)),
+        extra: record.extra.load(SeqCst),
+    };
+    answer.words(call)
 }
