@@ -77,7 +77,11 @@ impl Game {
             return Ok(());
         }
         let arena = self.kernel.arena().clone();
-        arena.fail_at(step.fail_at);
+        if step.fail_all {
+            arena.fail_from(step.fail_at)
+        } else {
+            arena.fail_at(step.fail_at)
+        }
         let answer = match (&step.op, step.sharing) {
             (Op::Fork, Some(sharing)) => {
                 let small = self.plan.machine.small_tables;
