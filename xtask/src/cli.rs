@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{bench, ci, docs, fuzz, lint, run, test};
+use crate::{bench, ci, docs, fuzz, inspect, lint, run, test};
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -28,6 +28,8 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Run random programs here and in the guest, and compare everything that they see
     Fuzz(fuzz::FuzzArgs),
+    /// Look at a dump of guest memory: the verdict, page tables, who shares and maps what, what changed between two
+    Inspect(inspect::InspectArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
     /// Generate docs/RULES.md from the judge's rules
@@ -110,6 +112,7 @@ fn carry_out(verb: Verb) -> Result<u8> {
         }
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Inspect(args) => Ok(inspect::run(&args)),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
         Verb::DocRules(DocArgs { check: true }) => docs::check_rules().map(|()| 0),

@@ -9,6 +9,7 @@
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
 //! | [`fuzz`] | `cargo xtask fuzz` |
+//! | [`inspect`] | `cargo xtask inspect` |
 //! | [`bench`] | `cargo xtask bench` |
 //! | [`ci`] | `cargo xtask ci` |
 //! | [`test`] | `cargo xtask test` |
@@ -25,6 +26,7 @@ pub mod elf;
 pub mod fuzz;
 pub mod guest;
 pub mod image;
+pub mod inspect;
 pub mod isa;
 pub mod lint;
 pub mod paths;

@@ -99,15 +99,25 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         return Some(Ending::GuestPanic { text });
     }
     if report.findings.is_empty() {
-        // `checkpoint dump` asks for a dump of a guest in which nothing is wrong.
-        if let (CheckpointReason::Request, "dump", Some(path)) = (reason, label, &machine.dump_path)
-            && let Err(e) = dump(machine, path, census, &vcpus)
-        {
-            warn!("the dump {} cannot be written: {e}", path.display());
+        if let Some(path) = machine.dump_path.as_ref().filter(|_| dump_wanted(machine, reason, label)) {
+            match dump(machine, path, census, &vcpus) {
+                Ok(()) => machine.record().verifier.dumps += 1,
+                Err(e) => warn!("the dump {} cannot be written: {e}", path.display()),
+            }
         }
         return None;
     }
     Some(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, &when) })
+}
+
+/// Is this a moment for a dump of a guest in which nothing is wrong?
+fn dump_wanted(machine: &Machine, reason: CheckpointReason, label: &str) -> bool {
+    let at = machine.dump_at.as_deref();
+    match reason {
+        CheckpointReason::Request => label == "dump" || at == Some(label),
+        CheckpointReason::Shutdown => at == Some("end"),
+        _ => false,
+    }
 }
 
 /// Adds a report to the run's totals.

@@ -56,6 +56,8 @@ pub struct Machine {
     pub verify: VerifyMode,
     /// Where a dump goes.
     pub dump_path: Option<PathBuf>,
+    /// When one is written without a violation: see [`crate::Config::dump_at`].
+    pub dump_at: Option<String>,
     /// See [`Record`].
     pub record: Mutex<Record>,
     /// Readable from the moment that the run is to stop.
@@ -95,6 +97,7 @@ impl Machine {
             console,
             verify,
             dump_path,
+            dump_at: None,
             raise,
             record: Mutex::default(),
             stop: event()?,

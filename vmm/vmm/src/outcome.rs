@@ -83,6 +83,8 @@ pub struct VerifierTotals {
     pub coalesced: u64,
     /// Page-table entries walked.
     pub entries_walked: u64,
+    /// Dumps written of a guest in which nothing was wrong.
+    pub dumps: u64,
     /// Names of the rules that were checked.
     pub rules: Vec<String>,
     /// Findings, as text; not empty only when the run ended with [`Ending::Violation`].

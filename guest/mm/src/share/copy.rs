@@ -2,12 +2,12 @@
 
 use super::is_object_table;
 use crate::Env;
-use crate::frame::is_private;
+use crate::frame::{is_kind, is_private};
 use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::table::{get_table, holds_frame, next_entry, set_aux};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
-use ptshare_wire::frame::FLAG_HUGE_LEAVES;
+use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FrameKind};
 
 /// Copies the entries `[from, to)` (slot numbers), but at most `entries`, of the table `src` at `level` to the same slots
 /// of `dst`, a table that nobody else can reach and whose slots are zero; gives the number copied, for the caller to add
@@ -27,7 +27,7 @@ pub(crate) fn copy_entries<E: Env>(
     while copied != entries {
         let Some((slot, pte)) = next_entry(env, src, at, to) else { break };
         let copy = match level {
-            Level::Pte => copy_leaf(env, src, slot, pte),
+            Level::Pte => copy_small_leaf(env, src, slot, pte),
             Level::Pmd if is_huge(pte) => copy_leaf(env, src, slot, pte),
             _ => {
                 get_table(env, pte.pfn());
@@ -73,6 +73,17 @@ pub(crate) fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte 
     let meta = env.meta(pte.pfn());
     meta.refs.fetch_add(1, Relaxed);
     if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte }
+}
+
+/// [`copy_leaf`] of a PTE page, whose private pages are of one kind: the loop that unsharing a table is made of.
+#[inline]
+fn copy_small_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
+    if !holds_frame(pte) {
+        return pte;
+    }
+    let meta = env.meta(pte.pfn());
+    meta.refs.fetch_add(1, Relaxed);
+    if is_kind(meta.state.load(Relaxed), FrameKind::Anon) { protect(env, src, slot, pte) } else { pte }
 }
 
 /// Clears R/W in the original; gives the entry as it is now.
