@@ -11,7 +11,7 @@ use anyhow::Result;
 use ptshare_vmm::{Config, Console, Ending, Initramfs, Outcome, exit_code, json};
 use std::time::Duration;
 
-/// Program and what it shows, in the order of the sections of "Implementing Pagetable Sharing" (2003), by their numbers
+/// Program and what it shows, in the order of the sections of "Sharing Page Tables in the Linux Kernel" (2003), by their numbers
 /// and titles; what belongs to no section comes last.
 pub const SCENARIOS: &[(&str, &str)] = &[
     ("segv_repair", "2.2 The vm_area_struct: a signal handler repairs the mapping"),
@@ -153,7 +153,7 @@ fn boot(
         console: Console::Captured { stdin: Vec::new() },
         ..args.config(built, mode)
     };
-    config.timeout = config.timeout.or(Some(Duration::from_secs(120)));
+    config.timeout = config.timeout.or(Some(Duration::from_secs(300)));
     let outcome = match ptshare_vmm::run(&config) {
         Ok(outcome) => outcome,
         Err(error) => return Ok(Err(refused(&error))),

@@ -6,6 +6,7 @@ use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, Gate};
 use ptshare_programs::{check, check_eq, judge};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 const BYTES: usize = 2 * TABLE;
 const READERS: usize = 6;
@@ -20,9 +21,11 @@ fn sharing() -> bool {
 /// A file that the first process reads, page by page, and the others afterwards.
 fn one_for_all(name: &str, prot: i32, kind: i32) {
     let file = memory::memfd(BYTES);
-    let writer = Region::of_file(file.as_raw_fd(), BYTES, RW, libc::MAP_SHARED);
-    writer.mark_pages(1, 50);
-    writer.unmap();
+    let mut content = vec![0; BYTES];
+    for (number, page) in content.chunks_mut(PAGE).enumerate() {
+        page[..4].copy_from_slice(&(number as u32 + 50).to_le_bytes());
+    }
+    check!(file.write_all_at(&content, 0).is_ok(), "write failed");
     // A gate for each, lest one go through twice.
     let (gates, done) = (std::array::from_fn::<Gate, READERS, _>(|_| Gate::new()), Gate::new());
     let readers: Vec<i32> = (0..READERS)
