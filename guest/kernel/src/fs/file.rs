@@ -13,6 +13,7 @@ use super::locks;
 use super::pidfd::Pidfd;
 use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
+use super::signalfd::SignalSet;
 use super::table::FileTable;
 use super::virt::{Node, Snapshot};
 use super::{device, memfd, regular};
@@ -53,6 +54,8 @@ pub enum Ops {
     Epoll(Epoll),
     /// A process.
     Pidfd(Pidfd),
+    /// Signals.
+    Signals(SignalSet),
 }
 
 static OPEN_FILES: AtomicU64 = AtomicU64::new(0);
@@ -197,7 +200,8 @@ impl File {
             | Ops::Duplex(..)
             | Ops::Event(_)
             | Ops::Epoll(_)
-            | Ops::Pidfd(_) => true,
+            | Ops::Pidfd(_)
+            | Ops::Signals(_) => true,
             Ops::Device(device) => device.is_stream(),
             _ => false,
         }
@@ -273,6 +277,7 @@ impl File {
                 node.read(snapshot, pos, sink)
             }
             Ops::Event(counter) => counter.read(sink, self.nonblock()),
+            Ops::Signals(set) => set.read(sink, self.nonblock()),
             Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         }
     }
@@ -319,7 +324,7 @@ impl File {
             Ops::Pipe(pipe) | Ops::Duplex(_, pipe) => pipe.write(source, self.nonblock()),
             Ops::Virtual(node, _) => node.write(source, pos),
             Ops::Event(counter) => counter.write(source, self.nonblock()),
-            Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
+            Ops::Epoll(_) | Ops::Pidfd(_) | Ops::Signals(_) => Err(Errno::EINVAL.into()),
         };
         wrote.map(|wrote| (pos, wrote))
     }
@@ -402,6 +407,7 @@ impl File {
             Ops::Event(counter) => counter.poll(),
             Ops::Epoll(epoll) => epoll.poll(),
             Ops::Pidfd(pidfd) => pidfd.poll(),
+            Ops::Signals(set) => set.poll(),
             Ops::Place => super::poll::POLLNVAL,
             _ => BOTH,
         }
@@ -426,6 +432,7 @@ impl File {
             Ops::Event(counter) => counter.queues(f),
             Ops::Epoll(epoll) => f(epoll.queue()),
             Ops::Pidfd(pidfd) => f(pidfd.queue()),
+            Ops::Signals(set) => f(set.queue()),
             _ => {}
         }
     }

@@ -107,6 +107,7 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
     if report_continue {
         stop::report(process, STATUS_CONTINUED);
     }
+    crate::fs::signalfd::signal_queued();
     result
 }
 

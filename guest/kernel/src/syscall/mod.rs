@@ -16,6 +16,7 @@ mod remote;
 mod sched;
 mod signal;
 mod socket;
+mod splice;
 mod stat;
 mod time;
 mod transfer;
@@ -96,6 +97,7 @@ pub use remote::{process_madvise, process_mrelease, process_vm_readv, process_vm
 pub use sched::*;
 pub use signal::*;
 pub use socket::*;
+pub use splice::*;
 pub use stat::*;
 pub use time::*;
 pub use transfer::*;
