@@ -135,6 +135,7 @@ macro_rules! syscalls {
                 98 getrusage "who, usage" "CPU time is all reported as user time; no resident maximum";
                 99 sysinfo "info" "no load averages";
                 100 times "buf" "CPU time is all reported as user time";
+                101 ptrace "request, pid, addr, data" "of children alone; no single steps, no events, no floating-point registers, no PTRACE_SEIZE";
                 102 getuid "" "";
                 104 getgid "" "";
                 105 setuid "uid" "";
@@ -282,7 +283,6 @@ macro_rules! syscalls {
                 462 mseal "addr, len, flags" "";
             }
             absent {
-                101 ptrace "";
                 103 syslog "";
                 134 uselib "";
                 136 ustat "";

@@ -86,7 +86,8 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
             None => choose(state.threads(), sig),
         };
         let blocked = chosen.as_ref().is_some_and(|task| task.is_blocked(bit));
-        if ignores && !blocked {
+        let traced = process.trace.tracer() != 0;
+        if ignores && !blocked && !traced {
             Ok(())
         } else {
             let queued = match target {
@@ -95,7 +96,7 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
             };
             let fatal = is_default && default_action(sig) == DefaultAction::Terminate;
             if let Some(task) = chosen.filter(|task| wants(task, sig)) {
-                if sig == SIGKILL || fatal && !process.is_init() {
+                if sig == SIGKILL || fatal && !process.is_init() && !traced {
                     exit_group_locked(&mut state, process, status_killed(sig));
                 } else {
                     poke(&task);

@@ -33,6 +33,7 @@ pub mod sched;
 pub mod table;
 pub mod thread;
 pub mod timer;
+pub mod trace;
 pub mod usage;
 pub mod uts;
 pub mod wait;
