@@ -31,6 +31,8 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("mprotect_cow", "5 Complications: mprotect of part of a shared table"),
     ("munmap_partial", "5 Complications: munmap of part of a shared table"),
     ("mremap_cow", "5 Complications: mremap of shared ranges"),
+    ("rmap_truncate", "5 Complications: from a page to every mapping, to truncate it"),
+    ("proc_views", "6 Performance: what /proc shows of shared pages and tables"),
     ("small_fork", "6 Performance: fork of a small process"),
     ("big_fork", "6 Performance: fork of 1 GiB, a byte in each 2 MiB"),
     ("exec_chain", "6 Performance: programs replace each other"),
