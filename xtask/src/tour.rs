@@ -11,8 +11,8 @@ use anyhow::Result;
 use ptshare_vmm::{Config, Console, Ending, Initramfs, Outcome, exit_code, json};
 use std::time::Duration;
 
-/// Program and what it shows, in the order of the sections of "Sharing Page Tables in the Linux Kernel" (2003), by their numbers
-/// and titles; what belongs to no section comes last.
+/// Program and what it shows, in the order of the sections of "Sharing Page Tables in the Linux Kernel" (2003), by their
+/// numbers and titles; what belongs to no section comes last.
 pub const SCENARIOS: &[(&str, &str)] = &[
     ("segv_repair", "2.2 The vm_area_struct: a signal handler repairs the mapping"),
     ("stack_growth", "2.2 The vm_area_struct: stacks grow on demand"),

@@ -47,6 +47,7 @@ const PROGRAMS: &[&str] = &[
     "sysv_ipc",
     "memory_calls",
     "process_calls",
+    "trace_child",
 ];
 
 fn compare(built: &Artefacts, config: Config, names: &[&str]) {

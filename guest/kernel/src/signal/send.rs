@@ -177,7 +177,8 @@ pub fn force(info: SigInfo) {
             handlers.set(sig, action);
             task.blocked.fetch_and(!bit, Relaxed);
         }
-        fatal = action.handler == SIG_DFL;
+        // A tracer sees it first.
+        fatal = action.handler == SIG_DFL && process.trace.tracer() == 0;
     }
     if fatal && default_action(sig) != DefaultAction::Ignore {
         // The default action of every forced signal ends the process: init too.
