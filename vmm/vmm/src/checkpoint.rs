@@ -1,11 +1,11 @@
-//! A checkpoint: pauses nothing (every vCPU is in the VMM or parked when one is served), hands guest memory and the
-//! vCPUs' CR3 to the verifier, and ends the run on a finding.
+//! A verdict: with every CPU stopped, hands guest memory and the CPUs' CR3 to the verifier, and ends the run on a finding.
+//! At checkpoints, which the guest asks for, and at any instant.
 
 use crate::config::VerifyMode;
-use crate::cpu::Cpu;
 use crate::device::hypercall::Caller;
 use crate::machine::Machine;
 use crate::outcome::Ending;
+use crate::pause::Stopped;
 use crate::ram::{GuestRam, ranges};
 use kvm_bindings::kvm_sregs;
 use log::{debug, warn};
@@ -79,35 +79,68 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         return None;
     }
     let when = reason_text(reason, label);
-    let Some(census) = machine.census() else {
+    if machine.census().is_none() {
         let text = format!("the guest asks for a verification {when} before it has published its census");
         return Some(Ending::GuestPanic { text });
+    }
+    // The run ends: nobody asks for a verdict any more.
+    let stopped = machine.pause.stop(caller.cpu.map(|cpu| (caller.index, cpu)))?;
+    match judge(machine, &stopped, &when) {
+        Judged::Clean { .. } => {}
+        Judged::Critical => {
+            let text = format!("the guest asks for a verification {when} inside a critical section");
+            return Some(Ending::GuestPanic { text });
+        }
+        Judged::Ended(ending) => return Some(ending),
+    }
+    // `checkpoint dump` asks for a dump of a guest in which nothing is wrong.
+    if let (CheckpointReason::Request, "dump", Some(path)) = (reason, label, &machine.dump_path) {
+        let written = vcpus_of(&stopped)
+            .and_then(|v| dump(machine, path, machine.census().unwrap_or(0), &v).map_err(|e| e.to_string()));
+        if let Err(why) = written {
+            warn!("the dump {} cannot be written: {why}", path.display());
+        }
+    }
+    None
+}
+
+/// What came of looking at a guest that stands still.
+pub enum Judged {
+    /// Nothing is wrong.
+    Clean {
+        /// Every CPU was in user mode.
+        user: bool,
+    },
+    /// A CPU is inside a critical section: there is nothing to judge.
+    Critical,
+    /// The run must end so.
+    Ended(Ending),
+}
+
+/// Judges a guest that has published its census.
+pub fn judge(machine: &Machine, stopped: &Stopped<'_>, when: &str) -> Judged {
+    let vcpus = match vcpus_of(stopped) {
+        Ok(vcpus) => vcpus,
+        Err(text) => return Judged::Ended(Ending::InternalError { text }),
     };
-    let vcpus: Vec<Vcpu> = match caller.cpu.map(Cpu::state) {
-        None => Vec::new(),
-        Some(Ok(state)) => vec![vcpu_of(caller.index, &state.sregs)],
-        Some(Err(text)) => return Some(Ending::InternalError { text }),
-    };
+    let census = machine.census().unwrap_or(0);
     let report = ptshare_verifier::verify(&machine.ram, census, &vcpus, &Options::default());
+    if report.in_critical {
+        return Judged::Critical;
+    }
     note(machine, &report);
     debug!(
         "verified {when}: {} address spaces, {} tables ({} shared), {} entries, {} us",
         report.mms, report.tables, report.tables_shared, report.entries_walked, report.micros
     );
-    if report.in_critical {
-        let text = format!("the guest asks for a verification {when} inside a critical section");
-        return Some(Ending::GuestPanic { text });
-    }
     if report.findings.is_empty() {
-        // `checkpoint dump` asks for a dump of a guest in which nothing is wrong.
-        if let (CheckpointReason::Request, "dump", Some(path)) = (reason, label, &machine.dump_path)
-            && let Err(e) = dump(machine, path, census, &vcpus)
-        {
-            warn!("the dump {} cannot be written: {e}", path.display());
-        }
-        return None;
+        return Judged::Clean { user: vcpus.iter().all(|vcpu| vcpu.user) };
     }
-    Some(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, &when) })
+    Judged::Ended(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, when) })
+}
+
+fn vcpus_of(stopped: &Stopped<'_>) -> Result<Vec<Vcpu>, String> {
+    Ok(stopped.cpus()?.iter().map(|(index, state)| vcpu_of(*index, &state.sregs)).collect())
 }
 
 /// Adds a report to the run's totals.

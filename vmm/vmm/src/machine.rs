@@ -1,6 +1,6 @@
 //! What the threads of one run share: memory, console, the record of what happened, and how it ended.
 //!
-//! Locks: [`Machine::record`], the ending and the serial port are leaves; none is held while another (or one of the
+//! Locks: [`Machine::record`], the pause's, the ending and the serial port are leaves; none is held while another (or one of the
 //! console's) is taken. The first ending wins. [`Machine::stop`] is never undone.
 
 use crate::census;
@@ -8,6 +8,7 @@ use crate::config::VerifyMode;
 use crate::console::{Console, WriteEnd};
 use crate::engine::Engine;
 use crate::outcome::{Ending, Event, Snapshot, VerifierTotals};
+use crate::pause::Pause;
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use std::io;
@@ -58,6 +59,8 @@ pub struct Machine {
     pub dump_path: Option<PathBuf>,
     /// See [`Record`].
     pub record: Mutex<Record>,
+    /// Where CPUs stand still.
+    pub pause: Pause,
     /// Readable from the moment that the run is to stop.
     pub stop: EventFd,
     /// Readable from the moment that there is an ending.
@@ -97,6 +100,7 @@ impl Machine {
             dump_path,
             raise,
             record: Mutex::default(),
+            pause: Pause::default(),
             stop: event()?,
             ended: event()?,
             stopping: AtomicBool::new(false),
@@ -137,6 +141,7 @@ impl Machine {
     pub fn begin_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         let _ = self.stop.write(1);
+        self.pause.end();
         self.console.close();
     }
 
