@@ -6,15 +6,17 @@
 use crate::census;
 use crate::config::VerifyMode;
 use crate::console::{Console, WriteEnd};
+use crate::cpu::CpuState;
 use crate::engine::Engine;
 use crate::outcome::{Ending, Event, Snapshot, VerifierTotals};
 use crate::pause::Pause;
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -43,10 +45,20 @@ pub struct Record {
 /// Tells the guest that console input waits.
 pub type Raise = Box<dyn Fn(&GuestRam) + Send + Sync>;
 
+/// CPUs that wait to be started by the guest.
+#[derive(Default)]
+struct Starts {
+    /// Registers of those that are to start; `None` once they have.
+    states: Mutex<BTreeMap<u32, Option<CpuState>>>,
+    changed: Condvar,
+}
+
 /// One running machine, without its vCPUs.
 pub struct Machine {
     /// What runs it.
     pub engine: Engine,
+    /// CPUs that it has.
+    pub cpus: u32,
     /// Guest memory.
     pub ram: GuestRam,
     /// Names of guest kernel addresses.
@@ -66,6 +78,7 @@ pub struct Machine {
     /// Readable from the moment that there is an ending.
     pub ended: EventFd,
     raise: Raise,
+    starts: Starts,
     stopping: AtomicBool,
     ending: Mutex<Option<Ending>>,
     start: OnceLock<Instant>,
@@ -93,12 +106,14 @@ impl Machine {
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         Ok(Machine {
             engine: Engine::Kvm,
+            cpus: 1,
             ram,
             symbols,
             console,
             verify,
             dump_path,
             raise,
+            starts: Starts::default(),
             record: Mutex::default(),
             pause: Pause::default(),
             stop: event()?,
@@ -108,6 +123,29 @@ impl Machine {
             start: OnceLock::new(),
             census: AtomicU64::new(0),
         })
+    }
+
+    /// Has CPU `index` start with these registers; false if there is no such CPU, or it has been started.
+    pub fn start_cpu(&self, index: u32, state: CpuState) -> bool {
+        let mut states = lock(&self.starts.states);
+        if index == 0 || index >= self.cpus || states.contains_key(&index) {
+            return false;
+        }
+        states.insert(index, Some(state));
+        self.starts.changed.notify_all();
+        true
+    }
+
+    /// Waits until the guest starts CPU `index`; `None` when the run stops first.
+    pub fn wait_for_start(&self, index: u32) -> Option<CpuState> {
+        let mut states = lock(&self.starts.states);
+        while !self.stopping() {
+            if let Some(state) = states.get_mut(&index).and_then(Option::take) {
+                return Some(state);
+            }
+            states = self.starts.changed.wait(states).unwrap_or_else(PoisonError::into_inner);
+        }
+        None
     }
 
     /// The record, locked.
@@ -139,7 +177,11 @@ impl Machine {
 
     /// Makes every thread leave: flag first, so that a thread which is kicked sees it.
     pub fn begin_stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        {
+            let _states = lock(&self.starts.states);
+            self.stopping.store(true, Ordering::SeqCst);
+        }
+        self.starts.changed.notify_all();
         let _ = self.stop.write(1);
         self.pause.end();
         self.console.close();
