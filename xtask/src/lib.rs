@@ -9,7 +9,9 @@
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
 //! | [`fuzz`] | `cargo xtask fuzz` |
+//! | [`inspect`] | `cargo xtask inspect` |
 //! | [`bench`] | `cargo xtask bench` |
+//! | [`mutants`] | `cargo xtask mutants` |
 //! | [`ci`] | `cargo xtask ci` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
@@ -25,8 +27,10 @@ pub mod elf;
 pub mod fuzz;
 pub mod guest;
 pub mod image;
+pub mod inspect;
 pub mod isa;
 pub mod lint;
+pub mod mutants;
 pub mod paths;
 pub mod process;
 pub mod report;

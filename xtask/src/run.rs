@@ -74,6 +74,10 @@ pub struct RunArgs {
     /// Where a violation's dump of guest memory goes
     #[arg(long, value_name = "FILE", default_value = "violation.ptdump")]
     pub dump: PathBuf,
+    /// Write the dump though nothing is wrong: at the `end` of the run, or when a program writes `checkpoint LABEL` to
+    /// /dev/ptshare
+    #[arg(long, value_name = "end|LABEL")]
+    pub dump_at: Option<String>,
     /// Sample where the guest spends its time, and print a table by kernel function
     #[arg(long)]
     pub profile: bool,
@@ -91,7 +95,12 @@ pub struct RunArgs {
 impl RunArgs {
     /// How the guest is built for this run.
     pub fn build_options(&self) -> guest::Options {
-        guest::Options { checked: self.checked, target: self.target, verbose: self.verbose >= 2 }
+        guest::Options {
+            checked: self.checked,
+            target: self.target,
+            verbose: self.verbose >= 2,
+            ..guest::Options::default()
+        }
     }
 
     /// The run's configuration, but for console and initramfs.
@@ -109,6 +118,7 @@ impl RunArgs {
             random: self.verify.random,
             timeout: self.timeout.map(Duration::from_secs),
             dump_path: Some(self.dump.clone()),
+            dump_at: self.dump_at.clone(),
             log_level: verbosity(self.verbose),
             profile: self.profile,
             ..Config::default()
@@ -177,6 +187,7 @@ fn run_program(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[St
     if args.verbose > 0 || std::io::stderr().is_terminal() {
         eprintln!("ptshare: {}", report::verdict(&outcome));
     }
+    say_dumped(args, outcome.verifier.dumps);
     if let Some(samples) = &outcome.profile {
         eprint!("{}", samples.table());
     }
@@ -184,6 +195,18 @@ fn run_program(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[St
         report::write(path, &json::report(&config, &outcome, true))?;
     }
     Ok(outcome.status)
+}
+
+/// What came of `--dump-at`.
+pub fn say_dumped(args: &RunArgs, dumps: u64) {
+    match (&args.dump_at, dumps) {
+        (None, _) => {}
+        (Some(at), 0) => eprintln!("ptshare: --dump-at {at}: no such moment came, nothing was written"),
+        (Some(_), _) => {
+            let file = args.dump.display();
+            eprintln!("ptshare: guest memory was written to {file}; `cargo xtask inspect {file}` shows it");
+        }
+    }
 }
 
 /// Whether a folder of `--root` has the program: then it is started as it is.

@@ -6,7 +6,7 @@ use crate::batch::{self, JobResult};
 use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
 use crate::report;
-use crate::run::{RunArgs, Sharing, refused};
+use crate::run::{RunArgs, Sharing, refused, say_dumped};
 use anyhow::Result;
 use ptshare_vmm::{Config, Console, Ending, Initramfs, Outcome, exit_code, json};
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("shared_anon", "shared memory stays shared over fork"),
     ("shared_file_tables", "section 4.1: 20 processes find one file's PTE pages"),
     ("object_unshare", "section 5: whatever ends the sharing of one process"),
+    ("rmap_truncate", "section 5: from a page to every mapping, to truncate it"),
+    ("proc_views", "section 6: what /proc shows of shared pages and tables"),
     ("segv_repair", "a signal handler repairs the mapping"),
     ("signals_model", "alarm, kill, groups, wait"),
     ("pipe_poll", "pipes and poll"),
@@ -103,6 +105,7 @@ pub fn run(args: &RunArgs, built: &Artefacts) -> Result<u8> {
         Err(status) => return Ok(status),
     }
     print!("{}{}", comparison(&boots), verdicts(&boots));
+    say_dumped(args, boots.iter().map(|b| b.outcome.verifier.dumps).sum());
     if let Some(path) = &args.json {
         let mut reports: Vec<_> = boots.iter().map(|b| json::report(&b.config, &b.outcome, false)).collect();
         if !reports.is_empty() {

@@ -71,6 +71,9 @@ fn random_instants_are_judged_between_critical_sections() {
         assert!(counts.verdicts >= 20, "{counts:?}");
         // The run may end in the middle of the last.
         assert!((0..=1).contains(&(counts.pauses - counts.retries - counts.verdicts)), "{counts:?}");
+        // This KVM and the judge translate alike, and shared tables stay as they were.
+        assert!(outcome.verifier.translated > counts.verdicts, "{:?}", outcome.verifier);
+        assert!(outcome.verifier.tables_compared > 0, "{:?}", outcome.verifier);
         // Those of the checkpoints come on top.
         assert!(outcome.verifier.verified > counts.verdicts, "{:?}", outcome.verifier);
     }

@@ -13,9 +13,16 @@ pub struct View(pub Image);
 
 impl PhysView for View {
     fn read_bytes(&self, pa: u64, out: &mut [u8]) -> bool {
-        for (i, byte) in out.iter_mut().enumerate() {
-            let at = pa + i as u64;
-            *byte = self.0.read_u64(at & !7).to_le_bytes()[(at & 7) as usize];
+        let mut at = pa;
+        let mut rest = out;
+        while !rest.is_empty() {
+            let word = self.0.read_u64(at & !7).to_le_bytes();
+            let from = (at & 7) as usize;
+            let len = rest.len().min(8 - from);
+            let (part, after) = rest.split_at_mut(len);
+            part.copy_from_slice(&word[from..from + len]);
+            at += len as u64;
+            rest = after;
         }
         true
     }
@@ -32,5 +39,5 @@ pub fn vcpu(arena: &Arena) -> Vcpu {
 
 /// The judge's report on these address spaces of an arena.
 pub fn judge(arena: &Arena, mms: &[&Mm<Arena>]) -> Report {
-    verify(&View(arena.image(mms)), Image::HEADER_PA, &[vcpu(arena)], &Options::default())
+    verify(&View(arena.image_of_tables(mms)), Image::HEADER_PA, &[vcpu(arena)], &Options::default())
 }

@@ -37,7 +37,7 @@ pub(crate) struct Recount<'a> {
     frames: &'a Frames,
     graph: &'a Graph,
     phys_mask: u64,
-    /// Frames to look for.
+    /// Frames to look for: pages, or tables.
     wanted: Vec<u64>,
     known: HashMap<u32, Rc<Below>>,
     room: usize,
@@ -78,6 +78,8 @@ impl<'a> Recount<'a> {
         }
         let mut page = [0; ENTRIES];
         let mut below = Below { tables: 1, tables_part: 1.0, ..Below::default() };
+        let own = self.wanted.iter().enumerate().filter(|(_, pfn)| **pfn == table.pfn);
+        below.places.extend(own.map(|(which, _)| (0, which)));
         if table.walked && self.view.read_page(table.pfn, &mut page) {
             each_nonzero(&page, user_slots(level), |slot, raw| {
                 let offset = (slot as u64) << level.shift();

@@ -3,15 +3,16 @@
 
 use crate::config::VerifyMode;
 use crate::device::hypercall::{Answer, Caller};
+use crate::engine::Engine;
 use crate::machine::Machine;
 use crate::outcome::Ending;
 use crate::pause::Stopped;
 use crate::ram::{GuestRam, ranges};
 use kvm_bindings::kvm_sregs;
-use log::{debug, warn};
+use log::{debug, info, warn};
 use ptshare_paging::{ENTRIES, PAGE_BYTES};
 use ptshare_verifier::dump::DumpError;
-use ptshare_verifier::{Options, PhysView, Report, Vcpu};
+use ptshare_verifier::{Aids, Options, PhysView, Report, Vcpu};
 use ptshare_wire::hypercall::{CHECKPOINT_AGAIN, CheckpointReason};
 use std::fmt::Write;
 use std::ops::Range;
@@ -105,12 +106,13 @@ fn serve(
         }
         Judged::Ended(ending) => return Err(ending),
     }
-    // `checkpoint dump` asks for a dump of a guest in which nothing is wrong.
-    if let (CheckpointReason::Request, "dump", Some(path)) = (reason, label, &machine.dump_path) {
-        let written = vcpus_of(&stopped)
-            .and_then(|v| dump(machine, path, machine.census().unwrap_or(0), &v).map_err(|e| e.to_string()));
-        if let Err(why) = written {
-            warn!("the dump {} cannot be written: {why}", path.display());
+    if let Some(path) = machine.dump_path.as_ref().filter(|_| dump_wanted(machine, reason, label)) {
+        let census = machine.census().unwrap_or(0);
+        let written =
+            vcpus_of(&stopped).and_then(|v| dump(machine, path, census, &v).map_err(|e| e.to_string()));
+        match written {
+            Ok(()) => machine.record().verifier.dumps += 1,
+            Err(why) => warn!("the dump {} cannot be written: {why}", path.display()),
         }
     }
     Ok(0)
@@ -136,7 +138,24 @@ pub fn judge(machine: &Machine, stopped: &Stopped<'_>, when: &str) -> Judged {
         Err(text) => return Judged::Ended(Ending::InternalError { text }),
     };
     let census = machine.census().unwrap_or(0);
-    let report = ptshare_verifier::verify(&machine.ram, census, &vcpus, &Options::default());
+    let mut translate = |index: u32, addresses: &[u64]| stopped.translate(index, addresses);
+    let report = {
+        let mut notes = machine.notes();
+        notes.seed = notes.seed.wrapping_add(1);
+        // QEMU's monitor takes a millisecond for each address.
+        let asks = machine.engine == Engine::Kvm || notes.seed.is_multiple_of(16);
+        let asks = asks && machine.second_opinions();
+        let aids = Aids {
+            seed: notes.seed,
+            history: Some(&mut notes.history),
+            translate: asks.then_some(&mut translate),
+        };
+        ptshare_verifier::verify_with(&machine.ram, census, &vcpus, &Options::default(), aids)
+    };
+    if let Some(why) = &report.translate_refused {
+        machine.no_second_opinions();
+        info!("addresses are translated by the judge alone: {why}");
+    }
     if report.in_critical {
         return Judged::Critical;
     }
@@ -155,17 +174,35 @@ fn vcpus_of(stopped: &Stopped<'_>) -> Result<Vec<Vcpu>, String> {
     Ok(stopped.cpus()?.iter().map(|(index, state)| vcpu_of(*index, &state.sregs)).collect())
 }
 
+/// Is this a moment for a dump of a guest in which nothing is wrong?
+fn dump_wanted(machine: &Machine, reason: CheckpointReason, label: &str) -> bool {
+    let at = machine.dump_at.as_deref();
+    match reason {
+        CheckpointReason::Request => label == "dump" || at == Some(label),
+        CheckpointReason::Shutdown => at == Some("end"),
+        _ => false,
+    }
+}
+
 /// Adds a report to the run's totals.
 fn note(machine: &Machine, report: &Report) {
     let mut record = machine.record();
     let totals = &mut record.verifier;
     totals.verified += 1;
     totals.entries_walked += report.entries_walked;
+    totals.tables_walked += report.tables;
+    totals.tables_compared += report.tables_compared;
+    totals.translated += report.addresses_compared;
     totals.micros += report.micros;
     if totals.rules.is_empty() {
         totals.rules = ptshare_verifier::rules().iter().map(|r| r.name.to_owned()).collect();
     }
     totals.violations.extend(report.findings.iter().map(|f| f.to_string()));
+    for finding in &report.findings {
+        if !totals.broken.iter().any(|rule| rule == finding.rule) {
+            totals.broken.push(finding.rule.to_owned());
+        }
+    }
 }
 
 fn violation_text(machine: &Machine, report: &Report, census: u64, vcpus: &[Vcpu], when: &str) -> String {

@@ -151,8 +151,11 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// The guest's console.
     pub console: Console,
-    /// Where a violation's dump of guest memory goes; no dump without it.
+    /// Where a dump of guest memory goes; no dump without it.
     pub dump_path: Option<PathBuf>,
+    /// When a dump is written though nothing is wrong: `end` (at shutdown), or the label of a checkpoint that a program asks
+    /// for; the last one stays. A checkpoint with the label `dump` always writes one.
+    pub dump_at: Option<String>,
     /// Most verbose level of the guest's log lines, passed on as `loglevel=`.
     pub log_level: log::LevelFilter,
     /// Sample where the guest spends its time; the table is in the outcome.
@@ -176,6 +179,7 @@ impl Default for Config {
             timeout: None,
             console: Console::Captured { stdin: Vec::new() },
             dump_path: None,
+            dump_at: None,
             log_level: log::LevelFilter::Warn,
             profile: false,
         }
@@ -208,6 +212,11 @@ impl Config {
         }
         if !["none", "pte", "tree"].contains(&self.sharing.as_str()) {
             return usage(format!("--sharing {}: must be one of none, pte, tree", self.sharing));
+        }
+        if self.dump_at.is_some() && (self.verify == VerifyMode::Off || self.dump_path.is_none()) {
+            return usage(
+                "--dump-at: needs a file (--dump) and a verification to come with (not --verify off)".into(),
+            );
         }
         if self.cmdline_extra.contains(['\0', '\n']) {
             return usage("--append: the command line may not contain NUL or newline".into());
@@ -309,6 +318,7 @@ mod tests {
             (Config { cpus: 0, ..good.clone() }, "--cpus"),
             (Config { cpus: 65, ..good.clone() }, "--cpus"),
             (Config { sharing: "pmd".into(), ..good.clone() }, "--sharing"),
+            (Config { dump_at: Some("end".into()), ..good.clone() }, "--dump-at"),
             (Config { cmdline_extra: "a\0b".into(), ..good.clone() }, "--append"),
         ] {
             let error = config.check().unwrap_err().to_string();

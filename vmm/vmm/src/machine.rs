@@ -12,6 +12,7 @@ use crate::outcome::{Ending, Event, Snapshot, VerifierTotals};
 use crate::pause::Pause;
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
+use ptshare_verifier::History;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -42,6 +43,15 @@ pub struct Record {
     pub stopped_at: Option<String>,
 }
 
+/// What one verdict leaves for the next.
+#[derive(Default)]
+pub struct Notes {
+    /// Shared tables as they were.
+    pub history: History,
+    /// Chooses the addresses that the engine is asked about.
+    pub seed: u64,
+}
+
 /// Tells the guest that console input waits.
 pub type Raise = Box<dyn Fn(&GuestRam) + Send + Sync>;
 
@@ -69,10 +79,14 @@ pub struct Machine {
     pub verify: VerifyMode,
     /// Where a dump goes.
     pub dump_path: Option<PathBuf>,
+    /// When one is written without a violation: see [`crate::Config::dump_at`].
+    pub dump_at: Option<String>,
     /// See [`Record`].
     pub record: Mutex<Record>,
     /// Where CPUs stand still.
     pub pause: Pause,
+    notes: Mutex<Notes>,
+    no_second_opinions: AtomicBool,
     /// Readable from the moment that the run is to stop.
     pub stop: EventFd,
     /// Readable from the moment that there is an ending.
@@ -112,10 +126,13 @@ impl Machine {
             console,
             verify,
             dump_path,
+            dump_at: None,
             raise,
             starts: Starts::default(),
             record: Mutex::default(),
             pause: Pause::default(),
+            notes: Mutex::default(),
+            no_second_opinions: AtomicBool::new(false),
             stop: event()?,
             ended: event()?,
             stopping: AtomicBool::new(false),
@@ -151,6 +168,21 @@ impl Machine {
     /// The record, locked.
     pub fn record(&self) -> MutexGuard<'_, Record> {
         lock(&self.record)
+    }
+
+    /// The judge's notes, locked; only while the guest stands still.
+    pub fn notes(&self) -> MutexGuard<'_, Notes> {
+        lock(&self.notes)
+    }
+
+    /// Can the engine be asked to translate addresses?
+    pub fn second_opinions(&self) -> bool {
+        !self.no_second_opinions.load(Ordering::Relaxed)
+    }
+
+    /// It cannot.
+    pub fn no_second_opinions(&self) {
+        self.no_second_opinions.store(true, Ordering::Relaxed);
     }
 
     /// The moment of the first guest instruction; the first call sets it.

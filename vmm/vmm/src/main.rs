@@ -46,6 +46,9 @@ struct Args {
     /// Write a dump of guest memory here when an invariant is violated.
     #[arg(long)]
     dump: Option<PathBuf>,
+    /// Write the dump also when a program asks for a checkpoint with this label, or at the `end`.
+    #[arg(long, value_name = "end|LABEL")]
+    dump_at: Option<String>,
     /// Write a JSON report here.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         timeout: args.timeout,
         console: Console::Inherit,
         dump_path: args.dump,
+        dump_at: args.dump_at,
         log_level: level,
         profile: args.profile,
     };

@@ -85,10 +85,20 @@ pub struct VerifierTotals {
     pub random: RandomTotals,
     /// Page-table entries walked.
     pub entries_walked: u64,
+    /// Tables walked, each counted once a verdict.
+    pub tables_walked: u64,
+    /// Shared tables compared word by word with the verdict before.
+    pub tables_compared: u64,
+    /// Addresses that the engine translated as the judge did.
+    pub translated: u64,
+    /// Dumps written of a guest in which nothing was wrong.
+    pub dumps: u64,
     /// Names of the rules that were checked.
     pub rules: Vec<String>,
     /// Findings, as text; not empty only when the run ended with [`Ending::Violation`].
     pub violations: Vec<String>,
+    /// Names of the rules that they break, each once.
+    pub broken: Vec<String>,
     /// Time spent verifying, microseconds.
     pub micros: u64,
 }

@@ -97,6 +97,7 @@ impl Made<'_> {
                 .map_err(VmmError::host("make an eventfd"))?;
         machine.engine = engine;
         machine.cpus = config.cpus;
+        machine.dump_at = config.dump_at.clone();
         machine.record().profile = config.profile.then(Default::default);
         Ok(Arc::new(machine))
     }

@@ -40,7 +40,7 @@ impl<E: Env> Object<E> {
     /// the pages stay. The caller holds no mm's `mmap_lock`.
     ///
     /// # Errors
-    /// `NoMemory`: part of the range may have been cleared.
+    /// `NoMemory`, with nothing changed. (What lies in the initramfs can only be cleared in a page that hides it.)
     pub fn punch_hole(&self, off: u64, len_bytes: u64) -> Result<(), ObjectError> {
         let end = off.saturating_add(len_bytes).min(MAX_OBJECT_BYTES);
         if self.is_huge() {
@@ -48,7 +48,13 @@ impl<E: Env> Object<E> {
         }
         let (first, last) = (off.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
         if first >= last {
+            self.hide_initial(off, end)?;
             return self.zero_bytes(off, end);
+        }
+        self.hide_initial(off, first * PAGE_BYTES)?;
+        self.hide_initial(last * PAGE_BYTES, end)?;
+        if end < self.initial_bytes.load(Relaxed) {
+            self.hide_initial(off, end)?;
         }
         self.zero_bytes(off, first * PAGE_BYTES)?;
         self.zero_bytes(last * PAGE_BYTES, end)?;
@@ -135,6 +141,23 @@ impl<E: Env> Object<E> {
         if let Some(pfn) = pages.get(index_of(size_bytes)) {
             self.zero_phys(pfn.pa().0 + used, PAGE_BYTES - used);
         }
+    }
+
+    /// Brings in the pages of `[from, to)` whose content lies in the initramfs.
+    fn hide_initial(&self, from: u64, to: u64) -> Result<(), ObjectError> {
+        let to = to.min(self.initial_bytes.load(Relaxed));
+        let mut at = from;
+        while at < to {
+            self.env.critical_enter();
+            let page = self.page(index_of(at), false);
+            if let Ok(pfn) = page {
+                frame::put_data(&self.env, pfn);
+            }
+            self.env.critical_exit();
+            page?;
+            at = (at / PAGE_BYTES + 1) * PAGE_BYTES;
+        }
+        Ok(())
     }
 
     /// Clears bytes `[from, to)` of the object; pages that would read as zero anyway are not made.
