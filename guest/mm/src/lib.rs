@@ -29,6 +29,7 @@ pub mod space;
 mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod userfault;
 pub mod vma;
 
 pub use env::{Env, FlushRange};
@@ -38,4 +39,5 @@ pub use frame::{Buddy, NoMemory, Priority};
 pub use object::{Object, ObjectError, ObjectInfo, ObjectKind};
 pub use share::ObjectTables;
 pub use space::{Access, FaultOutcome, MapRequest, Mm, MmUsage, Sharing, SmapsEntry, VmaView};
+pub use userfault::{Ticket, Userfault};
 pub use vma::{Layout, Limits, Vma, VmaSet};

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod memory;
 pub mod process;
 pub mod signal;
+pub mod uffd;
 
 /// Ends the program with status 1 and a message unless the condition holds.
 #[macro_export]

@@ -22,7 +22,7 @@ use crate::report::Sink;
 use crate::rules::{
     census_is_sound, cow_shared_entries_read_only, frame_fits_vma, hugetlb_pmd_fits_object, mm_table_pages,
     no_entry_outside_vma, object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma,
-    sharers_agree, table_level,
+    sharers_agree, table_level, userfaultfd_owns_tables,
 };
 use crate::view::PhysView;
 
@@ -229,6 +229,10 @@ impl<'a> Walker<'a> {
     /// Compares this mm's view of a shared table with the first sharer's; true if there is nothing between them.
     fn meet_sharers(&mut self, m: u32, index: u32, level: Level, base: u64) -> bool {
         let Some(mm) = self.mms.get(m as usize) else { return false };
+        if let Some(table) = self.graph.tables.get(index as usize) {
+            let at = At { mm: mm.id, va: base, level };
+            userfaultfd_owns_tables::shared(at, table, &mm.vmas, level.span_bytes(), self.sink);
+        }
         let clips = clip_of(mm, level, base);
         match self.shared.get(&index) {
             None => {
@@ -271,7 +275,12 @@ impl<'a> Walker<'a> {
             let pte = Pte(raw & !(Pte::ADDR & !self.phys_mask));
             let at = At { mm: mm.id, va: base + ((slot as u64) << level.shift()), level };
             match pte.decode(level) {
-                Entry::Absent | Entry::Marker(_) => {}
+                Entry::Absent => {}
+                Entry::Marker(_) if mm.vmas_sound => {
+                    let vma = mm.vmas.get(mm.vmas.partition_point(|v| v.end <= at.va));
+                    userfaultfd_owns_tables::entry(at, raw, vma, self.sink);
+                }
+                Entry::Marker(_) => {}
                 Entry::Table(pfn) => {
                     let below = level.below().zip(self.graph.index_of(self.frames, pfn.0));
                     let Some((below, child)) = below.filter(|_| !spent) else { return };
@@ -286,6 +295,7 @@ impl<'a> Walker<'a> {
                         cursor += 1;
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
+                    userfaultfd_owns_tables::entry(at, raw, mm.vmas.get(cursor), self.sink);
                     self.leaf(&mm.vmas, cursor, at, raw, pfn.0, rights);
                     if table.object
                         && let Some(frame) = self.frames.get(pfn.0)

@@ -13,6 +13,7 @@ use super::locks;
 use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use super::table::FileTable;
+use super::userfault::Userfaultfd;
 use super::virt::{Node, Snapshot};
 use super::{device, memfd, regular};
 use crate::KObject;
@@ -50,6 +51,8 @@ pub enum Ops {
     Event(EventCounter),
     /// epoll.
     Epoll(Epoll),
+    /// userfaultfd.
+    Userfault(Arc<Userfaultfd>),
 }
 
 /// An open file.
@@ -179,9 +182,13 @@ impl File {
     /// Has it no position?
     pub fn is_stream(&self) -> bool {
         match &self.ops {
-            Ops::Tty(_) | Ops::Host(_) | Ops::Pipe(_) | Ops::Duplex(..) | Ops::Event(_) | Ops::Epoll(_) => {
-                true
-            }
+            Ops::Tty(_)
+            | Ops::Host(_)
+            | Ops::Pipe(_)
+            | Ops::Duplex(..)
+            | Ops::Event(_)
+            | Ops::Epoll(_)
+            | Ops::Userfault(_) => true,
             Ops::Device(device) => device.is_stream(),
             _ => false,
         }
@@ -257,6 +264,7 @@ impl File {
                 node.read(snapshot, pos, sink)
             }
             Ops::Event(counter) => counter.read(sink, self.nonblock()),
+            Ops::Userfault(uffd) => uffd.read(sink, self.nonblock()),
             Ops::Epoll(_) => Err(Errno::EINVAL.into()),
         }
     }
@@ -303,6 +311,7 @@ impl File {
             Ops::Pipe(pipe) | Ops::Duplex(_, pipe) => pipe.write(source, self.nonblock()),
             Ops::Virtual(node, _) => node.write(source),
             Ops::Event(counter) => counter.write(source, self.nonblock()),
+            Ops::Userfault(uffd) => uffd.write(source),
             Ops::Epoll(_) => Err(Errno::EINVAL.into()),
         };
         wrote.map(|wrote| (pos, wrote))
@@ -385,6 +394,7 @@ impl File {
             Ops::Host(stream) => console::host_poll(*stream),
             Ops::Event(counter) => counter.poll(),
             Ops::Epoll(epoll) => epoll.poll(),
+            Ops::Userfault(uffd) => uffd.poll(self.nonblock()),
             Ops::Place => super::poll::POLLNVAL,
             _ => BOTH,
         }
@@ -408,6 +418,7 @@ impl File {
             Ops::Tty(_) | Ops::Host(_) => f(console::queue()),
             Ops::Event(counter) => counter.queues(f),
             Ops::Epoll(epoll) => f(epoll.queue()),
+            Ops::Userfault(uffd) => f(uffd.queue()),
             _ => {}
         }
     }
@@ -431,6 +442,7 @@ impl Drop for File {
                 from.close(true, false);
                 to.close(false, true);
             }
+            Ops::Userfault(uffd) => uffd.close(),
             _ => {}
         }
         locks::release_file(self.path.inode(), core::ptr::from_ref(self) as u64);

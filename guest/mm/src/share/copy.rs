@@ -23,8 +23,8 @@ pub(crate) fn copy_entries<E: Env>(
     (from, to): (usize, usize),
     entries: u32,
 ) -> u32 {
-    let (mut at, mut copied) = (from, 0);
-    while copied != entries {
+    let (mut at, mut left, mut copied) = (from, entries, 0);
+    while left != 0 {
         let Some((slot, pte)) = next_entry(env, src, at, to) else { break };
         let copy = match level {
             Level::Pte => copy_leaf(env, src, slot, pte),
@@ -40,7 +40,8 @@ pub(crate) fn copy_entries<E: Env>(
             }
         };
         env.store(dst, slot, copy);
-        copied += 1;
+        copied += u32::from(copy.0 != 0);
+        left -= 1;
         at = slot.index() + 1;
     }
     copied
@@ -64,15 +65,17 @@ pub(crate) fn copy_huge_flag<E: Env>(env: &E, src: Pfn, dst: Pfn) {
     env.meta(dst).state.fetch_or(flag, Relaxed);
 }
 
-/// Counts the frame once more and write-protects it if it is private; gives the entry for the copy.
+/// Counts the frame once more and write-protects it if it is private; gives the entry for the copy, without what
+/// userfaultfd has marked: a copied table is a child's, which is not registered.
 #[inline]
 pub(crate) fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
     if !holds_frame(pte) {
-        return pte;
+        return Pte::ABSENT;
     }
     let meta = env.meta(pte.pfn());
     meta.refs.fetch_add(1, Relaxed);
-    if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte }
+    let copy = if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte };
+    copy.without(Pte::UFFD_WP)
 }
 
 /// Clears R/W in the original; gives the entry as it is now.

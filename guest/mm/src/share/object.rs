@@ -21,7 +21,7 @@
 use super::registry::ObjectKey;
 use crate::frame::NoMemory;
 use crate::table::{add_aux, alloc_table, free_table, get_table, put_table, sub_aux};
-use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_WRITE};
+use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_UFFD_MISSING, VM_WRITE};
 use crate::{Env, FlushRange, Mm, Vma};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use ptshare_paging::{Level, Pfn, Pte, Slot};
@@ -76,10 +76,11 @@ impl<E: Env> Mm<E> {
     fn object_key(&self, vma: &Vma<E>, va: u64) -> Option<ObjectKey> {
         let object = vma.object.as_ref()?;
         let span = Level::Pte.span_start(va);
-        let flags = vma.rec.flags & !VM_HINTS;
+        // Missing pages are the object's: whether one is reported, each mapping decides at its own fault.
+        let flags = vma.rec.flags & !(VM_HINTS | VM_UFFD_MISSING);
         let covered = vma.rec.start <= span && span + Level::Pte.span_bytes() <= vma.rec.end;
         let pure = flags & VM_SHARED != 0 || flags & VM_WRITE == 0;
-        if !covered || !pure || flags & VM_HUGETLB != 0 || !self.env.share_file() {
+        if !covered || !pure || flags & VM_HUGETLB != 0 || vma.owns_tables() || !self.env.share_file() {
             return None;
         }
         Some(ObjectKey { object: object.id(), pgoff: vma.pgoff_of(span), flags })

@@ -74,7 +74,7 @@ pub struct SmapsEntry {
 }
 
 /// Letters of the VmFlags line, in the order of `show_smap_vma_flags` (fs/proc/task_mmu.c).
-const LETTERS: [(u64, &str); 22] = [
+const LETTERS: [(u64, &str); 25] = [
     (VM_READ, "rd"),
     (VM_WRITE, "wr"),
     (VM_EXEC, "ex"),
@@ -84,6 +84,8 @@ const LETTERS: [(u64, &str); 22] = [
     (VM_MAYEXEC, "me"),
     (VM_MAYSHARE, "ms"),
     (VM_GROWSDOWN, "gd"),
+    (VM_UFFD_MISSING, "um"),
+    (VM_UFFD_WP, "uw"),
     (VM_LOCKED, "lo"),
     (VM_SEQ_READ, "sr"),
     (VM_RAND_READ, "rr"),
@@ -97,6 +99,7 @@ const LETTERS: [(u64, &str); 22] = [
     (VM_NOHUGEPAGE, "nh"),
     (VM_MERGEABLE, "mg"),
     (VM_DROPPABLE, "dp"),
+    (VM_UFFD_MINOR, "ui"),
 ];
 
 /// Calls `f` with each two-letter name of the VmFlags line.
@@ -193,6 +196,9 @@ impl<E: Env> Mm<E> {
                 if shared {
                     entry.shared_tables += Level::Pmd.span_bytes().min(vma.rec.end - vma.rec.start);
                 }
+            }
+            if self.kind_of(pte).is_none() {
+                return;
             }
             let meta = self.env.meta(pte.pfn());
             let cached = u32::from(meta.state.load(Relaxed) & FLAG_IN_CACHE != 0);

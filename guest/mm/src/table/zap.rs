@@ -53,7 +53,9 @@ impl<E: Env> Mm<E> {
                 self.env.stats().pmd_detaches.fetch_add(1, Relaxed);
             }
             batch.touch(item.start, item.end);
-            batch.add(child);
+            if !leaf || holds_frame(item.pte) {
+                batch.add(child);
+            }
         }
     }
 

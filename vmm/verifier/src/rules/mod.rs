@@ -29,10 +29,11 @@ pub(crate) mod sharers_agree;
 pub(crate) mod table_level;
 pub(crate) mod table_present_count;
 pub(crate) mod table_refs_equal_parents;
+pub(crate) mod userfaultfd_owns_tables;
 pub(crate) mod vma_list_sorted;
 
 /// Every rule, in the order of design and report.
-static RULES: [RuleInfo; 24] = [
+static RULES: [RuleInfo; 25] = [
     table_refs_equal_parents::RULE,
     leaf_refs_equal_maps::RULE,
     cow_shared_entries_read_only::RULE,
@@ -54,6 +55,7 @@ static RULES: [RuleInfo; 24] = [
     hugetlb_leaf_aligned::RULE,
     hugetlb_pmd_fits_object::RULE,
     hugetlb_pool_adds_up::RULE,
+    userfaultfd_owns_tables::RULE,
     cpu_runs_its_mm::RULE,
     vma_list_sorted::RULE,
     census_is_sound::RULE,

@@ -4,7 +4,7 @@ mod extra;
 mod maps;
 pub mod pid;
 mod status;
-mod sysctl;
+pub mod sysctl;
 mod system;
 
 pub use system::meminfo;

@@ -120,6 +120,8 @@ table! {
     "hugetlb-leaf-aligned": small_leaf_to_huge_page;
     "hugetlb-pmd-fits-object": object_pmd_key_wrong object_pmd_rights_wrong object_pmd_called_ordinary;
     "hugetlb-pool-adds-up": hugetlb_total_wrong hugetlb_reserved_too_many pool_page_lost huge_tail_has_state;
+    "userfaultfd-owns-tables": shared_table_watched protect_mark_outside protect_mark_writable
+        protect_marker_outside;
     "cpu-runs-its-mm": cpu_claims_another_mm cpu_missing_from_mask;
     "vma-list-sorted": vma_count_wrong vmas_swapped vma_end_unaligned;
     "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd;
