@@ -28,6 +28,8 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("shared_anon", "shared memory stays shared over fork"),
     ("shared_file_tables", "section 4.1: 20 processes find one file's PTE pages"),
     ("object_unshare", "section 5: whatever ends the sharing of one process"),
+    ("remap_file_pages", "section 5: another part of the file under a range"),
+    ("uffd_missing", "userfaultfd: missing pages come from a handler"),
     ("segv_repair", "a signal handler repairs the mapping"),
     ("signals_model", "alarm, kill, groups, wait"),
     ("pipe_poll", "pipes and poll"),

@@ -20,6 +20,8 @@ const PROGRAMS: &[&str] = &[
     "shared_anon",
     "shared_file_tables",
     "object_unshare",
+    "uffd_missing",
+    "remap_file_pages",
     "segv_repair",
     "sigstack_overflow",
     "signals_model",
