@@ -363,7 +363,7 @@ impl Userfaultfd {
 /// The end of a range that consists of whole pages of user memory (`validate_range`).
 fn checked_end(start: u64, len: u64) -> Result<u64, Errno> {
     let aligned = start.is_multiple_of(PAGE_BYTES) && len.is_multiple_of(PAGE_BYTES);
-    let fits = len != 0 && start >= MMAP_MIN_ADDR && start < USER_END && len <= USER_END - start;
+    let fits = len != 0 && (MMAP_MIN_ADDR..USER_END).contains(&start) && len <= USER_END - start;
     if aligned && fits { Ok(start + len) } else { Err(Errno::EINVAL) }
 }
 

@@ -43,7 +43,8 @@ fn after_fork(mode: u64) {
     let part = range.part(TABLE + PAGE, 2 * TABLE);
     let [unshared] = moved(["unshares"], || check_eq!(uffd.register(part, mode).is_ok(), true));
     if judge::present() && sharing() {
-        check_eq!(unshared, 3);
+        // Three PTE pages, and the tables above them where those were shared, too.
+        check!(unshared >= 3, "{unshared} tables were copied");
     }
     judge::checkpoint("registered");
     go.open();
