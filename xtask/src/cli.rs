@@ -1,9 +1,9 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{bench, docs, lint, run, test};
+use crate::{bench, ci, docs, fuzz, inspect, lint, run, test};
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Builds, runs and tests ptshare.
@@ -20,12 +20,20 @@ enum Verb {
     Run(run::RunArgs),
     /// Build everything and run every test; those that need /dev/kvm or busybox are skipped out loud without it
     Test(test::TestArgs),
+    /// Everything that a CI job needs, in one command: lint, tests, the tour, mutants, fuzzing; with JUnit XML and a verdict
+    Ci(ci::CiArgs),
     /// Build the guest kernel, init and the test programs
     Build(BuildArgs),
     /// Measure fork and its consequences in every sharing mode and in Linux: tables, files, a plot, BENCHMARKS.md
     Bench(bench::BenchArgs),
+    /// Run random programs here and in the guest, and compare everything that they see
+    Fuzz(fuzz::FuzzArgs),
+    /// Look at a dump of guest memory: the verdict, page tables, who shares and maps what, what changed between two
+    Inspect(inspect::InspectArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
     DocSyscalls(DocArgs),
+    /// Generate docs/RULES.md from the judge's rules
+    DocRules(DocArgs),
     /// Check the format, clippy's opinion of the host's and the guest's code, and the generated documents
     Lint {
         /// Show Cargo's output
@@ -64,6 +72,11 @@ fn exit_codes() -> String {
     text
 }
 
+/// Whether this program has a verb of this name.
+pub fn has_verb(name: &str) -> bool {
+    Cli::command().find_subcommand(name).is_some()
+}
+
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -90,6 +103,7 @@ fn carry_out(verb: Verb) -> Result<u8> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Ci(args) => ci::run(&args),
         Verb::Build(args) => {
             let options = Options { checked: args.checked, target: args.target, verbose: args.verbose };
             let built = guest::build_all(&options)?;
@@ -97,8 +111,12 @@ fn carry_out(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Inspect(args) => Ok(inspect::run(&args)),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),
+        Verb::DocRules(DocArgs { check: true }) => docs::check_rules().map(|()| 0),
+        Verb::DocRules(DocArgs { check: false }) => docs::write_rules().map(|()| 0),
         Verb::Lint { verbose } => lint::run(verbose).map(|()| 0),
     }
 }

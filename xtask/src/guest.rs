@@ -224,6 +224,14 @@ pub fn build_all(options: &Options) -> Result<Artefacts> {
     build_kernel(options)?;
     let mut init = cargo("build", "ptshare-init", "guest", LINUX, "init", &owned(INIT));
     process::quietly("building init", &mut init, options.verbose)?;
+    build_programs(options)
+}
+
+/// Builds the test programs alone.
+///
+/// # Errors
+/// Cargo fails.
+pub fn build_programs(options: &Options) -> Result<Artefacts> {
     let mut programs = cargo("build", "ptshare-programs", "programs", LINUX, "programs", &owned(PROGRAMS));
     process::quietly("building the test programs", &mut programs, options.verbose)?;
     Ok(Artefacts::expected(options))

@@ -8,19 +8,25 @@
 //! | [`cpio`], [`image`], [`elf`] | the root file system that a guest boots with |
 //! | [`batch`] | what the jobs of one boot printed and how they ended |
 //! | [`run`], [`tour`], [`report`] | `cargo xtask run` and its JSON |
+//! | [`fuzz`] | `cargo xtask fuzz` |
+//! | [`inspect`] | `cargo xtask inspect` |
 //! | [`bench`] | `cargo xtask bench` |
+//! | [`ci`] | `cargo xtask ci` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
 //! | [`docs`] | documents that are generated from the code |
 
 pub mod batch;
 pub mod bench;
+pub mod ci;
 pub mod cli;
 pub mod cpio;
 pub mod docs;
 pub mod elf;
+pub mod fuzz;
 pub mod guest;
 pub mod image;
+pub mod inspect;
 pub mod isa;
 pub mod lint;
 pub mod paths;

@@ -16,5 +16,6 @@ pub fn run(verbose: bool) -> Result<()> {
     process::quietly("linting the guest kernel", &mut guest::lint_kernel(Target::LinuxLto)?, verbose)?;
     process::quietly("linting init", &mut guest::lint_init(), verbose)?;
     eprintln!("checking the generated documents ...");
-    docs::check_syscalls()
+    docs::check_syscalls()?;
+    docs::check_rules()
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use ptshare_vmm::Outcome;
 use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 
 /// The judge's line.
@@ -17,6 +18,11 @@ pub fn verdict(outcome: &Outcome) -> String {
         v.violations.len(),
         v.micros as f64 / 1000.0
     )
+}
+
+/// Prints to stdout; a reader that has gone away is no error.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Writes a report.

@@ -4,7 +4,10 @@ use crate::guest::{self, Artefacts, Target};
 use crate::image::{Image, Job, Mode};
 use crate::{report, tour};
 use anyhow::{Context, Result};
-use ptshare_vmm::{Config, Console, Ending, Initramfs, VerifyMode, VmmError, exit_code, json, verbosity};
+use ptshare_vmm::{
+    Config, Console, Ending, EngineChoice, Initramfs, VerifyMode, VmmError, engine, exit_code, json,
+    verbosity,
+};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +40,12 @@ pub struct RunArgs {
     /// How page tables are shared at fork [default: pte; the tour compares pte with none]
     #[arg(long, value_enum)]
     pub sharing: Option<Sharing>,
+    /// What runs the guest: kvm, qemu (emulation), or auto: KVM where it can be used, otherwise QEMU
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub engine: EngineChoice,
+    /// Under QEMU: a nanosecond of the guest's clock is one instruction, so that a run is the same each time
+    #[arg(long)]
+    pub icount: bool,
     /// Guest memory, with suffix K, M, G or T; costs nothing until the guest touches it
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = ptshare_vmm::config::parse_size)]
     pub mem: u64,
@@ -65,6 +74,10 @@ pub struct RunArgs {
     /// Where a violation's dump of guest memory goes
     #[arg(long, value_name = "FILE", default_value = "violation.ptdump")]
     pub dump: PathBuf,
+    /// Write the dump though nothing is wrong: at the `end` of the run, or when a program writes `checkpoint LABEL` to
+    /// /dev/ptshare
+    #[arg(long, value_name = "end|LABEL")]
+    pub dump_at: Option<String>,
     /// Sample where the guest spends its time, and print a table by kernel function
     #[arg(long)]
     pub profile: bool,
@@ -80,7 +93,10 @@ pub struct RunArgs {
 }
 
 /// `off`, `exit`, `every-exit`, `faults:N` or `faults=N`.
-fn parse_verify(text: &str) -> Result<VerifyMode, String> {
+///
+/// # Errors
+/// It is none of them.
+pub fn parse_verify(text: &str) -> Result<VerifyMode, String> {
     text.replacen(':', "=", 1)
         .parse()
         .map_err(|_| format!("`{text}` is not one of off, exit, every-exit, faults:N"))
@@ -96,6 +112,8 @@ impl RunArgs {
     pub fn config(&self, built: &Artefacts, sharing: Sharing) -> Config {
         Config {
             kernel: built.kernel.clone(),
+            engine: self.engine,
+            icount: self.icount,
             initramfs: Initramfs::Bytes(Vec::new()),
             cmdline_extra: self.cmdline.clone(),
             mem_bytes: self.mem,
@@ -104,6 +122,7 @@ impl RunArgs {
             verify: self.verify,
             timeout: self.timeout.map(Duration::from_secs),
             dump_path: Some(self.dump.clone()),
+            dump_at: self.dump_at.clone(),
             log_level: verbosity(self.verbose),
             profile: self.profile,
             ..Config::default()
@@ -131,6 +150,16 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         eprintln!("ptshare: there is no program {program} on this machine");
         return Ok(exit_code::BAD_FILE);
     }
+    let engine = match engine::choose(args.engine) {
+        Ok((engine, notice)) => {
+            if let Some(notice) = notice {
+                eprintln!("ptshare: {notice}");
+            }
+            engine
+        }
+        Err(error) => return Ok(refused(&error)),
+    };
+    let args = &RunArgs { engine: EngineChoice::Only(engine), ..args.clone() };
     let built = guest::build_all(&args.build_options())?;
     match args.program.split_first() {
         None => tour::run(args, &built),
@@ -162,6 +191,7 @@ fn run_program(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[St
     if args.verbose > 0 || std::io::stderr().is_terminal() {
         eprintln!("ptshare: {}", report::verdict(&outcome));
     }
+    say_dumped(args, outcome.verifier.dumps);
     if let Some(samples) = &outcome.profile {
         eprint!("{}", samples.table());
     }
@@ -169,6 +199,18 @@ fn run_program(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[St
         report::write(path, &json::report(&config, &outcome, true))?;
     }
     Ok(outcome.status)
+}
+
+/// What came of `--dump-at`.
+pub fn say_dumped(args: &RunArgs, dumps: u64) {
+    match (&args.dump_at, dumps) {
+        (None, _) => {}
+        (Some(at), 0) => eprintln!("ptshare: --dump-at {at}: no such moment came, nothing was written"),
+        (Some(_), _) => {
+            let file = args.dump.display();
+            eprintln!("ptshare: guest memory was written to {file}; `cargo xtask inspect {file}` shows it");
+        }
+    }
 }
 
 /// Whether a folder of `--root` has the program: then it is started as it is.

@@ -6,7 +6,7 @@ use crate::batch::{self, JobResult};
 use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
 use crate::report;
-use crate::run::{RunArgs, Sharing, refused};
+use crate::run::{RunArgs, Sharing, refused, say_dumped};
 use anyhow::Result;
 use ptshare_vmm::{Config, Console, Ending, Initramfs, Outcome, exit_code, json};
 use std::time::Duration;
@@ -108,6 +108,7 @@ pub fn run(args: &RunArgs, built: &Artefacts) -> Result<u8> {
         Err(status) => return Ok(status),
     }
     print!("{}{}", comparison(&boots), verdicts(&boots));
+    say_dumped(args, boots.iter().map(|b| b.outcome.verifier.dumps).sum());
     if let Some(path) = &args.json {
         let mut reports: Vec<_> = boots.iter().map(|b| json::report(&b.config, &b.outcome, false)).collect();
         if !reports.is_empty() {

@@ -9,6 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ptshare-paging", &[]),
     ("ptshare-abi", &[]),
     ("ptshare-wire", &["ptshare-paging"]),
+    ("ptshare-trace", &["ptshare-abi"]),
     ("ptshare-sync", &[]),
     ("ptshare-mm", &["ptshare-abi", "ptshare-paging", "ptshare-sync", "ptshare-wire"]),
     ("ptshare-machine", &["ptshare-abi", "ptshare-mm", "ptshare-paging", "ptshare-sync", "ptshare-wire"]),
@@ -19,8 +20,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ptshare-init", &["ptshare-abi"]),
     ("ptshare-verifier", &["ptshare-paging", "ptshare-wire"]),
     ("ptshare-vmm", &["ptshare-paging", "ptshare-verifier", "ptshare-wire"]),
-    ("xtask", &["ptshare-abi", "ptshare-paging", "ptshare-verifier", "ptshare-vmm", "ptshare-wire"]),
-    ("ptshare-programs", &[]),
+    (
+        "xtask",
+        &[
+            "ptshare-abi",
+            "ptshare-paging",
+            "ptshare-trace",
+            "ptshare-verifier",
+            "ptshare-vmm",
+            "ptshare-wire",
+        ],
+    ),
+    ("ptshare-programs", &["ptshare-trace"]),
     ("ptshare-boot-tests", &["ptshare-verifier", "ptshare-vmm", "xtask"]),
     (
         "ptshare-model-tests",

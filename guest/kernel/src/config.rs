@@ -9,6 +9,7 @@ static SMALL_TABLES: AtomicU32 = AtomicU32::new(DEFAULT_SMALL_TABLES);
 static VERIFY_EXIT: AtomicBool = AtomicBool::new(true);
 static VERIFY_FAULTS: AtomicU64 = AtomicU64::new(0);
 static LOG_LEVEL: AtomicU64 = AtomicU64::new(2);
+static INPUT_POLL_NS: AtomicU64 = AtomicU64::new(0);
 static RESERVE: AtomicU64 = AtomicU64::new(0);
 
 /// Fork copies the PTE pages of an mm that has at most this many ("only has 3 pte pages", the 2003 paper, section 6).
@@ -33,6 +34,7 @@ pub fn init() {
     ptshare_machine::set_share_file(boot::option("share_file") != Some("0"));
     VERIFY_EXIT.store(boot::option("verify") != Some("off"), Relaxed);
     VERIFY_FAULTS.store(boot::number("verify_faults"), Relaxed);
+    INPUT_POLL_NS.store(boot::number("input_poll_ms") * 1_000_000, Relaxed);
     if let Some(n) = boot::option("loglevel").and_then(|v| v.parse().ok()) {
         LOG_LEVEL.store(n, Relaxed);
     }
@@ -76,6 +78,12 @@ pub fn verify_exit() -> bool {
 #[inline]
 pub fn verify_faults() -> u64 {
     VERIFY_FAULTS.load(Relaxed)
+}
+
+/// How often to look for console input where no interrupt announces it, ns; 0 for never (`input_poll_ms=N`).
+#[inline]
+pub fn input_poll_ns() -> u64 {
+    INPUT_POLL_NS.load(Relaxed)
 }
 
 /// Most verbose level that the host wants to hear (`loglevel=N`).

@@ -11,6 +11,8 @@ extern crate alloc;
 #[macro_use]
 mod log;
 #[cfg(guest)]
+mod answers;
+#[cfg(guest)]
 mod config;
 #[cfg(guest)]
 mod dev;

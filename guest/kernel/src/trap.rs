@@ -1,7 +1,7 @@
 //! From traps to what the kernel makes of them.
 
 use crate::fs::userfault;
-use crate::task::{self, current};
+use crate::task::{self, current, oom};
 use crate::{signal, verify};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as abi;
@@ -24,10 +24,7 @@ pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
         FaultOutcome::Userfault(ticket) => {
             userfault::wait(ticket, true);
         }
-        FaultOutcome::OutOfMemory => {
-            Machine.stats().oom_kills.fetch_add(1, Relaxed);
-            signal::force_kill();
-        }
+        FaultOutcome::OutOfMemory => oom::out_of_memory(),
     }
     verify::after_fault(Machine.stats().page_faults.load(Relaxed));
 }

@@ -11,8 +11,9 @@ use ptshare_mm::{Env, Priority, frame};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION, CPUS_MAX, MM_SLOTS, RAM_RANGES_MAX};
 use ptshare_wire::frame::{FRAME_META_BYTES, FrameKind};
+use ptshare_wire::hypercall::DOORBELL_OPTION;
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
-use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats};
+use ptshare_wire::{Answers, CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats};
 use spin::Once;
 
 global_asm!(include_str!("boot.s"));
@@ -100,6 +101,7 @@ static CENSUS: CensusHeader = CensusHeader {
     hugetlb_free: AtomicU64::new(0),
     hugetlb_reserved: AtomicU64::new(0),
     hugetlb_surplus: AtomicU64::new(0),
+    answers: AtomicU64::new(0),
     stats: Stats::new(),
 };
 
@@ -122,8 +124,11 @@ static MMS: [MmRec; MM_SLOTS] = [const {
         vma_count: AtomicU64::new(0),
         vma_stride: AtomicU64::new(0),
         table_pages: AtomicU64::new(0),
+        family: AtomicU64::new(0),
     }
 }; MM_SLOTS];
+
+static ANSWERS: Answers = Answers::new();
 
 /// Kernel-virtual address of the frame array.
 static FRAMES: AtomicU64 = AtomicU64::new(0);
@@ -142,6 +147,11 @@ pub(crate) fn frame_meta(pfn: Pfn) -> &'static FrameMeta {
 #[inline]
 pub fn census() -> &'static CensusHeader {
     &CENSUS
+}
+
+/// Where the kernel puts what it answers the judge.
+pub fn answers() -> &'static Answers {
+    &ANSWERS
 }
 
 #[inline]
@@ -218,6 +228,9 @@ extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
     let start: &StartInfo = loaded(start_info_pa, 0);
     assert!(start.magic == START_MAGIC, "the loader left no PVH start_info");
     take_cmdline(start.cmdline_pa);
+    if number(DOORBELL_OPTION) != 0 {
+        hyper::use_doorbell();
+    }
     let memmap: &[MemmapEntry] =
         // SAFETY: as for `loaded`; the loader says how many entries there are.
         unsafe { core::slice::from_raw_parts(loaded(start.memmap_pa, 0), start.memmap_entries as usize) };
@@ -340,7 +353,7 @@ fn set_up_memory(memmap: &[MemmapEntry], ram_end: u64, initramfs_pa: u64, initra
     CENSUS.frames.store(frames, Relaxed);
     let mut allocator = Machine.allocator().lock();
     allocator.attach(&CENSUS, KERNEL_RESERVE_FRAMES.min(ram_frames / 16));
-    if !hyper::present() {
+    if !hyper::own_machine() {
         // Our own VMM gives memory that is zero; elsewhere firmware and loaders have been at work.
         memory::clear_here(array, array_end - array);
         allocator.distrust_virgin();
@@ -407,6 +420,7 @@ fn publish() {
     memory::measure(zero.pa().0);
     CENSUS.mm_table.store(phys::phys_of(&MMS), Relaxed);
     CENSUS.cpu_table.store(phys::phys_of(&CPUS), Relaxed);
+    CENSUS.answers.store(phys::phys_of(&ANSWERS), Relaxed);
     CENSUS.cpus.store(1, Relaxed);
     CENSUS.header_bytes.store(size_of::<CensusHeader>() as u32, Relaxed);
     CENSUS.version.store(CENSUS_VERSION, Relaxed);

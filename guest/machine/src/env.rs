@@ -5,7 +5,7 @@ use core::arch::asm;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use ptshare_mm::frame::Buddy;
-use ptshare_mm::{Env, FlushRange, ObjectTables, Ticket};
+use ptshare_mm::{Env, FlushRange, Mms, ObjectTables, Ticket};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
 use ptshare_wire::census::MM_SLOTS;
@@ -17,6 +17,7 @@ pub struct Machine;
 
 static BUDDY: Lock<Buddy> = Lock::new(Rank::Frames, Buddy::new());
 static OBJECT_TABLES: Lock<ObjectTables> = Lock::new(Rank::ObjectTables, ObjectTables::new());
+static MMS: Lock<Mms<Machine>> = Lock::new(Rank::Registry, Mms::new());
 static SHARE_FILE: AtomicBool = AtomicBool::new(true);
 
 /// Free slots of the mm table: a chain through `MmRec::pid`, by slot number plus one.
@@ -84,6 +85,11 @@ impl Env for Machine {
     }
 
     #[inline]
+    fn copy_table(&self, dst: Pfn, src: Pfn) {
+        memory::copy_here(dst.pa().0, src.pa().0, PAGE_BYTES);
+    }
+
+    #[inline]
     fn copy_page(&self, dst: Pfn, src: Pfn) {
         memory::copy(dst.pa().0, src.pa().0, PAGE_BYTES);
     }
@@ -115,6 +121,10 @@ impl Env for Machine {
         &OBJECT_TABLES
     }
 
+    fn mms(&self) -> &Lock<Mms<Machine>> {
+        &MMS
+    }
+
     #[inline]
     fn share_file(&self) -> bool {
         SHARE_FILE.load(Relaxed)
@@ -138,6 +148,11 @@ impl Env for Machine {
 
     fn flush_everyone(&self) {
         cpu::flush_all();
+    }
+
+    fn flush_answers(&self) -> u64 {
+        // One CPU runs the kernel: nobody asks.
+        0
     }
 
     fn take_mm_slot(&self) -> Option<u32> {

@@ -1,23 +1,39 @@
-//! The hypercall device of our own VMM (`ptshare_wire::hypercall`), and what stands in for it elsewhere: the serial
-//! port and QEMU's debug-exit device.
+//! The host below (`ptshare_wire::hypercall`): the hypercall device of our own VMM, or the doorbell where our VMM has the
+//! machine emulated; where nobody listens, the serial port and QEMU's debug-exit device.
 
-use crate::{cpu, phys};
+use crate::{cpu, phys, time};
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, compiler_fence};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering, Ordering::Relaxed, compiler_fence};
 use ptshare_wire::Epitaph;
 use ptshare_wire::hypercall::{
-    Block, CONSOLE_EOF, CheckpointReason, DEVICE_MAGIC, MARK_FIRST_USER, Op, PORT_BLOCK, PORT_CALL, PORT_ID,
+    Block, CONSOLE_EOF, CheckpointReason, DEVICE_MAGIC, DOORBELL_PORT, DOORBELL_RING, MARK_FIRST_USER,
+    MARK_KERNEL, Op, PORT_BLOCK, PORT_CALL, PORT_ID,
 };
 use ptshare_wire::layout::{DEBUG_EXIT_PORT, SERIAL_PORT};
 
-static PRESENT: AtomicBool = AtomicBool::new(false);
+/// What [`HOST`] says: nobody listens.
+const NOBODY: u8 = 0;
+/// The hypercall device.
+const DEVICE: u8 = 1;
+/// The doorbell.
+const DOORBELL: u8 = 2;
+
+static HOST: AtomicU8 = AtomicU8::new(NOBODY);
 
 /// The boot CPU's block. Page-aligned, so that one frame number tells where it is.
 #[repr(C, align(4096))]
 struct BootBlock(Block);
 
-static BLOCK: BootBlock =
-    BootBlock(Block { args: [const { AtomicU64::new(0) }; 4], result: AtomicU64::new(0) });
+// The host finds it by this name (`ptshare_wire::hypercall::BLOCK_SYMBOL`).
+#[unsafe(export_name = "ptshare_hypercall_block")]
+static BLOCK: BootBlock = BootBlock(Block {
+    args: [const { AtomicU64::new(0) }; 4],
+    result: AtomicU64::new(0),
+    op: AtomicU64::new(0),
+    calls: AtomicU64::new(0),
+    answers: AtomicU64::new(0),
+    input: AtomicU64::new(0),
+});
 
 pub(crate) fn outl(port: u16, value: u32) {
     // SAFETY: the ports used are this device's, the serial port and debug-exit: none touches memory of ours except
@@ -48,25 +64,68 @@ pub(crate) fn inb(port: u16) -> u8 {
 pub(crate) fn init() {
     if inl(PORT_ID) == DEVICE_MAGIC {
         outl(PORT_BLOCK, (phys::phys_of(&BLOCK) >> 12) as u32);
-        PRESENT.store(true, Relaxed);
+        HOST.store(DEVICE, Relaxed);
+    }
+}
+
+/// The command line says that the doorbell is answered: from here on it is used.
+pub(crate) fn use_doorbell() {
+    if HOST.load(Relaxed) == NOBODY {
+        time::stop_pit();
+        HOST.store(DOORBELL, Relaxed);
+        call(Op::Mark, [MARK_KERNEL, cpu::rdtsc(), 0]);
     }
 }
 
 /// Is our VMM below?
 #[inline]
 pub fn present() -> bool {
-    PRESENT.load(Relaxed)
+    HOST.load(Relaxed) != NOBODY
+}
+
+/// Has our VMM made this machine? Otherwise firmware and a loader have been at work in its memory.
+#[inline]
+pub(crate) fn own_machine() -> bool {
+    HOST.load(Relaxed) == DEVICE
+}
+
+/// Has console input arrived, where no interrupt says so?
+#[inline]
+pub fn take_input_notice() -> bool {
+    BLOCK.0.input.load(Relaxed) != 0 && BLOCK.0.input.swap(0, Relaxed) != 0
 }
 
 fn call(op: Op, args: [u64; 3]) -> u64 {
     for (cell, arg) in BLOCK.0.args.iter().zip(args) {
         cell.store(arg, Relaxed);
     }
-    compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    if HOST.load(Relaxed) == DOORBELL {
+        return ring(op);
+    }
+    compiler_fence(Ordering::SeqCst);
     // SAFETY: the host may read and write memory that `args` names, which callers own; the clobber of memory is
     // implied, since the block is not marked `nomem`.
     unsafe { asm!("out dx, eax", in("dx") PORT_CALL, in("eax") op as u32, options(nostack, preserves_flags)) }
-    compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    compiler_fence(Ordering::SeqCst);
+    BLOCK.0.result.load(Relaxed)
+}
+
+/// A call by the doorbell. The emulator may run a few more instructions before it stops, hence the wait.
+///
+/// No timer may be pending meanwhile: a QEMU whose clock counts instructions takes a CPU that is about to stop for an idle
+/// one, and may skip to the next timer (softmmu/icount.c, `icount_start_warp_timer`).
+#[cold]
+fn ring(op: Op) -> u64 {
+    let left = time::hold_timer();
+    BLOCK.0.op.store(op as u64, Relaxed);
+    let number = BLOCK.0.calls.load(Relaxed) + 1;
+    BLOCK.0.calls.store(number, Ordering::Release);
+    compiler_fence(Ordering::SeqCst);
+    outb(DOORBELL_PORT, DOORBELL_RING);
+    while BLOCK.0.answers.load(Ordering::Acquire) != number {
+        core::hint::spin_loop();
+    }
+    time::release_timer(left);
     BLOCK.0.result.load(Relaxed)
 }
 
@@ -152,7 +211,7 @@ pub fn event(line: &[u8]) {
 /// Tells the host that the next instruction is the first in user mode.
 pub fn mark_first_user() {
     if present() {
-        call(Op::Mark, [MARK_FIRST_USER, 0, 0]);
+        call(Op::Mark, [MARK_FIRST_USER, cpu::rdtsc(), 0]);
     }
 }
 

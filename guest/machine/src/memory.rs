@@ -18,7 +18,8 @@ pub fn host_pays() -> bool {
 
 /// Times one page both ways on a scratch frame.
 pub(crate) fn measure(scratch_pa: u64) {
-    if !hyper::present() {
+    if !hyper::own_machine() {
+        // An emulator's string instructions are fast, and a call stops the machine.
         return;
     }
     let start = cpu::rdtsc();
@@ -46,6 +47,16 @@ pub(crate) fn clear(pa: u64, len: u64) {
 /// Sets memory to zero by this CPU's own stores: for page tables (see `Env::zero_table`).
 pub(crate) fn clear_here(pa: u64, len: u64) {
     stosq(pa, len);
+}
+
+/// Copies memory by this CPU's own stores: for page tables (see `Env::copy_table`). `len` is a multiple of 8.
+pub(crate) fn copy_here(dst: u64, src: u64, len: u64) {
+    // SAFETY: the caller owns the target, which the linear map covers, as it does the source; what the processor sets in
+    // the source meanwhile (A and D bits) is copied or not.
+    unsafe {
+        asm!("rep movsq", inout("rdi") phys::virt(dst) => _, inout("rsi") phys::virt(src) => _,
+             inout("rcx") len / 8 => _, options(nostack, preserves_flags))
+    }
 }
 
 /// Copies physical memory; ranges do not overlap.

@@ -11,6 +11,14 @@ const LAPIC_HZ: u64 = 1_000_000_000;
 const PIC_PRIMARY_MASK: u16 = 0x21;
 const PIC_SECONDARY_MASK: u16 = 0xa1;
 
+/// The 8254 interval timer.
+const PIT_COUNTER_0: u16 = 0x40;
+const PIT_CONTROL: u16 = 0x43;
+/// Latch the status of counter 0.
+const PIT_STATUS_0: u8 = 0xe2;
+/// Its output is high.
+const PIT_OUT: u8 = 0x80;
+
 const REG_EOI: u64 = 0xb0;
 const REG_SPURIOUS: u64 = 0xf0;
 const REG_LVT_TIMER: u64 = 0x320;
@@ -83,6 +91,37 @@ pub fn set_timer(deadline_ns: Option<u64>) {
         Some(at) => at.saturating_sub(now_ns()).clamp(1, u64::from(u32::MAX)) as u32,
     };
     lapic_write(REG_TIMER_INITIAL, count);
+}
+
+/// Stops the timer of the PC's 8254, which firmware leaves running: mode 0, which counts down once, from 1, and a wait
+/// until its output says that it has (Intel 8254 data sheet, "Mode 0", "Read-Back Command").
+pub(crate) fn stop_pit() {
+    hyper::outb(PIT_CONTROL, 0x30);
+    hyper::outb(PIT_COUNTER_0, 1);
+    hyper::outb(PIT_COUNTER_0, 0);
+    // A machine without the device reads all ones.
+    loop {
+        hyper::outb(PIT_CONTROL, PIT_STATUS_0);
+        if hyper::inb(PIT_COUNTER_0) & PIT_OUT != 0 {
+            break;
+        }
+    }
+}
+
+/// Stops this CPU's timer; gives what is left of it, 0 when it is not armed.
+pub(crate) fn hold_timer() -> u32 {
+    let left = lapic_read(REG_TIMER_CURRENT);
+    if left != 0 {
+        lapic_write(REG_TIMER_INITIAL, 0);
+    }
+    left
+}
+
+/// Goes on where [`hold_timer`] stopped.
+pub(crate) fn release_timer(left: u32) {
+    if left != 0 {
+        lapic_write(REG_TIMER_INITIAL, left);
+    }
 }
 
 /// Ends an interrupt.

@@ -4,6 +4,7 @@
 //! atomics. Everything above this trait is free of pointers and of `unsafe`.
 
 use crate::frame::Buddy;
+use crate::rmap::Mms;
 use crate::share::ObjectTables;
 use crate::userfault::Ticket;
 use ptshare_paging::{Pfn, Pte, Slot};
@@ -38,12 +39,14 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// instruction in the guest: far cheaper than a loop of [`Env::load`] where the kernel is interpreted.
     fn next_nonzero(&self, table: Pfn, from: Slot, end: usize) -> Option<(Slot, Pte)>;
 
-    /// Sets `pages` consecutive frames to zero.
+    /// Sets `pages` consecutive frames to zero, which no TLB knows: fresh ones.
     fn zero_pages(&self, first: Pfn, pages: u64);
     /// Sets a table to zero, by stores of this CPU. Never by the host: a hypervisor with shadow page tables learns of a
     /// table's changes from the guest's own stores (KVM: `kvm_mmu_track_write`), and would go on using what it derived
     /// from the frame's former life as a table.
     fn zero_table(&self, table: Pfn);
+    /// Copies a table's 512 entries, by stores of this CPU for the same reason. Nobody else can reach `dst`.
+    fn copy_table(&self, dst: Pfn, src: Pfn);
     /// Copies one frame's 4096 bytes. Data only: see [`Env::zero_table`].
     fn copy_page(&self, dst: Pfn, src: Pfn);
     /// Copies `out.len()` bytes from physical address `pa`; the range may cross frames.
@@ -57,8 +60,16 @@ pub trait Env: Clone + Send + Sync + 'static {
     fn meta(&self, pfn: Pfn) -> &FrameMeta;
     /// The frame allocator.
     fn allocator(&self) -> &Lock<Buddy>;
+    /// Asked before each allocation for a process: of a frame, a block, pages of the hugetlb pool. A machine for tests says
+    /// no to show what happens then.
+    #[inline]
+    fn may_allocate(&self) -> bool {
+        true
+    }
     /// The PTE pages that objects' mappings share.
     fn object_tables(&self) -> &Lock<ObjectTables>;
+    /// All address spaces, for reverse mapping.
+    fn mms(&self) -> &Lock<Mms<Self>>;
     /// May mappings of one object share PTE pages (boot option `share_file`)?
     fn share_file(&self) -> bool;
 
@@ -67,6 +78,11 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// Removes every user translation from every CPU before it returns: for changes to an object that any number of
     /// mms map.
     fn flush_everyone(&self);
+
+    /// How many flushes that other CPUs asked for this CPU has answered. A table is freed only after every CPU that runs
+    /// an mm from which it was reachable has answered; so while this number stays the same, every table that this CPU
+    /// has reached from the root of the mm that it runs is still a table.
+    fn flush_answers(&self) -> u64;
 
     /// Takes a slot of the mm table and fills nothing in; `None` when all are taken.
     fn take_mm_slot(&self) -> Option<u32>;

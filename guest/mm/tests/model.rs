@@ -210,7 +210,7 @@ fn calls() -> impl Strategy<Value = Call> {
         abi::MADV_DOFORK,
         abi::MADV_WIPEONFORK,
         abi::MADV_KEEPONFORK,
-        abi::MADV_HUGEPAGE,
+        abi::MADV_RANDOM,
         abi::MADV_SEQUENTIAL,
         abi::MADV_POPULATE_READ,
         abi::MADV_POPULATE_WRITE,

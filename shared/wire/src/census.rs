@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 /// [`CensusHeader::magic`]: "ptcensus".
 pub const CENSUS_MAGIC: u64 = 0x7375_736e_6563_7470;
 /// [`CensusHeader::version`]. Any change of a record's layout changes it.
-pub const CENSUS_VERSION: u32 = 2;
+pub const CENSUS_VERSION: u32 = 3;
 /// Most managed RAM ranges.
 pub const RAM_RANGES_MAX: usize = 8;
 /// Most reserved ranges.
@@ -60,6 +60,9 @@ pub struct MmRec {
     pub vma_stride: AtomicU64,
     /// PTE, PMD, PUD and PGD pages that this mm reaches, a shared one counted like a private one (VmPTE), in pages.
     pub table_pages: AtomicU64,
+    /// Which processes can have private pages in common with it: those that descend by fork, without exec, from the same
+    /// address space. See [`crate::FrameMeta`].
+    pub family: AtomicU64,
 }
 
 /// A VMA chunk in guest memory: a `u64` count, then that many VMAs, `vma_stride` bytes apart, the first at byte 8.
@@ -130,6 +133,8 @@ pub struct CensusHeader {
     pub hugetlb_reserved: AtomicU64,
     /// Pages above the pool's persistent size.
     pub hugetlb_surplus: AtomicU64,
+    /// Guest-physical address of [`crate::Answers`].
+    pub answers: AtomicU64,
     /// Counters.
     pub stats: Stats,
 }

@@ -59,10 +59,12 @@ pub struct FrameMeta {
     /// Data frames: transient kernel holds that `refs` includes. Tables: number of non-zero entries.
     pub aux: AtomicU32,
     /// Free block head: PFN of the next head on its list (0 ends it). Cache, and tables with [`FLAG_OBJECT_TABLE`]: object
-    /// id.
+    /// id. Private pages (Anon, and Hugetlb heads in use without [`FLAG_IN_CACHE`]): [`crate::MmRec::family`] of every
+    /// mm that may map it.
     pub a: AtomicU64,
     /// Free block head: PFN of the previous head (0: first). Cache: index in the object, in pages. Tables with
-    /// [`FLAG_OBJECT_TABLE`]: index of the page that slot 0 maps.
+    /// [`FLAG_OBJECT_TABLE`]: index of the page that slot 0 maps. Private pages: the index that it has in every VMA that
+    /// maps it: `pgoff` of the VMA plus pages from its start (Linux: `linear_page_index`).
     pub b: AtomicU64,
 }
 

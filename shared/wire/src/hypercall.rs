@@ -3,6 +3,12 @@
 //! A CPU fills its [`Block`], then writes the operation to [`PORT_CALL`]; the host has done its work, and stored
 //! [`Block::result`], before the `out` instruction ends. Memory carries the arguments because it costs the host no
 //! register transfer and works whichever way an exit is reported.
+//!
+//! Where another program emulates the machine there are no such ports. The guest then uses one block, the symbol
+//! [`BLOCK_SYMBOL`] of its kernel, which the host finds in the image: it stores the operation in [`Block::op`], raises
+//! [`Block::calls`], writes [`DOORBELL_RING`] to [`DOORBELL_PORT`], at which the emulator stops the whole machine, and
+//! waits until [`Block::answers`] has caught up. The word [`DOORBELL_OPTION`]`=1` on the command line says that there is
+//! somebody to answer.
 
 use core::sync::atomic::AtomicU64;
 
@@ -15,6 +21,15 @@ pub const PORT_CALL: u16 = 0x5058;
 /// What [`PORT_ID`] reads.
 pub const DEVICE_MAGIC: u32 = 0x7074_7368;
 
+/// QEMU's pvpanic device (QEMU docs/specs/pvpanic): with `-action panic=pause` a write stops the machine.
+pub const DOORBELL_PORT: u16 = 0x505;
+/// What to write there: bit 0, "panicked".
+pub const DOORBELL_RING: u8 = 1;
+/// The command line's word that switches to the doorbell.
+pub const DOORBELL_OPTION: &str = "doorbell";
+/// The boot CPU's block, as the kernel image names it.
+pub const BLOCK_SYMBOL: &str = "ptshare_hypercall_block";
+
 /// Arguments and result of one hypercall of one CPU.
 #[repr(C)]
 #[derive(Default, Debug)]
@@ -23,6 +38,14 @@ pub struct Block {
     pub args: [AtomicU64; 4],
     /// What the host answers; see [`Op`].
     pub result: AtomicU64,
+    /// With a doorbell: the operation.
+    pub op: AtomicU64,
+    /// With a doorbell: calls made. The guest's.
+    pub calls: AtomicU64,
+    /// With a doorbell: calls answered. The host's.
+    pub answers: AtomicU64,
+    /// With a doorbell: 1 when console input has arrived, in place of an interrupt. The host sets it, the guest clears it.
+    pub input: AtomicU64,
 }
 
 /// Operations. Addresses are guest-physical, lengths are bytes, unless said otherwise.
@@ -44,7 +67,7 @@ pub enum Op {
     Exit = 6,
     /// `(pa, len)`: a line of text that a program wrote to `/dev/ptshare`; see [`crate::stats`] for its grammar.
     Event = 7,
-    /// `(mark)`: a moment that the host notes; see [`MARK_FIRST_USER`].
+    /// `(mark, tsc)`: a moment that the host notes, and the time-stamp counter then; see [`MARK_FIRST_USER`].
     Mark = 8,
     /// `(epitaph_pa)`: the kernel has panicked; an [`crate::Epitaph`] says how. Does not return.
     Panic = 9,
@@ -78,6 +101,8 @@ impl Op {
 pub const CONSOLE_EOF: u64 = u64::MAX;
 /// [`Op::Mark`]: the next instruction is the first in user mode.
 pub const MARK_FIRST_USER: u64 = 1;
+/// [`Op::Mark`]: the kernel begins; firmware and loader are done. With a doorbell only.
+pub const MARK_KERNEL: u64 = 2;
 
 /// Why the guest asks for a verification.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

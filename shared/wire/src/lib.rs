@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod census;
 pub mod epitaph;
 pub mod frame;
@@ -14,6 +15,7 @@ pub mod layout;
 pub mod stats;
 pub mod vma;
 
+pub use answers::Answers;
 pub use census::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange};
 pub use epitaph::Epitaph;
 pub use frame::{FrameKind, FrameMeta};

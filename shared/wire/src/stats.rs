@@ -4,13 +4,16 @@
 //! open it):
 //!
 //! ```text
-//! checkpoint LABEL        verify now
+//! checkpoint LABEL        verify now, and the reverse maps of a few frames with it
+//! answer LABEL            the same with more frames, and the numbers that /proc shows of processes
+//! rmap PFN                the same with the reverse map of this frame (decimal)
 //! scenario NAME           what follows belongs to this scenario (written by init)
 //! metric NAME VALUE       a number for the JSON report of the current scenario
 //! result NAME STATUS      the scenario ended with this wait status (written by init)
 //! ```
 //!
-//! Reading the device gives one `name value` line for each counter below.
+//! Reading the device gives one `name value` line for each counter below, and `mapped PID ADDRESS` for each place that the
+//! last `rmap` found.
 
 use core::sync::atomic::AtomicU64;
 

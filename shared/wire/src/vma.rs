@@ -54,4 +54,4 @@ pub const VM_HEAP: u64 = 1 << 40;
 /// The initial stack, for /proc/PID/maps.
 pub const VM_STACK: u64 = 1 << 41;
 /// Registered with userfaultfd: pages of the object that are there, but not yet mapped, are reported.
-pub const VM_UFFD_MINOR: u64 = 1 << 43;
+pub const VM_UFFD_MINOR: u64 = 1 << 44;

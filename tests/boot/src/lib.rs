@@ -1,8 +1,9 @@
 //! What the boot tests share: running the same program in a guest and on this machine, and comparing.
 //!
-//! The tests use what `cargo xtask test` has built. Without /dev/kvm they are skipped, out loud.
+//! The tests use what `cargo xtask test` has built, and the engine that PTSHARE_ENGINE names, or KVM, or QEMU. Where
+//! there is none they are skipped, out loud.
 
-use ptshare_vmm::{Config, Console, Ending, Initramfs, Outcome};
+use ptshare_vmm::{Config, Console, Ending, EngineChoice, Initramfs, Outcome, engine};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ pub const BUSYBOX: &str = "/bin/busybox";
 /// The built guest, or `None` (said out loud) where no guest can run.
 ///
 /// # Panics
-/// There is KVM, but the guest has not been built.
+/// There is an engine, but the guest has not been built.
 pub fn guest() -> Option<Artefacts> {
     guest_built(&Options::default())
 }
@@ -31,8 +32,8 @@ pub fn checked_guest() -> Option<Artefacts> {
 }
 
 fn guest_built(options: &Options) -> Option<Artefacts> {
-    if !Path::new("/dev/kvm").exists() {
-        eprintln!("SKIP: this machine has no /dev/kvm");
+    if let Err(error) = engine::choose(EngineChoice::Auto) {
+        eprintln!("SKIP: {error}");
         return None;
     }
     match guest::find_built(options) {

@@ -1,7 +1,7 @@
 //! How a run ends is told by its exit status; stdin, stdout and stderr are the program's own.
 
 use ptshare_boot_tests::{BUSYBOX, assert_clean, config, guest, have_busybox, run_single};
-use ptshare_vmm::{Config, Ending, VmmError, exit_code};
+use ptshare_vmm::{Config, Ending, EngineChoice, VmmError, engine, exit_code};
 use std::io::{Seek, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -103,7 +103,7 @@ fn what_cannot_begin_says_why() {
     let kernel = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(kernel.path(), b"this is no kernel").unwrap();
     let config = Config { kernel: kernel.path().to_path_buf(), ..Config::default() };
-    if Path::new("/dev/kvm").exists() {
+    if engine::choose(EngineChoice::Auto).is_ok() {
         let error = ptshare_vmm::run(&config).unwrap_err();
         assert_eq!(exit_code::of_error(&error), exit_code::BAD_FILE, "{error}");
     }

@@ -34,11 +34,15 @@ const PROGRAMS: &[&str] = &[
     "sleep_clock",
     "big_fork",
     "family",
+    "tlb_probe",
     "div_zero",
     "stack_overflow",
     "exec_garbage",
     "wild_jump",
     "privileged",
+    "sysv_ipc",
+    "memory_calls",
+    "process_calls",
 ];
 
 fn compare(built: &Artefacts, config: Config, names: &[&str]) {

@@ -1,6 +1,9 @@
 //! The core under the judge: `ptshare-mm` runs on its arena, and `ptshare-verifier` reads the arena's memory as it would
 //! read a guest's. Neither knows the other; this crate only carries words from one to the other.
 
+pub mod model;
+pub mod random;
+
 use ptshare_mm::Mm;
 use ptshare_mm::testing::{Arena, Image};
 use ptshare_verifier::{Options, PhysView, Report, Vcpu, verify};
@@ -10,9 +13,16 @@ pub struct View(pub Image);
 
 impl PhysView for View {
     fn read_bytes(&self, pa: u64, out: &mut [u8]) -> bool {
-        for (i, byte) in out.iter_mut().enumerate() {
-            let at = pa + i as u64;
-            *byte = self.0.read_u64(at & !7).to_le_bytes()[(at & 7) as usize];
+        let mut at = pa;
+        let mut rest = out;
+        while !rest.is_empty() {
+            let word = self.0.read_u64(at & !7).to_le_bytes();
+            let from = (at & 7) as usize;
+            let len = rest.len().min(8 - from);
+            let (part, after) = rest.split_at_mut(len);
+            part.copy_from_slice(&word[from..from + len]);
+            at += len as u64;
+            rest = after;
         }
         true
     }

@@ -56,6 +56,16 @@ pub fn checkpoint(label: &str) {
     send(format_args!("checkpoint {label}\n"));
 }
 
+/// Asks for a verification of what the kernel says of reverse maps and of /proc's numbers.
+pub fn answer(label: &str) {
+    send(format_args!("answer {label}\n"));
+}
+
+/// Asks where a frame is mapped; [`Counters::mapped`] has the answer.
+pub fn reverse_map(pfn: u64) {
+    send(format_args!("rmap {pfn}\n"));
+}
+
 /// Reports a number for the JSON report.
 pub fn metric(name: &str, value: u64) {
     send(format_args!("metric {name} {value}\n"));
@@ -63,14 +73,14 @@ pub fn metric(name: &str, value: u64) {
 
 /// The guest's counters at one moment, as text.
 pub struct Counters {
-    bytes: [u8; 2048],
+    bytes: [u8; 8192],
     len: usize,
 }
 
 impl Counters {
     /// No counters yet.
     pub const fn new() -> Self {
-        Counters { bytes: [0; 2048], len: 0 }
+        Counters { bytes: [0; 8192], len: 0 }
     }
 
     /// Reads the counters. The memory of `self` is all that it writes to.
@@ -96,6 +106,18 @@ impl Counters {
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
             .unwrap_or(0)
+    }
+}
+
+impl Counters {
+    /// Process and address of each place where the frame of the last [`reverse_map`] was mapped.
+    pub fn mapped(&self) -> Vec<(i32, usize)> {
+        let text = std::str::from_utf8(&self.bytes[..self.len]).unwrap_or("");
+        let place = |line: &str| {
+            let (pid, va) = line.strip_prefix("mapped ")?.split_once(" 0x")?;
+            Some((pid.parse().ok()?, usize::from_str_radix(va, 16).ok()?))
+        };
+        text.lines().filter_map(place).collect()
     }
 }
 

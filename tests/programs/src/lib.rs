@@ -9,6 +9,7 @@
 pub mod huge;
 pub mod judge;
 pub mod memory;
+pub mod probe;
 pub mod process;
 pub mod signal;
 pub mod uffd;

@@ -10,7 +10,7 @@ use ptshare_wire::census::{
 };
 use ptshare_wire::frame::FRAME_META_BYTES;
 use ptshare_wire::layout::{KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
-use ptshare_wire::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange, VmaRec};
+use ptshare_wire::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange, Stats, VmaRec};
 
 use crate::report::{Finding, MmId, Sink};
 use crate::rules::{census_is_sound, vma_list_sorted};
@@ -54,6 +54,19 @@ pub(crate) struct Census {
     pub(crate) zero_page: u64,
     /// Hugetlb pages: total, free, reserved, surplus.
     pub(crate) hugetlb: [u64; 4],
+    /// Where the guest puts its answers; 0 for nowhere.
+    pub(crate) answers: u64,
+    /// What /proc/meminfo shows.
+    pub(crate) totals: Totals,
+}
+
+/// Counters behind /proc/meminfo.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Totals {
+    /// PageTables, in pages.
+    pub(crate) tables: u64,
+    /// Tables with several entries that point to them.
+    pub(crate) tables_shared: u64,
 }
 
 /// A live address space.
@@ -63,6 +76,7 @@ pub(crate) struct Mm {
     pub(crate) root: u64,
     pub(crate) cpumask: u64,
     pub(crate) table_pages: u64,
+    pub(crate) family: u64,
     /// In address order and disjoint, if `vmas_sound`.
     pub(crate) vmas: Vec<VmaRec>,
     /// The list could be read and is in order. Otherwise the rules about VMAs leave this mm alone.
@@ -78,15 +92,15 @@ pub(crate) struct Cpu {
 }
 
 /// Bytes of a record, read by field offset; a field past the end reads as zero.
-struct Bytes(Vec<u8>);
+pub(crate) struct Bytes(Vec<u8>);
 
 impl Bytes {
-    fn read(view: &dyn PhysView, pa: u64, len: usize) -> Option<Bytes> {
+    pub(crate) fn read(view: &dyn PhysView, pa: u64, len: usize) -> Option<Bytes> {
         let mut bytes = vec![0; len];
         view.read_bytes(pa, &mut bytes).then_some(Bytes(bytes))
     }
 
-    fn u64(&self, at: usize) -> u64 {
+    pub(crate) fn u64(&self, at: usize) -> u64 {
         self.0.get(at..at + 8).and_then(|s| s.try_into().ok()).map_or(0, u64::from_le_bytes)
     }
 
@@ -148,6 +162,12 @@ impl Census {
                 head.u64(offset_of!(CensusHeader, hugetlb_reserved)),
                 head.u64(offset_of!(CensusHeader, hugetlb_surplus)),
             ],
+            answers: head.u64(offset_of!(CensusHeader, answers)),
+            totals: Totals {
+                tables: head.u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now)),
+                tables_shared: head
+                    .u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_shared_now)),
+            },
         };
         census.check(sink).then_some(census)
     }
@@ -250,6 +270,7 @@ impl Census {
                 root,
                 cpumask: table.u64(at + offset_of!(MmRec, cpumask)),
                 table_pages: table.u64(at + offset_of!(MmRec, table_pages)),
+                family: table.u64(at + offset_of!(MmRec, family)),
                 vmas: Vec::new(),
                 vmas_sound: false,
             };

@@ -3,6 +3,7 @@
 use ptshare_wire::FrameKind;
 use ptshare_wire::FrameMeta;
 use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FRAME_META_BYTES};
+use std::fmt;
 use std::mem::offset_of;
 
 use crate::census::Census;
@@ -35,6 +36,11 @@ impl Frame {
     /// The kind in `state`.
     pub(crate) fn kind(&self) -> Option<FrameKind> {
         FrameKind::from_u8(self.state as u8)
+    }
+
+    /// The kind in words, or its number if there is no such kind.
+    pub(crate) fn kind_name(&self) -> String {
+        self.kind().map_or_else(|| format!("kind {}", self.state & 0xff), |kind| format!("kind {kind:?}"))
     }
 
     /// Level of a table, order of a free block.
@@ -79,6 +85,17 @@ pub(crate) enum Place {
     Reserved,
     /// No memory that the census knows.
     Outside,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Known(frame) => write!(f, "a frame of {}", frame.kind_name()),
+            Place::Virgin => f.write_str("a frame never given out"),
+            Place::Reserved => f.write_str("reserved memory"),
+            Place::Outside => f.write_str("an address outside the managed memory"),
+        }
+    }
 }
 
 /// A managed range's frames.

@@ -12,8 +12,8 @@ use crate::census::Mm;
 use crate::frames::{Frames, NO_TABLE, Place};
 use crate::report::{MmId, Sink};
 use crate::rules::{
-    census_is_sound, entry_bits_legal, frame_has_one_state, free_frames_unreferenced, hugetlb_leaf_aligned,
-    no_user_path_to_kernel, table_level,
+    census_is_sound, entry_bits_legal, free_frames_unreferenced, hugetlb_leaf_aligned,
+    no_user_path_to_kernel, pointers_reach_tables, table_level, user_bit_by_half,
 };
 use crate::view::PhysView;
 
@@ -147,18 +147,10 @@ impl Builder<'_> {
     /// Follows a pointer to a table of `level` in frame `pfn`: an entry (`word`, at `at`) or a root (`word` 0).
     fn reach(&mut self, at: At, pfn: u64, level: Level, word: u64, mm: u32) {
         let frame = match self.frames.place(pfn) {
-            Place::Known(frame) => frame,
-            Place::Virgin => return free_frames_unreferenced::virgin(at, word, pfn, self.sink),
-            place => return no_user_path_to_kernel::table(at, word, pfn, place, self.sink),
+            Place::Known(frame) if frame.kind() != Some(FrameKind::Kernel) => frame,
+            place => return pointers_reach_tables::place(at, word, pfn, place, self.sink),
         };
-        match frame.kind() {
-            Some(FrameKind::Table) => {}
-            Some(FrameKind::Kernel) => {
-                return no_user_path_to_kernel::table(at, word, pfn, Place::Known(frame), self.sink);
-            }
-            Some(FrameKind::Free) => free_frames_unreferenced::table(at, word, pfn, self.sink),
-            _ => frame_has_one_state::table(at, word, pfn, &frame, self.sink),
-        }
+        pointers_reach_tables::kind(at, word, pfn, &frame, self.sink);
         let edge = self.graph.edges.len() as u32;
         let Some(table) = self.graph.tables.get_mut(frame.table as usize) else {
             self.graph.edges.push(Edge { word, va: at.va, mm, next: NO_EDGE });
@@ -235,7 +227,7 @@ impl Builder<'_> {
         entry_bits_legal::entry(at, word, self.phys_mask, self.sink);
         let pte = Pte(word & !(Pte::ADDR & !self.phys_mask));
         if pte.present() && !pte.has(Pte::USER) {
-            no_user_path_to_kernel::supervisor(at, word, self.sink);
+            user_bit_by_half::supervisor(at, word, self.sink);
         }
         match pte.decode(at.level) {
             Entry::Absent | Entry::Marker(_) => {}

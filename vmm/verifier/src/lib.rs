@@ -17,6 +17,7 @@
 //! add up; the report then has [`Report::in_critical`] set, holds no findings, and the caller resumes and tries again.
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 pub mod dump;
 pub mod inspect;
 pub mod report;
@@ -24,9 +25,11 @@ pub mod report;
 pub mod testing;
 pub mod view;
 
+mod answers;
 mod census;
 mod frames;
 mod graph;
+mod recount;
 mod rules;
 mod spaces;
 mod verify;

@@ -5,15 +5,22 @@ use std::fmt;
 use ptshare_paging::Pte;
 use serde::Serialize;
 
-/// An invariant: its name (kebab-case, used everywhere), what it says, and why it matters.
+/// An invariant, with what there is to know about it. `docs/RULES.md` is made of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct RuleInfo {
-    /// Name; also the name of its file.
+    /// Name, in kebab-case, used everywhere; also the name of its file.
     pub name: &'static str,
     /// The invariant in one sentence.
     pub statement: &'static str,
+    /// What of the guest it looks at.
+    pub reads: &'static str,
     /// What goes wrong without it, with a case where it did.
     pub why: &'static str,
+    /// Numbers of the design's invariants that it checks, or helps to: see [`crate::catalogue::DESIGN`].
+    pub design: &'static [u8],
+    /// Numbers of the invariants drawn from Linux's bugs that it checks, or helps to: see
+    /// [`crate::catalogue::DRAWN`].
+    pub catalogue: &'static [u8],
 }
 
 /// An address space, as people name it.

@@ -20,9 +20,12 @@ use crate::frames::Frames;
 use crate::graph::{At, Graph, each_nonzero, user_slots};
 use crate::report::Sink;
 use crate::rules::{
-    census_is_sound, cow_shared_entries_read_only, frame_fits_vma, hugetlb_pmd_fits_object, mm_table_pages,
-    no_entry_outside_vma, object_shared_tables_uniform, private_page_shared_not_writable, rights_within_vma,
-    sharers_agree, table_level, userfaultfd_owns_tables,
+    census_is_sound, cow_shared_closed_for_later, cow_shared_entries_read_only, file_page_at_its_offset,
+    file_page_not_writable_privately, frame_fits_vma, hugetlb_pmd_fits_object, mapped_file_page_in_cache,
+    mm_table_pages, no_entry_outside_vma, object_shared_tables_uniform, object_table_keeps_place,
+    object_table_spans_one_vma, private_page_shared_not_writable, prot_none_closed, reverse_map_equals_walk,
+    rights_within_vma, sharers_agree, sharers_at_one_address, table_once_in_mm, userfaultfd_owns_tables,
+    zero_page_not_writable,
 };
 use crate::view::PhysView;
 
@@ -58,7 +61,7 @@ pub(crate) struct Clip {
     pub(crate) end: u64,
     /// Those of [`TABLE_FLAGS`].
     pub(crate) flags: u64,
-    /// Page of the object at `start`; 0 for anonymous memory, whose offset means nothing.
+    /// Page of the object at `start`; of anonymous memory, the index that the reverse map goes by.
     pub(crate) pgoff: u64,
     pub(crate) object: u64,
 }
@@ -86,7 +89,7 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
             start: start - base,
             end: vma.end.min(base + span) - base,
             flags: vma.flags & TABLE_FLAGS,
-            pgoff: if vma.object == 0 { 0 } else { vma.pgoff.wrapping_add((start - vma.start) >> 12) },
+            pgoff: vma.pgoff.wrapping_add((start - vma.start) >> 12),
             object: vma.object,
         };
         match clips.last_mut() {
@@ -94,8 +97,7 @@ pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
                 if last.end == next.start
                     && last.flags == next.flags
                     && last.object == next.object
-                    && (last.object == 0
-                        || last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff) =>
+                    && last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff =>
             {
                 last.end = next.end;
             }
@@ -113,8 +115,8 @@ pub(crate) struct Shared {
     pub(crate) base: u64,
     /// Its VMAs over the span.
     pub(crate) clips: Vec<Clip>,
-    /// Rights under which the subtree was found clean, with the number of tables in it.
-    clean: Vec<(Rights, u64)>,
+    /// Rights under which the subtree was found clean in an mm of a family, with the number of tables in it.
+    clean: Vec<((Rights, u64), u64)>,
 }
 
 /// The walk.
@@ -187,7 +189,7 @@ impl<'a> Walker<'a> {
             let by = std::mem::replace(met, m + 1);
             // Two VMAs may show the same part of an object, or a subtree that does be met twice.
             if by == m + 1 && !table.anywhere {
-                table_level::twice_in_mm(At { mm: mm.id, va: base, level }, table, self.sink);
+                table_once_in_mm::again(At { mm: mm.id, va: base, level }, table, self.sink);
                 return Some(0);
             }
         }
@@ -199,7 +201,7 @@ impl<'a> Walker<'a> {
         if agrees
             && !self.graph.aliased
             && let Some(seen) = self.shared.get(&index)
-            && let Some((_, tables)) = seen.clean.iter().find(|(r, _)| *r == rights)
+            && let Some((_, tables)) = seen.clean.iter().find(|(key, _)| *key == (rights, mm.family))
         {
             return Some(*tables);
         }
@@ -209,7 +211,7 @@ impl<'a> Walker<'a> {
             && self.sink.total() == before
             && let Some(seen) = self.shared.get_mut(&index)
         {
-            seen.clean.push((rights, tables));
+            seen.clean.push(((rights, mm.family), tables));
         }
         Some(tables)
     }
@@ -242,16 +244,14 @@ impl<'a> Walker<'a> {
             Some(first) => {
                 let with = self.mms.get(first.mm as usize).map(|mm| mm.id);
                 let before = self.sink.total();
-                sharers_agree::table(
-                    At { mm: mm.id, va: base, level },
-                    self.graph.tables.get(index as usize),
-                    &clips,
-                    first,
-                    with,
-                    self.sink,
-                );
-                let table = self.graph.tables.get(index as usize);
-                self.sink.total() == before && (first.base == base || table.is_some_and(|t| t.anywhere))
+                let Some(table) = self.graph.tables.get(index as usize) else { return false };
+                let at = At { mm: mm.id, va: base, level };
+                if first.base == base || table.anywhere || hugetlb_pmd_fits_object::shared(&clips) {
+                    sharers_agree::table(at, table, &clips, first, with, self.sink);
+                } else {
+                    sharers_at_one_address::table(at, table, first.base, with, self.sink);
+                }
+                self.sink.total() == before && (first.base == base || table.anywhere)
             }
         }
     }
@@ -296,7 +296,7 @@ impl<'a> Walker<'a> {
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
                     userfaultfd_owns_tables::entry(at, raw, mm.vmas.get(cursor), self.sink);
-                    self.leaf(&mm.vmas, cursor, at, raw, pfn.0, rights);
+                    self.leaf(mm, cursor, at, raw, (pfn.0, !table.anywhere), rights);
                     if table.object
                         && let Some(frame) = self.frames.get(pfn.0)
                     {
@@ -337,28 +337,59 @@ impl<'a> Walker<'a> {
         if table.object {
             let clips = clip_of(mm, below, at.va);
             let key = self.frames.cache_key(self.view, table.pfn);
-            object_shared_tables_uniform::place(at, word, table, &clips, key, self.sink);
+            if let Some(over) = object_table_spans_one_vma::place(at, word, table, &clips, self.sink) {
+                object_table_keeps_place::place(at, word, table, over, key, self.sink);
+                object_shared_tables_uniform::place(at, word, table, over, self.sink);
+            }
             if self.objects_seen.insert(child) {
                 object_shared_tables_uniform::pointer(at, word, self.graph, table, self.sink);
             }
         } else if table.parents > 1 && Pte(word).writable() && !huge_objects {
-            cow_shared_entries_read_only::pointer(at, word, table, self.sink);
+            if clip_of(mm, below, at.va).iter().any(|c| c.flags & VM_WRITE != 0) {
+                cow_shared_entries_read_only::pointer(at, word, table, self.sink);
+            } else {
+                cow_shared_closed_for_later::pointer(at, word, table, self.sink);
+            }
         }
     }
 
-    /// A leaf and the VMAs over it, from `vmas[cursor]` on.
-    fn leaf(&mut self, vmas: &[VmaRec], cursor: usize, at: At, word: u64, pfn: u64, rights: Rights) {
+    /// A leaf and the mm's VMAs over it, from number `cursor` on. `private`: its table may hold private pages.
+    fn leaf(
+        &mut self,
+        mm: &Mm,
+        cursor: usize,
+        at: At,
+        word: u64,
+        (pfn, private): (u64, bool),
+        rights: Rights,
+    ) {
         let end = at.va + at.level.entry_bytes();
         let mut covered = at.va;
-        for vma in vmas.iter().skip(cursor).take_while(|v| v.start < end) {
+        for vma in mm.vmas.iter().skip(cursor).take_while(|v| v.start < end) {
             if vma.start > covered {
                 break;
             }
             rights_within_vma::leaf(at, word, rights, vma, self.sink);
+            if rights.access {
+                prot_none_closed::leaf(at, word, vma, self.sink);
+            }
             if let Some(frame) = self.frames.get(pfn) {
-                private_page_shared_not_writable::leaf(at, word, pfn, frame, rights, vma, self.sink);
                 let index = (covered - at.va) >> 12;
-                frame_fits_vma::leaf(at, word, (pfn, index), frame, vma, self.view, self.frames, self.sink);
+                if rights.write {
+                    private_page_shared_not_writable::leaf(at, word, pfn, frame, self.sink);
+                    zero_page_not_writable::leaf(at, word, pfn, frame, self.sink);
+                    file_page_not_writable_privately::leaf(at, word, pfn, frame, vma, self.sink);
+                }
+                if frame_fits_vma::leaf(at, word, pfn, frame, vma, self.sink) {
+                    let key = self.frames.cache_key(self.view, pfn);
+                    file_page_at_its_offset::leaf(at, word, (pfn, index), vma, key, self.sink);
+                    mapped_file_page_in_cache::leaf(at, word, pfn, frame, vma, self.sink);
+                }
+                if private {
+                    let memory = (self.view, self.frames);
+                    let place = (pfn, index);
+                    reverse_map_equals_walk::leaf(at, word, place, frame, (mm, vma), memory, self.sink);
+                }
             }
             covered = vma.end;
         }

@@ -78,9 +78,9 @@ fn a_finding_names_the_process_that_maps_a_frame() {
 fn findings_are_limited_for_each_rule_and_counted_beyond() {
     let mut guest = sample();
     let options = Options { max_findings_per_rule: 1, ..Options::default() };
-    let corruption = corruptions().iter().find(|c| c.name == "mapped_frame_freed").unwrap();
+    let corruption = corruptions().iter().find(|c| c.name == "leaf_to_free_frame").unwrap();
     assert!((corruption.apply)(&mut guest.image, guest.census_pa));
-    let corruption = corruptions().iter().find(|c| c.name == "table_freed").unwrap();
+    let corruption = corruptions().iter().find(|c| c.name == "mapped_frame_freed").unwrap();
     assert!((corruption.apply)(&mut guest.image, guest.census_pa));
     let report = verify(&guest.image, guest.census_pa, &guest.vcpus, &options);
     assert_eq!(report.findings.len(), 1, "{}", print(&report));

@@ -4,14 +4,18 @@ use std::time::Instant;
 
 use ptshare_paging::{ENTRIES, Entry, Pte};
 
+use crate::answers::Said;
 use crate::census::{Census, Mm};
 use crate::frames::Frames;
 use crate::graph::{Builder, Graph, each_nonzero, user_slots};
+use crate::recount::Recount;
 use crate::report::{Report, Sink};
 use crate::rules::{
-    census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_frames_unreferenced,
-    hugetlb_pool_adds_up, kernel_half_identical, leaf_refs_equal_maps, no_user_path_to_kernel,
-    table_present_count, table_refs_equal_parents,
+    census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_blocks_disjoint,
+    free_frames_unreferenced, hugetlb_pool_adds_up, hugetlb_reservations_backed, kernel_half_identical,
+    leaf_refs_equal_maps, page_tables_counted_once, pages_reachable, proc_numbers_equal_walk,
+    reverse_map_equals_walk, roots_not_shared, table_present_count, table_refs_equal_parents,
+    tables_reachable, user_bit_by_half, vma_rights_allowed,
 };
 use crate::spaces::Walker;
 use crate::view::PhysView;
@@ -93,6 +97,9 @@ fn judge(
     report.tables = graph.tables.len() as u64;
     report.tables_shared = graph.tables.iter().filter(|t| t.parents > 1).count() as u64;
 
+    for mm in &mms {
+        vma_rights_allowed::mm(mm, sink);
+    }
     let walker = Walker::new(view, &mms, &frames, &graph, sink, phys_mask, &mut budget);
     report.entries_walked = graph.entries_walked + walker.run();
 
@@ -100,9 +107,19 @@ fn judge(
     for table in &graph.tables {
         table_refs_equal_parents::table(table, &graph, &frames, &mms, sink);
         table_present_count::table(table, &frames, &mms, sink);
+        roots_not_shared::table(table, &graph, &mms, sink);
     }
     check_kernel_half(view, &census, &mms, sink);
     cpu_runs_its_mm::check(&census, &cpus, &mms, vcpus, sink);
+    // What is derived from the books is judged where they are right: otherwise it is wrong too, and no finding of its own.
+    if sink.total() == 0 {
+        page_tables_counted_once::check(census.totals, &graph, sink);
+        let said = Said::read(view, census.answers, sink);
+        if !said.frames.is_empty() || !said.usages.is_empty() {
+            let wanted = said.frames.iter().map(|answer| answer.pfn).collect();
+            check_answers(&said, &mms, Recount::new(view, &frames, &graph, phys_mask, wanted), sink);
+        }
+    }
     locate(view, &graph, &mms, sink);
     Some(())
 }
@@ -111,20 +128,47 @@ fn judge(
 fn check_frames(census: &Census, frames: &Frames, sink: &mut Sink, report: &mut Report) {
     let mut tally = frames_add_up::Tally::default();
     let mut pool = hugetlb_pool_adds_up::Tally::default();
+    let mut blocks = free_blocks_disjoint::Blocks::default();
     for (pfn, frame) in frames.iter() {
         frame_has_one_state::frame(pfn, frame, census.zero_page, sink);
         free_frames_unreferenced::frame(pfn, frame, sink);
         leaf_refs_equal_maps::frame(pfn, frame, sink);
         // What lies behind the head of a huge page is no frame of its own.
         if !pool.frame(pfn, frame, sink) {
-            tally.frame(pfn, frame, sink);
+            tally.frame(frame);
+            blocks.frame(pfn, frame, sink);
+            tables_reachable::frame(pfn, frame, sink);
+            pages_reachable::frame(pfn, frame, sink);
         }
         report.frames_checked += 1;
     }
     tally.finish(census, sink);
+    blocks.finish(census, sink);
     pool.finish(census.hugetlb, sink);
+    hugetlb_reservations_backed::counts(census.hugetlb, sink);
     report.kinds = tally.kinds;
     report.kinds.virgin = frames.virgin();
+}
+
+/// What the kernel says when it is asked.
+fn check_answers(said: &Said, mms: &[Mm], mut recount: Recount<'_>, sink: &mut Sink) {
+    let mut walked = vec![Vec::new(); said.frames.len()];
+    for mm in mms {
+        let below = recount.root(mm.root);
+        for (va, which) in &below.places {
+            walked[*which].push((u64::from(mm.id.slot), *va));
+        }
+    }
+    if recount.complete() {
+        for (answer, walked) in said.frames.iter().zip(walked) {
+            reverse_map_equals_walk::answer(answer, walked, sink);
+        }
+    }
+    for usage in &said.usages {
+        let mm = mms.iter().find(|mm| u64::from(mm.id.slot) == usage.slot);
+        let below = mm.map(|mm| recount.root(mm.root)).unwrap_or_default();
+        proc_numbers_equal_walk::usage(usage, mm, &below, sink);
+    }
 }
 
 /// The rules about the upper half of the roots.
@@ -133,7 +177,7 @@ fn check_kernel_half(view: &dyn PhysView, census: &Census, mms: &[Mm], sink: &mu
     if !view.read_page(census.kernel_root, &mut kernel) {
         return census_is_sound::kernel_root_unreadable(census.kernel_root, sink);
     }
-    no_user_path_to_kernel::kernel_root(census.kernel_root, &kernel, sink);
+    user_bit_by_half::kernel_root(census.kernel_root, &kernel, sink);
     for mm in mms {
         kernel_half_identical::mm(mm, &kernel, view, sink);
     }

@@ -2,6 +2,7 @@
 //! vCPUs' CR3 to the verifier, and ends the run on a finding.
 
 use crate::config::VerifyMode;
+use crate::cpu::Cpu;
 use crate::device::hypercall::Caller;
 use crate::machine::Machine;
 use crate::outcome::Ending;
@@ -82,14 +83,10 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         let text = format!("the guest asks for a verification {when} before it has published its census");
         return Some(Ending::GuestPanic { text });
     };
-    let vcpus: Vec<Vcpu> = match caller.vcpu.map(|v| v.get_sregs()) {
+    let vcpus: Vec<Vcpu> = match caller.cpu.map(Cpu::state) {
         None => Vec::new(),
-        Some(Ok(sregs)) => vec![vcpu_of(caller.index, &sregs)],
-        Some(Err(e)) => {
-            return Some(Ending::InternalError {
-                text: format!("KVM does not give a vCPU's system registers: {e}"),
-            });
-        }
+        Some(Ok(state)) => vec![vcpu_of(caller.index, &state.sregs)],
+        Some(Err(text)) => return Some(Ending::InternalError { text }),
     };
     let report = ptshare_verifier::verify(&machine.ram, census, &vcpus, &Options::default());
     note(machine, &report);
@@ -102,15 +99,25 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         return Some(Ending::GuestPanic { text });
     }
     if report.findings.is_empty() {
-        // `checkpoint dump` asks for a dump of a guest in which nothing is wrong.
-        if let (CheckpointReason::Request, "dump", Some(path)) = (reason, label, &machine.dump_path)
-            && let Err(e) = dump(machine, path, census, &vcpus)
-        {
-            warn!("the dump {} cannot be written: {e}", path.display());
+        if let Some(path) = machine.dump_path.as_ref().filter(|_| dump_wanted(machine, reason, label)) {
+            match dump(machine, path, census, &vcpus) {
+                Ok(()) => machine.record().verifier.dumps += 1,
+                Err(e) => warn!("the dump {} cannot be written: {e}", path.display()),
+            }
         }
         return None;
     }
     Some(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, &when) })
+}
+
+/// Is this a moment for a dump of a guest in which nothing is wrong?
+fn dump_wanted(machine: &Machine, reason: CheckpointReason, label: &str) -> bool {
+    let at = machine.dump_at.as_deref();
+    match reason {
+        CheckpointReason::Request => label == "dump" || at == Some(label),
+        CheckpointReason::Shutdown => at == Some("end"),
+        _ => false,
+    }
 }
 
 /// Adds a report to the run's totals.

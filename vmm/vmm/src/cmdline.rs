@@ -1,9 +1,11 @@
 //! The guest kernel's command line, built from the configuration.
 //!
 //! `sharing=.. tsc_khz=.. realtime_ns=.. verify=off|exit verify_faults=N stdin=tty|pipe stdout=.. stderr=.. rows=R
-//! cols=C cpus=N loglevel=L linear_pud=PA`, then the user's own words.
+//! cols=C cpus=N loglevel=L linear_pud=PA`, then the user's own words. Where the machine is emulated there are no tables of
+//! the linear map, and there is a doorbell: `doorbell=1`, `input_poll_ms=N` where input may come at any time.
 
 use crate::config::{Config, VerifyMode};
+use ptshare_wire::hypercall::DOORBELL_OPTION;
 use std::fmt::Write;
 
 /// What the host knows and the guest cannot find out.
@@ -13,6 +15,8 @@ pub struct HostFacts {
     pub tsc_khz: u64,
     /// The wall clock at the start, nanoseconds since 1970.
     pub realtime_ns: u64,
+    /// The guest has a doorbell, and firmware below it; and how often it must look for input, ms, 0 for never.
+    pub doorbell: Option<u64>,
     /// Whether stdin, stdout and stderr are terminals.
     pub terminals: [bool; 3],
     /// Rows and columns of the terminal; 0 when there is none.
@@ -26,7 +30,17 @@ pub fn build(config: &Config, host: &HostFacts) -> String {
         let _ = write!(line, " tsc_khz={}", host.tsc_khz);
     }
     let _ = write!(line, " realtime_ns={}", host.realtime_ns);
-    let _ = write!(line, " linear_pud={}", crate::boot::linear_tables(config.mem_bytes).start);
+    match host.doorbell {
+        None => {
+            let _ = write!(line, " linear_pud={}", crate::boot::linear_tables(config.mem_bytes).start);
+        }
+        Some(poll_ms) => {
+            let _ = write!(line, " {DOORBELL_OPTION}=1");
+            if poll_ms != 0 {
+                let _ = write!(line, " input_poll_ms={poll_ms}");
+            }
+        }
+    }
     let (verify, faults) = match config.verify {
         VerifyMode::Off => ("off", 0),
         VerifyMode::Exit | VerifyMode::EveryExit => ("exit", 0),
@@ -59,6 +73,7 @@ mod tests {
         let host = HostFacts {
             tsc_khz: 2_000_000,
             realtime_ns: 17,
+            doorbell: None,
             terminals: [true, false, false],
             window: (24, 80),
         };
@@ -67,6 +82,13 @@ mod tests {
             "sharing=pte tsc_khz=2000000 realtime_ns=17 linear_pud=536862720 verify=exit verify_faults=50 stdin=tty \
              stdout=pipe stderr=pipe rows=24 cols=80 cpus=1 loglevel=2 init=/bin/x"
         );
+    }
+
+    #[test]
+    fn an_emulated_machine_has_a_doorbell_and_no_tables() {
+        let line = build(&Config::default(), &HostFacts { doorbell: Some(10), ..HostFacts::default() });
+        assert!(line.contains(" doorbell=1 input_poll_ms=10 "), "{line}");
+        assert!(!line.contains("linear_pud"), "{line}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a run is asked to do, and the checks that need no KVM. Nothing here touches the host.
 
+use crate::engine::{Engine, EngineChoice};
 use crate::error::VmmError;
 use ptshare_wire::layout::{HIGH_RAM_START, LINEAR_MAX_BYTES, LOW_RAM_END};
 use std::path::PathBuf;
@@ -76,6 +77,10 @@ pub struct Config {
     pub kernel: PathBuf,
     /// The root file system.
     pub initramfs: Initramfs,
+    /// What runs the guest.
+    pub engine: EngineChoice,
+    /// Under QEMU the guest's clock counts instructions (`-icount`), and the same run takes the same number each time.
+    pub icount: bool,
     /// Words put at the end of the kernel's command line.
     pub cmdline_extra: String,
     /// Guest memory, bytes; costs nothing until touched.
@@ -90,8 +95,11 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// The guest's console.
     pub console: Console,
-    /// Where a violation's dump of guest memory goes; no dump without it.
+    /// Where a dump of guest memory goes; no dump without it.
     pub dump_path: Option<PathBuf>,
+    /// When a dump is written though nothing is wrong: `end` (at shutdown), or the label of a checkpoint that a program asks
+    /// for; the last one stays. A checkpoint with the label `dump` always writes one.
+    pub dump_at: Option<String>,
     /// Most verbose level of the guest's log lines, passed on as `loglevel=`.
     pub log_level: log::LevelFilter,
     /// Sample where the guest spends its time; the table is in the outcome.
@@ -104,6 +112,8 @@ impl Default for Config {
         Config {
             kernel: PathBuf::new(),
             initramfs: Initramfs::Bytes(Vec::new()),
+            engine: EngineChoice::Auto,
+            icount: false,
             cmdline_extra: String::new(),
             mem_bytes: 512 << 20,
             cpus: 1,
@@ -112,6 +122,7 @@ impl Default for Config {
             timeout: None,
             console: Console::Captured { stdin: Vec::new() },
             dump_path: None,
+            dump_at: None,
             log_level: log::LevelFilter::Warn,
             profile: false,
         }
@@ -136,11 +147,19 @@ impl Config {
         if !self.mem_bytes.is_multiple_of(MEM_STEP_BYTES) {
             return usage(format!("--mem {}: guest memory must be a multiple of 2M", self.mem_bytes));
         }
+        if self.icount && self.engine != EngineChoice::Only(Engine::Qemu) {
+            return usage("--icount: only QEMU counts instructions; give --engine qemu as well".into());
+        }
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return usage(format!("--cpus {}: between 1 and {CPUS_MAX} CPUs are possible", self.cpus));
         }
         if !["none", "pte", "tree"].contains(&self.sharing.as_str()) {
             return usage(format!("--sharing {}: must be one of none, pte, tree", self.sharing));
+        }
+        if self.dump_at.is_some() && (self.verify == VerifyMode::Off || self.dump_path.is_none()) {
+            return usage(
+                "--dump-at: needs a file (--dump) and a verification to come with (not --verify off)".into(),
+            );
         }
         if self.cmdline_extra.contains(['\0', '\n']) {
             return usage("--append: the command line may not contain NUL or newline".into());
@@ -213,9 +232,11 @@ mod tests {
             (Config { mem_bytes: 1 << 20, ..good.clone() }, "--mem"),
             (Config { mem_bytes: 1 << 50, ..good.clone() }, "--mem"),
             (Config { mem_bytes: (512 << 20) + 4096, ..good.clone() }, "--mem"),
+            (Config { icount: true, ..good.clone() }, "--icount"),
             (Config { cpus: 0, ..good.clone() }, "--cpus"),
             (Config { cpus: 65, ..good.clone() }, "--cpus"),
             (Config { sharing: "pmd".into(), ..good.clone() }, "--sharing"),
+            (Config { dump_at: Some("end".into()), ..good.clone() }, "--dump-at"),
             (Config { cmdline_extra: "a\0b".into(), ..good.clone() }, "--append"),
         ] {
             let error = config.check().unwrap_err().to_string();

@@ -2,10 +2,10 @@
 //!
 //! Everything here reads guest state that may be arbitrarily broken and never fails: what cannot be read is left out.
 
+use crate::cpu::{Cpu, CpuState};
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use kvm_bindings::{kvm_regs, kvm_sregs};
-use kvm_ioctls::VcpuFd;
 use ptshare_paging::{Entry, Level, Pte};
 use ptshare_wire::epitaph::{BACKTRACE_MAX, Epitaph, MESSAGE_MAX};
 use std::fmt::Write;
@@ -51,7 +51,7 @@ fn read_word_va(ram: &GuestRam, sregs: &kvm_sregs, va: u64) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// The state of a stopped vCPU, for people. `sregs` and `regs` are what KVM reported.
+/// The state of a stopped vCPU, for people. `sregs` and `regs` are what its engine reported.
 pub fn cpu_state(ram: &GuestRam, symbols: &Symbols, regs: &kvm_regs, sregs: &kvm_sregs) -> String {
     let mut text = String::new();
     let cpl = sregs.cs.selector & 3;
@@ -124,11 +124,11 @@ fn registers(words: &[u64; 18]) -> String {
     text
 }
 
-/// As [`cpu_state`], asking KVM for the registers.
-pub fn vcpu_state(ram: &GuestRam, symbols: &Symbols, vcpu: &VcpuFd) -> String {
-    match (vcpu.get_regs(), vcpu.get_sregs()) {
-        (Ok(regs), Ok(sregs)) => cpu_state(ram, symbols, &regs, &sregs),
-        _ => "  (KVM does not give the registers)\n".into(),
+/// As [`cpu_state`], asking the CPU for its registers.
+pub fn state_of(ram: &GuestRam, symbols: &Symbols, cpu: &dyn Cpu) -> String {
+    match cpu.state() {
+        Ok(CpuState { regs, sregs }) => cpu_state(ram, symbols, &regs, &sregs),
+        Err(why) => format!("  ({why})\n"),
     }
 }
 
@@ -157,8 +157,8 @@ fn vector_name(vector: u64) -> String {
 }
 
 /// The crash record at `pa` for people; `None` when it does not lie in RAM. Where its backtrace is too short to help, the
-/// stack of `vcpu`, which reports the crash, is searched.
-pub fn epitaph(ram: &GuestRam, symbols: &Symbols, pa: u64, vcpu: Option<&VcpuFd>) -> Option<String> {
+/// stack of `cpu`, which reports the crash, is searched.
+pub fn epitaph(ram: &GuestRam, symbols: &Symbols, pa: u64, cpu: Option<&dyn Cpu>) -> Option<String> {
     let bytes = ram.read(pa, size_of::<Epitaph>() as u64)?;
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
     let words = |at: usize, n: usize| (0..n).map(move |i| word(at + 8 * i));
@@ -210,8 +210,8 @@ pub fn epitaph(ram: &GuestRam, symbols: &Symbols, pa: u64, vcpu: Option<&VcpuFd>
         }
     }
     if trace.len() < TRACE_ENOUGH {
-        let stopped = vcpu.and_then(|v| Some((v.get_regs().ok()?, v.get_sregs().ok()?)));
-        text += &stopped.map(|(r, s)| scan_stack(ram, symbols, &r, &s)).unwrap_or_default();
+        let stopped = cpu.and_then(|cpu| cpu.state().ok());
+        text += &stopped.map(|s| scan_stack(ram, symbols, &s.regs, &s.sregs)).unwrap_or_default();
     }
     Some(text)
 }

@@ -22,6 +22,20 @@ pub enum VmmError {
     /// /dev/kvm opens but is of no use.
     #[error("/dev/kvm cannot be used: {0}")]
     KvmUnusable(String),
+    /// QEMU is not installed.
+    #[error(
+        "qemu-system-x86_64 is not in PATH: install QEMU (Debian and Ubuntu: `apt-get install qemu-system-x86`; Fedora: \
+         `dnf install qemu-system-x86-core`)"
+    )]
+    NoQemu,
+    /// Neither KVM nor QEMU.
+    #[error(
+        "{0}; and QEMU, which does without KVM, is not installed (Debian and Ubuntu: `apt-get install qemu-system-x86`)"
+    )]
+    NoEngine(#[source] Box<VmmError>),
+    /// QEMU does not start.
+    #[error("QEMU does not start: {0}")]
+    Qemu(String),
     /// A file that the run needs cannot be read or makes no sense.
     #[error("{what} {}: {why}", path.display())]
     BadFile {

@@ -8,8 +8,8 @@ use crate::{Ending, VmmError};
 
 /// A bad option or value.
 pub const USAGE: u8 = 100;
-/// No /dev/kvm, or one that is of no use.
-pub const NO_KVM: u8 = 101;
+/// No /dev/kvm, or one that is of no use; with the engine left open or QEMU asked for, no QEMU either.
+pub const NO_ENGINE: u8 = 101;
 /// /dev/kvm exists but may not be opened.
 pub const KVM_PERMISSION: u8 = 102;
 /// The kernel, the initramfs or another file is missing or malformed.
@@ -30,7 +30,7 @@ pub const OUTPUT_CLOSED: u8 = 141;
 /// Every code with its meaning, for documentation and `--help`.
 pub const TABLE: &[(u8, &str)] = &[
     (USAGE, "bad option or value"),
-    (NO_KVM, "no usable /dev/kvm"),
+    (NO_ENGINE, "no usable /dev/kvm, or QEMU is missing where it is needed"),
     (KVM_PERMISSION, "no permission to open /dev/kvm"),
     (BAD_FILE, "a file is missing or malformed (kernel, initramfs, program)"),
     (VIOLATION, "the verifier found an invariant violated"),
@@ -45,10 +45,10 @@ pub const TABLE: &[(u8, &str)] = &[
 pub fn of_error(error: &VmmError) -> u8 {
     match error {
         VmmError::Usage(_) | VmmError::NoRoom(_) => USAGE,
-        VmmError::NoKvm(_) | VmmError::KvmUnusable(_) => NO_KVM,
+        VmmError::NoKvm(_) | VmmError::KvmUnusable(_) | VmmError::NoQemu | VmmError::NoEngine(_) => NO_ENGINE,
         VmmError::KvmPermission(_) => KVM_PERMISSION,
         VmmError::BadFile { .. } => BAD_FILE,
-        VmmError::Kvm { .. } | VmmError::Host { .. } => INTERNAL,
+        VmmError::Kvm { .. } | VmmError::Host { .. } | VmmError::Qemu(_) => INTERNAL,
     }
 }
 
@@ -92,6 +92,9 @@ mod tests {
             VmmError::NoKvm(io()),
             VmmError::KvmPermission(io()),
             VmmError::KvmUnusable(text()),
+            VmmError::NoQemu,
+            VmmError::NoEngine(Box::new(VmmError::NoKvm(io()))),
+            VmmError::Qemu(text()),
             VmmError::BadFile { what: "kernel", path: "k".into(), why: text() },
             VmmError::Kvm { what: "x", source: kvm_ioctls::Error::new(1) },
             VmmError::Host { what: "x", source: io() },

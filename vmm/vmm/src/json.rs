@@ -1,6 +1,6 @@
 //! The machine-readable report of a run: one JSON object.
 //!
-//! `engine, sharing, mem_bytes, cpus, boot{..}, ending, program{exit_code} | scenarios[{name, passed, metrics{}}],
+//! `engine, icount, sharing, mem_bytes, cpus, boot{..}, ending, program{exit_code} | scenarios[{name, passed, metrics{}}],
 //! guest{..}, verifier{..}`. Keys are never left out; what is not known is null.
 
 use crate::config::Config;
@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 /// scenarios are.
 pub fn report(config: &Config, outcome: &Outcome, program: bool) -> Value {
     let mut object = json!({
-        "engine": "kvm",
+        "engine": outcome.engine.name(),
+        "icount": config.icount,
         "sharing": config.sharing,
         "mem_bytes": config.mem_bytes,
         "cpus": config.cpus,
@@ -95,11 +96,13 @@ fn text(ending: &Ending) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use crate::outcome::{Event, Snapshot, VerifierTotals};
     use std::time::Duration;
 
     fn outcome(ending: Ending) -> Outcome {
         Outcome {
+            engine: Engine::Qemu,
             status: crate::exit_code::of_ending(&ending),
             ending,
             stdout: Vec::new(),
@@ -125,7 +128,8 @@ mod tests {
     fn the_report_has_the_promised_keys() {
         let report = report(&Config::default(), &outcome(Ending::Exited(0)), false);
         for (path, value) in [
-            ("/engine", json!("kvm")),
+            ("/engine", json!("qemu")),
+            ("/icount", json!(false)),
             ("/sharing", json!("pte")),
             ("/mem_bytes", json!(512u64 << 20)),
             ("/cpus", json!(1)),

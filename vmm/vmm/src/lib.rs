@@ -1,4 +1,5 @@
-//! A tiny KVM virtual machine monitor that runs the ptshare guest and has its page tables judged.
+//! A tiny KVM virtual machine monitor that runs the ptshare guest and has its page tables judged. Where there is no KVM,
+//! QEMU emulates the machine and the rest stays the same ([`engine`]).
 //!
 //! ```text
 //!  Config --run()--> Outcome
@@ -22,14 +23,17 @@ mod checkpoint;
 mod cmdline;
 pub mod config;
 mod console;
+mod cpu;
 mod device;
 mod diagnose;
+pub mod engine;
 pub mod error;
 pub mod exit_code;
 pub mod json;
 mod kvm;
 mod machine;
 pub mod outcome;
+mod qemu;
 mod ram;
 mod regs;
 mod runner;
@@ -40,6 +44,7 @@ mod vcpu;
 
 pub mod profile;
 pub use config::{Config, Console, Initramfs, VerifyMode, parse_size, show_size};
+pub use engine::{Engine, EngineChoice};
 pub use error::VmmError;
 pub use outcome::{Ending, Event, Outcome, Snapshot, VerifierTotals};
 pub use runner::run;

@@ -6,6 +6,7 @@
 use crate::census;
 use crate::config::VerifyMode;
 use crate::console::{Console, WriteEnd};
+use crate::engine::Engine;
 use crate::outcome::{Ending, Event, Snapshot, VerifierTotals};
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
@@ -19,7 +20,10 @@ use vmm_sys_util::eventfd::EventFd;
 /// What has happened so far.
 #[derive(Default)]
 pub struct Record {
-    /// Microseconds from the first guest instruction to the first in user mode.
+    /// Microseconds from the first guest instruction to the kernel's first, and the time-stamp counter then, where the
+    /// guest says so.
+    pub kernel_began: Option<(u64, u64)>,
+    /// Microseconds from the kernel's first instruction to the first in user mode.
     pub first_user_us: Option<u64>,
     /// Guest kernel instructions up to there.
     pub insn_at_first_user: Option<u64>,
@@ -35,11 +39,13 @@ pub struct Record {
     pub stopped_at: Option<String>,
 }
 
-/// Raises the guest's console interrupt.
-pub type Raise = Box<dyn Fn() + Send + Sync>;
+/// Tells the guest that console input waits.
+pub type Raise = Box<dyn Fn(&GuestRam) + Send + Sync>;
 
 /// One running machine, without its vCPUs.
 pub struct Machine {
+    /// What runs it.
+    pub engine: Engine,
     /// Guest memory.
     pub ram: GuestRam,
     /// Names of guest kernel addresses.
@@ -50,6 +56,8 @@ pub struct Machine {
     pub verify: VerifyMode,
     /// Where a dump goes.
     pub dump_path: Option<PathBuf>,
+    /// When one is written without a violation: see [`crate::Config::dump_at`].
+    pub dump_at: Option<String>,
     /// See [`Record`].
     pub record: Mutex<Record>,
     /// Readable from the moment that the run is to stop.
@@ -83,11 +91,13 @@ impl Machine {
     ) -> io::Result<Machine> {
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         Ok(Machine {
+            engine: Engine::Kvm,
             ram,
             symbols,
             console,
             verify,
             dump_path,
+            dump_at: None,
             raise,
             record: Mutex::default(),
             stop: event()?,
@@ -140,7 +150,7 @@ impl Machine {
 
     /// Tells the guest that console input waits.
     pub fn raise_console(&self) {
-        (self.raise)();
+        (self.raise)(&self.ram);
     }
 
     /// Notes where the census lies.
@@ -185,7 +195,7 @@ pub mod testing {
     pub fn machine(stdin: &[u8]) -> Machine {
         let console = Console::new(&config::Console::Captured { stdin: stdin.to_vec() }).unwrap();
         let ram = GuestRam::new(16 << 20).unwrap();
-        Machine::new(ram, Symbols::default(), console, VerifyMode::Off, None, Box::new(|| ())).unwrap()
+        Machine::new(ram, Symbols::default(), console, VerifyMode::Off, None, Box::new(|_| ())).unwrap()
     }
 }
 

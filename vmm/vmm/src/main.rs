@@ -1,12 +1,15 @@
 //! `ptshare-vmm`: runs a guest kernel from the command line.
 
 use clap::Parser;
-use ptshare_vmm::{Config, Console, Ending, Initramfs, VerifyMode, exit_code, init_logging, json, verbosity};
+use ptshare_vmm::{
+    Config, Console, Ending, EngineChoice, Initramfs, VerifyMode, engine, exit_code, init_logging, json,
+    verbosity,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Run a guest kernel under KVM, with the host judging its page tables.
+/// Run a guest kernel under KVM or QEMU, with the host judging its page tables.
 #[derive(Parser)]
 #[command(version, after_help = after_help())]
 struct Args {
@@ -16,6 +19,12 @@ struct Args {
     /// Root file system: a cpio archive (newc).
     #[arg(long)]
     initramfs: Option<PathBuf>,
+    /// What runs the guest: kvm, qemu, or auto (KVM where it can be used, otherwise QEMU).
+    #[arg(long, default_value = "auto")]
+    engine: EngineChoice,
+    /// Under QEMU: the guest's clock counts instructions.
+    #[arg(long)]
+    icount: bool,
     /// Words added to the kernel command line.
     #[arg(long, default_value = "")]
     append: String,
@@ -37,6 +46,9 @@ struct Args {
     /// Write a dump of guest memory here when an invariant is violated.
     #[arg(long)]
     dump: Option<PathBuf>,
+    /// Write the dump also when a program asks for a checkpoint with this label, or at the `end`.
+    #[arg(long, value_name = "end|LABEL")]
+    dump_at: Option<String>,
     /// Write a JSON report here.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -70,7 +82,21 @@ fn main() -> ExitCode {
     };
     let level = verbosity(args.verbose);
     init_logging(level);
+    let engine = match engine::choose(args.engine) {
+        Ok((engine, notice)) => {
+            if let Some(notice) = notice {
+                eprintln!("ptshare: {notice}");
+            }
+            engine
+        }
+        Err(e) => {
+            eprintln!("ptshare: {e}");
+            return exit_code::of_error(&e).into();
+        }
+    };
     let config = Config {
+        engine: EngineChoice::Only(engine),
+        icount: args.icount,
         kernel: args.kernel,
         initramfs: args.initramfs.map_or(Initramfs::Bytes(Vec::new()), Initramfs::File),
         cmdline_extra: args.append,
@@ -81,6 +107,7 @@ fn main() -> ExitCode {
         timeout: args.timeout,
         console: Console::Inherit,
         dump_path: args.dump,
+        dump_at: args.dump_at,
         log_level: level,
         profile: args.profile,
     };

@@ -1,5 +1,6 @@
 //! What a run leaves behind: how it ended, what it printed, and what was counted.
 
+use crate::engine::Engine;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub struct VerifierTotals {
     pub coalesced: u64,
     /// Page-table entries walked.
     pub entries_walked: u64,
+    /// Dumps written of a guest in which nothing was wrong.
+    pub dumps: u64,
     /// Names of the rules that were checked.
     pub rules: Vec<String>,
     /// Findings, as text; not empty only when the run ended with [`Ending::Violation`].
@@ -93,6 +96,8 @@ pub struct VerifierTotals {
 /// All there is to know about a finished run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
+    /// What ran it.
+    pub engine: Engine,
     /// How it ended.
     pub ending: Ending,
     /// The exit status that goes with it; see [`crate::exit_code`].
@@ -101,9 +106,9 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
     /// What the guest wrote to stderr, when captured.
     pub stderr: Vec<u8>,
-    /// From the first guest instruction to the first in user mode, microseconds.
+    /// From the kernel's first instruction to the first in user mode, microseconds. QEMU's firmware is not counted.
     pub first_user_instruction_us: Option<u64>,
-    /// Guest kernel instructions up to the first in user mode, where KVM interprets and counts them.
+    /// Guest kernel instructions up to the first in user mode, where KVM interprets and counts them or QEMU's clock does.
     pub insn_emulation_at_first_user: Option<u64>,
     /// From the call of [`crate::run`] to the first guest instruction.
     pub setup: Duration,

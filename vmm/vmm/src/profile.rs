@@ -3,8 +3,7 @@
 //! On a KVM that interprets CPL 0 this is the quickest way to a hot kernel path; on any KVM the share of user mode says
 //! how much of a run is the kernel's.
 
-use crate::machine::Machine;
-use kvm_ioctls::VcpuFd;
+use crate::symbols::Symbols;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -24,14 +23,13 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Takes a sample of a vCPU that is outside KVM_RUN.
-    pub fn take(&mut self, machine: &Machine, vcpu: &VcpuFd) {
-        let Ok(regs) = vcpu.get_regs() else { return };
-        if regs.rip >> 63 == 0 {
+    /// Counts a CPU that was found at `rip`.
+    pub(crate) fn take(&mut self, symbols: &Symbols, rip: u64) {
+        if rip >> 63 == 0 {
             self.user += 1;
             return;
         }
-        let name = machine.symbols.find(regs.rip).map_or("?", |(name, _)| name);
+        let name = symbols.find(rip).map_or("?", |(name, _)| name);
         match self.kernel.get_mut(name) {
             Some(count) => *count += 1,
             None => {

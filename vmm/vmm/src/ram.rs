@@ -10,6 +10,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use ptshare_paging::{ENTRIES, PAGE_BYTES};
 use ptshare_wire::layout::{HIGH_RAM_START, LOW_RAM_END};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, SeekFrom};
 use std::ops::Range;
@@ -59,7 +60,8 @@ impl GuestRam {
     /// # Errors
     /// [`VmmError::Host`] when the host gives no memfd or no address space.
     pub fn new(mem_bytes: u64) -> Result<GuestRam, VmmError> {
-        let file = memfd(mem_bytes).map_err(VmmError::host("make a memory file for guest RAM"))?;
+        let file =
+            memfd(c"ptshare-ram", mem_bytes).map_err(VmmError::host("make a memory file for guest RAM"))?;
         let mut regions = Vec::new();
         let mut pieces = Vec::new();
         let mut file_start = 0;
@@ -115,6 +117,11 @@ impl GuestRam {
     /// RAM in all, bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The file behind it: pieces in the order of [`ranges`], without gaps.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// For loaders that take vm-memory's types.
@@ -245,9 +252,13 @@ impl GuestRam {
     }
 }
 
-fn memfd(bytes: u64) -> io::Result<File> {
-    // SAFETY: the name is a NUL-terminated string; the result is checked before use.
-    let fd = unsafe { libc::memfd_create(c"ptshare-ram".as_ptr(), libc::MFD_CLOEXEC) };
+/// A file in memory, of this length and all zero.
+///
+/// # Errors
+/// The host's.
+pub fn memfd(name: &CStr, bytes: u64) -> io::Result<File> {
+    // SAFETY: a C string ends with a NUL; the result is checked before use.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

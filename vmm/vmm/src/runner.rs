@@ -4,19 +4,22 @@
 use crate::config::{Config, Initramfs};
 use crate::console::{Console, ReaderEnd};
 use crate::device::ports::Ports;
+use crate::engine::{self, Engine, Ready};
 use crate::error::VmmError;
-use crate::machine::Machine;
+use crate::machine::{Machine, Raise};
 use crate::outcome::{Ending, Outcome};
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use crate::sys::{self, RawTerminal, StopSignals, Want};
-use crate::{boot, census, cmdline, exit_code, kvm, profile, vcpu};
+use crate::{boot, census, cmdline, exit_code, kvm, profile, qemu, vcpu};
 use kvm_bindings::kvm_msi;
-use kvm_ioctls::{Cap, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use log::{debug, info};
+use ptshare_wire::hypercall::Block;
 use ptshare_wire::layout::{LAPIC_PHYS, VECTOR_CONSOLE};
 use std::borrow::Cow;
 use std::io;
+use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,37 +44,107 @@ pub fn run(config: &Config) -> Result<Outcome, VmmError> {
         Initramfs::File(path) => Cow::Owned(read_file("initramfs", path)?),
     };
     let ram = GuestRam::new(config.mem_bytes)?;
-    let (entry, kernel_end) = boot::load_kernel(&ram, &config.kernel, &image)?;
-
-    let kvm = kvm::open()?;
-    let vm = Arc::new(kvm::create_vm(&kvm)?);
-    ram.attach(&vm)?;
-    let vcpus = (0..config.cpus)
-        .map(|i| kvm::create_vcpu(&kvm, &vm, i, config.cpus, (i == 0).then_some(entry)))
-        .collect::<Result<Vec<_>, _>>()?;
-
+    let (ready, notice) = engine::open(config.engine)?;
+    if let Some(notice) = notice {
+        info!("{notice}");
+    }
     let console = Console::new(&config.console).map_err(VmmError::host("use stdout and stderr"))?;
-    let facts = cmdline::HostFacts {
-        tsc_khz: vcpus.first().map_or(0, kvm::tsc_khz),
-        realtime_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64),
-        terminals: console.terminals(),
-        window: console.window(),
-    };
-    let cmdline = cmdline::build(config, &facts);
-    info!("command line: {cmdline}");
-    boot::write_tables(&ram, kernel_end, &cmdline, &initramfs)?;
+    let made = Made { config, called, image: &image, initramfs: &initramfs, ram, console };
+    match ready {
+        Ready::Kvm(kvm) => on_kvm(made, &kvm),
+        Ready::Qemu => under_qemu(made),
+    }
+}
 
-    let machine = Machine::new(
-        ram,
-        Symbols::parse(&image),
-        console,
-        config.verify,
-        config.dump_path.clone(),
-        console_interrupt(&vm),
-    )
-    .map_err(VmmError::host("make an eventfd"))?;
-    machine.record().profile = config.profile.then(Default::default);
-    drive(Arc::new(machine), vcpus, config, called)
+/// The date at which a guest begins whose runs are to be the same: 2024-01-01.
+const ICOUNT_REALTIME_NS: u64 = 1_704_067_200_000_000_000;
+
+fn realtime_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// What every engine needs.
+struct Made<'a> {
+    config: &'a Config,
+    called: Instant,
+    image: &'a [u8],
+    initramfs: &'a [u8],
+    ram: GuestRam,
+    console: Console,
+}
+
+impl Made<'_> {
+    /// The kernel's command line.
+    fn cmdline(&self, tsc_khz: u64, doorbell: Option<u64>) -> String {
+        let facts = cmdline::HostFacts {
+            tsc_khz,
+            realtime_ns: if self.config.icount { ICOUNT_REALTIME_NS } else { realtime_ns() },
+            doorbell,
+            terminals: self.console.terminals(),
+            window: self.console.window(),
+        };
+        let line = cmdline::build(self.config, &facts);
+        info!("command line: {line}");
+        line
+    }
+
+    /// The machine, and the call that `run` got.
+    fn machine(self, engine: Engine, raise: Raise) -> Result<Arc<Machine>, VmmError> {
+        let config = self.config;
+        let symbols = Symbols::parse(self.image);
+        let mut machine =
+            Machine::new(self.ram, symbols, self.console, config.verify, config.dump_path.clone(), raise)
+                .map_err(VmmError::host("make an eventfd"))?;
+        machine.engine = engine;
+        machine.dump_at = config.dump_at.clone();
+        machine.record().profile = config.profile.then(Default::default);
+        Ok(Arc::new(machine))
+    }
+}
+
+fn on_kvm(made: Made<'_>, kvm: &Kvm) -> Result<Outcome, VmmError> {
+    let (config, called) = (made.config, made.called);
+    let (entry, kernel_end) = boot::load_kernel(&made.ram, &config.kernel, made.image)?;
+    let vm = Arc::new(kvm::create_vm(kvm)?);
+    made.ram.attach(&vm)?;
+    let vcpus = (0..config.cpus)
+        .map(|i| kvm::create_vcpu(kvm, &vm, i, config.cpus, (i == 0).then_some(entry)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let cmdline = made.cmdline(vcpus.first().map_or(0, kvm::tsc_khz), None);
+    boot::write_tables(&made.ram, kernel_end, &cmdline, made.initramfs)?;
+    let machine = made.machine(Engine::Kvm, console_interrupt(&vm))?;
+    drive(&machine, config, called, |threads| {
+        let ports = Arc::new(Ports::default());
+        for (index, fd) in (0..).zip(vcpus) {
+            let ports = Arc::clone(&ports);
+            let body = move |m: &Machine| vcpu::run(m, &ports, index, fd, index != 0);
+            threads.push(spawn(&machine, format!("vcpu{index}"), body)?);
+        }
+        Ok(())
+    })
+}
+
+fn under_qemu(made: Made<'_>) -> Result<Outcome, VmmError> {
+    /// With a clock that counts instructions the time-stamp counter runs at 1 GHz.
+    const ICOUNT_TSC_KHZ: u64 = 1_000_000;
+    let (config, called) = (made.config, made.called);
+    let block = qemu::block_pa(&config.kernel, made.image, &made.ram)?;
+    // All captured input is there from the beginning.
+    let poll_ms = if made.console.is_host() { qemu::INPUT_POLL_MS } else { 0 };
+    let cmdline = made.cmdline(if config.icount { ICOUNT_TSC_KHZ } else { 0 }, Some(poll_ms));
+    let (emulator, serial) = qemu::start(config, &made.ram, block, &cmdline, made.initramfs)?;
+    let notice = block + offset_of!(Block, input) as u64;
+    let machine = made.machine(
+        Engine::Qemu,
+        Box::new(move |ram| {
+            ram.write_u64(notice, 1);
+        }),
+    )?;
+    drive(&machine, config, called, |threads| {
+        threads.push(spawn(&machine, "qemu".into(), move |m| qemu::thread::run(m, emulator))?);
+        threads.push(spawn(&machine, "serial".into(), move |m| qemu::thread::read_serial(m, serial))?);
+        Ok(())
+    })
 }
 
 fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, VmmError> {
@@ -83,13 +156,13 @@ fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, VmmError> {
 }
 
 /// Raises the console's vector on the first CPU's local APIC, as a message-signalled interrupt.
-fn console_interrupt(vm: &Arc<VmFd>) -> crate::machine::Raise {
+fn console_interrupt(vm: &Arc<VmFd>) -> Raise {
     if !vm.check_extension(Cap::SignalMsi) {
         debug!("KVM cannot signal MSIs: console input waits for the guest to ask");
-        return Box::new(|| ());
+        return Box::new(|_| ());
     }
     let vm = Arc::clone(vm);
-    Box::new(move || {
+    Box::new(move |_| {
         let msi =
             kvm_msi { address_lo: LAPIC_PHYS as u32, data: VECTOR_CONSOLE.into(), ..Default::default() };
         if let Err(e) = vm.signal_msi(msi) {
@@ -118,11 +191,12 @@ fn spawn(
         .map_err(VmmError::host("start a thread"))
 }
 
+/// Starts the engine's threads and the console's, waits for the end, and joins all.
 fn drive(
-    machine: Arc<Machine>,
-    vcpus: Vec<VcpuFd>,
+    machine: &Arc<Machine>,
     config: &Config,
     called: Instant,
+    start: impl FnOnce(&mut Vec<JoinHandle<()>>) -> Result<(), VmmError>,
 ) -> Result<Outcome, VmmError> {
     sys::install_kick().map_err(VmmError::host("install a signal handler"))?;
     let signals = match machine.console.is_host() {
@@ -137,18 +211,10 @@ fn drive(
     };
     let setup = called.elapsed();
 
-    let ports = Arc::new(Ports::default());
     let mut threads = Vec::new();
-    let mut failed = None;
-    for (index, fd) in (0..).zip(vcpus) {
-        let ports = Arc::clone(&ports);
-        match spawn(&machine, format!("vcpu{index}"), move |m| vcpu::run(m, &ports, index, fd, index != 0)) {
-            Ok(thread) => threads.push(thread),
-            Err(e) => failed = Some(e),
-        }
-    }
+    let mut failed = start(&mut threads).err();
     if machine.console.is_host() {
-        match spawn(&machine, "console".into(), read_console) {
+        match spawn(machine, "console".into(), read_console) {
             Ok(thread) => threads.push(thread),
             Err(e) => failed = Some(e),
         }
@@ -156,7 +222,7 @@ fn drive(
     let awaited = match failed {
         None => {
             let profiled = threads.first().filter(|_| config.profile);
-            wait(&machine, signals.as_ref(), config.timeout.map(|limit| called + limit), profiled)
+            wait(machine, signals.as_ref(), config.timeout.map(|limit| called + limit), profiled)
         }
         Some(_) => Awaited::Ending,
     };
@@ -176,7 +242,7 @@ fn drive(
             machine.end(Ending::Timeout { text: format!("the time limit of {limit:?} ran out; {place}") });
         }
     }
-    Ok(outcome(&machine, setup))
+    Ok(outcome(machine, setup))
 }
 
 fn read_console(machine: &Machine) {
@@ -247,6 +313,7 @@ fn outcome(machine: &Machine, setup: Duration) -> Outcome {
     let wall = machine.started().elapsed();
     let record = std::mem::take(&mut *machine.record());
     Outcome {
+        engine: machine.engine,
         status: exit_code::of_ending(&ending),
         ending,
         stdout,

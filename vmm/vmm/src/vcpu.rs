@@ -57,8 +57,10 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
             Step::Resume => None,
             Step::Kicked => {
                 vcpu.set_kvm_immediate_exit(0);
-                if let Some(samples) = &mut machine.record().profile {
-                    samples.take(machine, &vcpu);
+                if let Some(samples) = &mut machine.record().profile
+                    && let Ok(regs) = vcpu.get_regs()
+                {
+                    samples.take(&machine.symbols, regs.rip);
                 }
                 None
             }
@@ -75,7 +77,8 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
                 )),
             },
             Step::Call(op) => {
-                let caller = Caller { vcpu: Some(&vcpu), index, counter: counter.as_ref() };
+                let caller =
+                    Caller { cpu: Some(&vcpu), index, counter: counter.as_ref(), ..Caller::default() };
                 hypercall::call(machine, &caller, block, op)
             }
             Step::Exit(status) => Some(Ending::Exited(status)),
@@ -93,18 +96,18 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
         }
     }
     if machine.ending().is_none() {
-        let state = diagnose::vcpu_state(&machine.ram, &machine.symbols, &vcpu);
+        let state = diagnose::state_of(&machine.ram, &machine.symbols, &vcpu);
         machine.record().stopped_at.get_or_insert(format!("CPU {index} of the guest was here:\n{state}"));
     }
 }
 
 fn guest_bug(machine: &Machine, vcpu: &VcpuFd, index: u32, what: &str) -> Ending {
-    let state = diagnose::vcpu_state(&machine.ram, &machine.symbols, vcpu);
+    let state = diagnose::state_of(&machine.ram, &machine.symbols, vcpu);
     Ending::GuestPanic { text: format!("CPU {index} of the guest: {what}\n{state}") }
 }
 
 fn stuck(machine: &Machine, vcpu: &VcpuFd, index: u32, what: &str) -> Ending {
-    let state = diagnose::vcpu_state(&machine.ram, &machine.symbols, vcpu);
+    let state = diagnose::state_of(&machine.ram, &machine.symbols, vcpu);
     Ending::InternalError { text: format!("CPU {index} of the guest cannot go on: {what}\n{state}") }
 }
 

@@ -4,7 +4,7 @@
 //! does the unmounting of a whole file system. A dentry's place changes only under the tree lock; its own lock
 //! (`Rank::Dentry`) makes a look at it whole. Dentries of procfs and sysfs are made for each lookup.
 
-use super::inode::Inode;
+use super::inode::{Inode, Kind};
 use super::mount::Mount;
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
@@ -100,7 +100,13 @@ impl Path {
 
     /// The same dentry in the same mount?
     pub fn is(&self, other: &Path) -> bool {
-        Arc::ptr_eq(&self.dentry, &other.dentry) && Arc::ptr_eq(&self.mount, &other.mount)
+        let same_name = Arc::ptr_eq(&self.dentry, &other.dentry);
+        // Names of procfs and sysfs are made anew at each look: there the inode number tells.
+        let same_file = || {
+            let (a, b) = (&self.dentry.inode, &other.dentry.inode);
+            matches!(a.kind, Kind::Virtual(_)) && matches!(b.kind, Kind::Virtual(_)) && a.ino == b.ino
+        };
+        Arc::ptr_eq(&self.mount, &other.mount) && (same_name || same_file())
     }
 
     /// The path one step up, through mount points; `None` at the top of everything. Does not look at any root.

@@ -10,6 +10,7 @@ use super::hold::Hold;
 use super::inode::{Inode, Kind};
 use super::io::{self, Sink, Source};
 use super::locks;
+use super::pidfd::Pidfd;
 use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use super::table::FileTable;
@@ -53,6 +54,15 @@ pub enum Ops {
     Epoll(Epoll),
     /// userfaultfd.
     Userfault(Arc<Userfaultfd>),
+    /// A process.
+    Pidfd(Pidfd),
+}
+
+static OPEN_FILES: AtomicU64 = AtomicU64::new(0);
+
+/// Open files in all (first column of /proc/sys/fs/file-nr).
+pub fn open_files() -> u64 {
+    OPEN_FILES.load(Relaxed)
 }
 
 /// An open file.
@@ -76,6 +86,7 @@ impl File {
     pub fn new(path: Path, ops: Ops, flags: u32) -> Arc<File> {
         let mode = flags & O_ACCMODE;
         let place = matches!(ops, Ops::Place);
+        OPEN_FILES.fetch_add(1, Relaxed);
         Arc::new(File {
             path,
             ops,
@@ -94,6 +105,7 @@ impl File {
     /// ETXTBSY when it is open for writing.
     pub fn new_exec(path: Path) -> Result<Arc<File>, Errno> {
         path.inode().deny_write_access()?;
+        OPEN_FILES.fetch_add(1, Relaxed);
         Ok(Arc::new(File {
             path,
             ops: Ops::Regular,
@@ -266,6 +278,7 @@ impl File {
             Ops::Event(counter) => counter.read(sink, self.nonblock()),
             Ops::Userfault(uffd) => uffd.read(sink, self.nonblock()),
             Ops::Epoll(_) => Err(Errno::EINVAL.into()),
+            Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         }
     }
 
@@ -309,10 +322,11 @@ impl File {
             Ops::Tty(stream) => console::write(*stream, source),
             Ops::Host(stream) => console::host_write(*stream, source),
             Ops::Pipe(pipe) | Ops::Duplex(_, pipe) => pipe.write(source, self.nonblock()),
-            Ops::Virtual(node, _) => node.write(source),
+            Ops::Virtual(node, _) => node.write(source, pos),
             Ops::Event(counter) => counter.write(source, self.nonblock()),
             Ops::Userfault(uffd) => uffd.write(source),
             Ops::Epoll(_) => Err(Errno::EINVAL.into()),
+            Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         };
         wrote.map(|wrote| (pos, wrote))
     }
@@ -395,6 +409,7 @@ impl File {
             Ops::Event(counter) => counter.poll(),
             Ops::Epoll(epoll) => epoll.poll(),
             Ops::Userfault(uffd) => uffd.poll(self.nonblock()),
+            Ops::Pidfd(pidfd) => pidfd.poll(),
             Ops::Place => super::poll::POLLNVAL,
             _ => BOTH,
         }
@@ -419,6 +434,7 @@ impl File {
             Ops::Event(counter) => counter.queues(f),
             Ops::Epoll(epoll) => f(epoll.queue()),
             Ops::Userfault(uffd) => f(uffd.queue()),
+            Ops::Pidfd(pidfd) => f(pidfd.queue()),
             _ => {}
         }
     }
@@ -431,6 +447,7 @@ fn check_range(pos: u64, len: u64) -> Result<(), Errno> {
 
 impl Drop for File {
     fn drop(&mut self) {
+        OPEN_FILES.fetch_sub(1, Relaxed);
         if self.denies_writers {
             self.path.inode().allow_write_access();
         } else if self.writable && matches!(self.path.inode().kind, Kind::Regular(_)) {

@@ -99,11 +99,9 @@ pub fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
     if old & F_SEAL_SEAL != 0 {
         return Err(Errno::EPERM);
     }
-    if seals & F_SEAL_WRITE != 0 && old & F_SEAL_WRITE == 0 {
-        let mapped = regular.cached().is_some_and(|object| object.mapping_count() > 0);
-        if mapped {
-            return Err(Errno::EBUSY);
-        }
+    let written = || regular.cached().is_some_and(|object| object.has_writable_mapping());
+    if seals & F_SEAL_WRITE != 0 && old & F_SEAL_WRITE == 0 && written() {
+        return Err(Errno::EBUSY);
     }
     regular.seals.store(old | seals, Relaxed);
     Ok(())
@@ -115,4 +113,9 @@ pub fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
 /// EINVAL for what cannot have seals.
 pub fn get_seals(file: &File) -> Result<u32, Errno> {
     file.inode().regular().map(|r| r.seals.load(Relaxed)).ok_or(Errno::EINVAL)
+}
+
+/// Do the file's seals keep it from being written through a new mapping?
+pub fn is_write_sealed(file: &File) -> bool {
+    get_seals(file).is_ok_and(|seals| seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) != 0)
 }

@@ -40,6 +40,7 @@ pub mod namei;
 pub mod open;
 pub mod pathname;
 pub mod perm;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod proc;

@@ -5,6 +5,7 @@
 //! directories and names.
 
 use super::dentry::{Dentry, Path};
+use super::inode::Kind;
 use super::superblock::SuperBlock;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -104,13 +105,20 @@ fn take_apart(root: &Arc<Dentry>) {
 /// Follows mounts upward: the root of whatever is mounted on `path`, or `path` itself.
 #[inline]
 pub fn cross(mut path: Path) -> Path {
-    while path.dentry.mounts.load(Relaxed) != 0 {
+    while path.dentry.mounts.load(Relaxed) != 0 || is_virtual(&path) && VIRTUAL_MOUNTS.load(Relaxed) != 0 {
         match mounted_on(&path) {
             Some(mount) => path = mount.root_path(),
             None => break,
         }
     }
     path
+}
+
+/// Mounts on names of procfs or sysfs, which do not last as long as the mount.
+static VIRTUAL_MOUNTS: AtomicU32 = AtomicU32::new(0);
+
+fn is_virtual(path: &Path) -> bool {
+    matches!(path.dentry.inode.kind, Kind::Virtual(_))
 }
 
 fn mounted_on(path: &Path) -> Option<Arc<Mount>> {
@@ -128,6 +136,7 @@ pub fn attach(mount: Arc<Mount>, on: Option<Path>) -> Result<(), Errno> {
             return Err(Errno::EBUSY);
         }
         on.dentry.mounts.fetch_add(1, Relaxed);
+        VIRTUAL_MOUNTS.fetch_add(u32::from(is_virtual(&on)), Relaxed);
         *mount.on.lock() = Some(on);
     }
     MOUNTS.lock().push(mount);
@@ -171,6 +180,7 @@ pub fn detach(path: Path, lazy: bool) -> Result<(), Errno> {
         let on = mount.on.lock().take();
         if let Some(on) = on {
             on.dentry.mounts.fetch_sub(1, Relaxed);
+            VIRTUAL_MOUNTS.fetch_sub(u32::from(is_virtual(&on)), Relaxed);
         }
     }
     Ok(())

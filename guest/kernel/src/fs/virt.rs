@@ -269,14 +269,14 @@ impl Node {
         total(sink.done(), result)
     }
 
-    /// Writes: what is written is taken whole, whatever the position.
+    /// Writes: what is written is taken whole, whatever the position (which counts for a process's memory alone).
     ///
     /// # Errors
     /// EINVAL for what cannot be understood; EFAULT, EACCES, EIO.
-    pub fn write(&self, source: &mut Source) -> SysResult {
+    pub fn write(&self, source: &mut Source, pos: u64) -> SysResult {
         let len = source.left();
         if let Node::Pid(node) = self
-            && let Some(result) = node.write_binary(source)
+            && let Some(result) = node.write_binary(source, pos)
         {
             return result;
         }

@@ -1,3 +1,6 @@
-//! System V IPC: shared memory.
+//! System V IPC: shared memory, semaphores, message queues.
 
+pub mod msg;
+pub mod perm;
+pub mod sem;
 pub mod shm;

@@ -4,31 +4,33 @@
 //! change by themselves; a segment marked for destruction is held by those VMAs alone, so that the last detach frees
 //! it, and its row in the table goes at the next look.
 
-use crate::syscall::{Args, SysErr, SysResult};
+use super::perm::*;
+use crate::syscall::{Args, SysResult};
 use crate::task::current;
+use crate::task::limits::memory_pages;
 use crate::{KObject, heap_room};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
-use ptshare_machine::{Machine, time, uaccess};
+use ptshare_machine::{Machine, uaccess};
 use ptshare_mm::object::{ObjectInfo, ObjectKind};
+use ptshare_mm::space::limits::enough_memory;
 use ptshare_mm::{MapRequest, hugetlb};
 use ptshare_paging::{PAGE_BYTES, page_ceil};
 use ptshare_sync::{Lock, Rank};
 
-/// Most segments (SHMMNI).
-pub const SHMMNI: usize = 4096;
-/// Largest segment in bytes (SHMMAX: ULONG_MAX - 2^24).
-pub const SHMMAX: u64 = u64::MAX - (1 << 24);
-/// Pages in all segments together (SHMALL: the same number).
-pub const SHMALL: u64 = u64::MAX - (1 << 24);
+/// Most segments (/proc/sys/kernel/shmmni).
+pub static SHMMNI: Setting = AtomicU64::new(4096);
+/// Largest segment in bytes (shmmax).
+pub static SHMMAX: Setting = AtomicU64::new(u64::MAX - (1 << 24));
+/// Pages in all segments together (shmall).
+pub static SHMALL: Setting = AtomicU64::new(u64::MAX - (1 << 24));
+/// shm_next_id: identifier wanted for the next segment, -1 for any.
+pub static NEXT_ID: AtomicI64 = AtomicI64::new(-1);
 
-const IPC_PRIVATE: i32 = 0;
-const IPC_CREAT: u64 = 0o1000;
-const IPC_EXCL: u64 = 0o2000;
 const SHM_HUGETLB: u64 = 0o4000;
 const SHM_NORESERVE: u64 = 0o10000;
 
@@ -39,17 +41,11 @@ const SHM_EXEC: u64 = 0o100000;
 const SHM_DEST: u32 = 0o1000;
 const SHM_LOCKED: u32 = 0o2000;
 
-const IPC_RMID: u64 = 0;
-const IPC_SET: u64 = 1;
-const IPC_STAT: u64 = 2;
-const IPC_INFO: u64 = 3;
 const SHM_LOCK: u64 = 11;
 const SHM_UNLOCK: u64 = 12;
 const SHM_STAT: u64 = 13;
 const SHM_INFO: u64 = 14;
 const SHM_STAT_ANY: u64 = 15;
-/// Bit that asks for the 64-bit structures; always set in effect on x86-64.
-const IPC_64: u64 = 0x100;
 
 /// How the table holds a segment's object.
 enum Hold {
@@ -60,13 +56,7 @@ enum Hold {
 }
 
 struct Segment {
-    key: i32,
-    seq: u16,
-    uid: u32,
-    gid: u32,
-    cuid: u32,
-    cgid: u32,
-    mode: u32,
+    perm: Perm,
     bytes: u64,
     hold: Hold,
     atime: u64,
@@ -76,16 +66,16 @@ struct Segment {
     lpid: u32,
 }
 
-struct Table {
-    slots: Vec<Option<Segment>>,
-    seq: u16,
+impl Kept for Segment {
+    fn perm(&self) -> &Perm {
+        &self.perm
+    }
+    fn perm_mut(&mut self) -> &mut Perm {
+        &mut self.perm
+    }
 }
 
-static TABLE: Lock<Table> = Lock::new(Rank::Ipc, Table { slots: Vec::new(), seq: 0 });
-
-fn seconds() -> u64 {
-    time::realtime_ns() / 1_000_000_000
-}
+static TABLE: Lock<Table<Segment>> = Lock::new(Rank::Ipc, Table::new());
 
 impl Segment {
     fn object(&self) -> Option<Arc<KObject>> {
@@ -95,80 +85,35 @@ impl Segment {
         }
     }
 
-    /// Checks `want` (bits 4 read, 2 write) against the mode, as `ipcperms` does.
-    fn permits(&self, want: u32) -> bool {
-        let creds = current().process.creds();
-        if creds.cap_effective & (1 << 15) != 0 {
-            // CAP_IPC_OWNER.
-            return true;
-        }
-        let shift = if creds.euid == self.uid || creds.euid == self.cuid {
-            6
-        } else if creds.egid == self.gid || creds.egid == self.cgid {
-            3
-        } else {
-            0
-        };
-        want & !(self.mode >> shift) & 7 == 0
+    fn pages(&self) -> u64 {
+        self.bytes.div_ceil(PAGE_BYTES)
     }
 
-    fn owned_by_caller(&self) -> bool {
-        let creds = current().process.creds();
-        creds.euid == self.uid || creds.euid == self.cuid || creds.cap_effective & (1 << 21) != 0
+    /// The mode, with the marks that the kernel sets.
+    fn mode(&self) -> u32 {
+        self.perm.mode | if matches!(self.hold, Hold::Doomed(_)) { SHM_DEST } else { 0 }
     }
 
     /// `struct shmid64_ds` (include/uapi/asm-generic/shmbuf.h) as words.
     fn status(&self, attached: u64) -> [u64; 14] {
-        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        let doomed = if matches!(self.hold, Hold::Doomed(_)) { SHM_DEST } else { 0 };
         let mut words = [0; 14];
-        words[0] = pair(self.key as u32, self.uid);
-        words[1] = pair(self.gid, self.cuid);
-        words[2] = pair(self.cgid, self.mode | doomed);
-        words[3] = u64::from(self.seq);
-        words[6] = self.bytes;
-        words[7] = self.atime;
-        words[8] = self.dtime;
-        words[9] = self.ctime;
-        words[10] = pair(self.cpid, self.lpid);
-        words[11] = attached;
+        let (perm, rest) = words.split_at_mut(6);
+        perm.copy_from_slice(&Perm { mode: self.mode(), ..self.perm }.words());
+        let pids = u64::from(self.cpid) | u64::from(self.lpid) << 32;
+        let values = [self.bytes, self.atime, self.dtime, self.ctime, pids, attached];
+        for (to, from) in rest.iter_mut().zip(values) {
+            *to = from;
+        }
         words
     }
 }
 
-impl Table {
-    fn id(index: usize, seq: u16) -> u64 {
-        u64::from(seq & 0x7fff) << 15 | index as u64
-    }
-
-    /// Forgets doomed segments that nobody has attached any more.
-    fn sweep(&mut self) {
-        for slot in &mut self.slots {
-            if matches!(slot, Some(Segment { hold: Hold::Doomed(weak), .. }) if weak.strong_count() == 0) {
-                *slot = None;
-            }
-        }
-    }
-
-    fn get(&mut self, id: u64) -> Result<&mut Segment, Errno> {
-        let index = (id & 0x7fff) as usize;
-        let seq = (id >> 15 & 0x7fff) as u16;
-        if id > i32::MAX as u64 {
-            return Err(Errno::EINVAL);
-        }
-        match self.slots.get_mut(index) {
-            Some(Some(segment)) if segment.seq & 0x7fff == seq => Ok(segment),
-            Some(Some(_)) => Err(Errno::EIDRM),
-            _ => Err(Errno::EINVAL),
-        }
-    }
-
-    fn by_index(&mut self, index: u64) -> Result<(u64, &mut Segment), Errno> {
-        match self.slots.get_mut(index as usize) {
-            Some(Some(segment)) => Ok((Table::id(index as usize, segment.seq), segment)),
-            _ => Err(Errno::EINVAL),
-        }
-    }
+/// Forgets doomed segments that nobody has attached any more.
+fn sweep(table: &mut Table<Segment>) {
+    table.retain(|segment| match &segment.hold {
+        Hold::Kept(_) => true,
+        Hold::Doomed(weak) => weak.strong_count() > 0,
+    });
 }
 
 /// May the caller make a segment of huge pages, of a size that there is (`newseg`, `can_do_hugetlb_shm`)?
@@ -188,84 +133,77 @@ pub fn shmget(a: &Args, _: &mut TrapFrame) -> SysResult {
     let (key, bytes, flags) = (a[0] as i32, a[1], a[2]);
     heap_room()?;
     let mut table = TABLE.lock();
-    table.sweep();
+    sweep(&mut table);
     if key != IPC_PRIVATE {
-        let found = table.slots.iter().enumerate().find_map(|(i, slot)| match slot {
-            Some(s) if s.key == key && matches!(s.hold, Hold::Kept(_)) => Some((i, s)),
-            _ => None,
-        });
-        if let Some((index, segment)) = found {
+        if let Some((id, segment)) = table.by_key(key) {
             if flags & IPC_CREAT != 0 && flags & IPC_EXCL != 0 {
                 return Err(Errno::EEXIST.into());
             }
             if bytes > segment.bytes {
                 return Err(Errno::EINVAL.into());
             }
-            let want = ((flags >> 6 | flags >> 3 | flags) & 7) as u32;
-            if !segment.permits(want) {
-                return Err(Errno::EACCES.into());
-            }
-            return Ok(Table::id(index, segment.seq));
+            segment.perm.check_flags(flags)?;
+            return Ok(id);
         }
         if flags & IPC_CREAT == 0 {
             return Err(Errno::ENOENT.into());
         }
     }
-    let size = page_ceil(bytes).filter(|_| bytes != 0 && bytes <= SHMMAX).ok_or(Errno::EINVAL)?;
-    if size > i64::MAX as u64 {
+    let good = bytes != 0 && bytes <= SHMMAX.load(Relaxed);
+    let size = page_ceil(bytes).filter(|_| good).ok_or(Errno::EINVAL)?;
+    let used: u64 = table.iter().map(|(_, segment)| segment.pages()).sum();
+    let all = used.saturating_add(size / PAGE_BYTES);
+    if size > i64::MAX as u64 || all > SHMALL.load(Relaxed) {
         return Err(Errno::ENOSPC.into());
     }
     let huge = flags & SHM_HUGETLB != 0;
     if huge {
         check_huge(flags)?;
+    } else if flags & SHM_NORESERVE == 0 && !enough_memory(size / PAGE_BYTES, memory_pages()) {
+        return Err(Errno::ENOMEM.into());
     }
-    let index = match table.slots.iter().position(Option::is_none) {
-        Some(index) => index,
-        None if table.slots.len() >= SHMMNI => return Err(Errno::ENOSPC.into()),
-        None => {
-            table.slots.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            table.slots.push(None);
-            table.slots.len() - 1
-        }
-    };
-    let seq = table.seq;
-    table.seq = table.seq.wrapping_add(1) & 0x7fff;
-    let id = Table::id(index, seq);
     let mut path = String::from("/SYSV");
     for nibble in (0..8).rev() {
         path.push(char::from_digit(key as u32 >> (4 * nibble) & 15, 16).unwrap_or('0'));
     }
     path.push_str(" (deleted)");
-    let info = ObjectInfo::new(1, id, path);
-    let object = if huge {
-        let size = hugetlb::huge_ceil(bytes).ok_or(Errno::EINVAL)?;
-        let object = KObject::hugetlb(Machine, info, size, None);
-        if flags & SHM_NORESERVE == 0 {
-            object.reserve_huge(0, size >> hugetlb::HUGE_SHIFT).map_err(|_| Errno::ENOMEM)?;
+    let make = |id: u64| -> Result<Arc<KObject>, Errno> {
+        let info = ObjectInfo::new(1, id, path);
+        if huge {
+            let size = hugetlb::huge_ceil(bytes).ok_or(Errno::EINVAL)?;
+            let object = KObject::hugetlb(Machine, info, size, None);
+            if flags & SHM_NORESERVE == 0 {
+                object.reserve_huge(0, size >> hugetlb::HUGE_SHIFT).map_err(|_| Errno::ENOMEM)?;
+            }
+            Ok(object)
+        } else {
+            let object = KObject::new(Machine, ObjectKind::Shm, info);
+            object.truncate(bytes).map_err(|_| Errno::ENOMEM)?;
+            if flags & SHM_NORESERVE == 0 {
+                object.promise();
+            }
+            Ok(object)
         }
-        object
-    } else {
-        let object = KObject::new(Machine, ObjectKind::Shm, info);
-        object.truncate(bytes).map_err(|_| Errno::ENOMEM)?;
-        object
     };
-    let creds = current().process.creds();
-    table.slots[index] = Some(Segment {
-        key,
-        seq,
-        uid: creds.euid,
-        gid: creds.egid,
-        cuid: creds.euid,
-        cgid: creds.egid,
-        mode: (flags & 0o777) as u32,
+    let segment = Segment {
+        perm: Perm::new(key, flags),
         bytes,
-        hold: Hold::Kept(object),
+        hold: Hold::Doomed(Weak::new()),
         atime: 0,
         dtime: 0,
         ctime: seconds(),
         cpid: current().process.pid,
         lpid: 0,
-    });
+    };
+    // The object is named after the identifier, which the table gives.
+    let id = table.add(segment, SHMMNI.load(Relaxed), &NEXT_ID)?;
+    match make(id) {
+        Ok(object) => table.get(id)?.hold = Hold::Kept(object),
+        Err(errno) => {
+            table.remove(id)?;
+            return Err(errno.into());
+        }
+    }
     Ok(id)
 }
 
@@ -287,13 +225,11 @@ pub fn shmat(a: &Args, _: &mut TrapFrame) -> SysResult {
     };
     let (object, bytes) = {
         let mut table = TABLE.lock();
-        table.sweep();
+        sweep(&mut table);
         let segment = table.get(id)?;
         let want =
             4 | if flags & SHM_RDONLY == 0 { 2 } else { 0 } | if flags & SHM_EXEC != 0 { 1 } else { 0 };
-        if !segment.permits(want) {
-            return Err(Errno::EACCES.into());
-        }
+        segment.perm.check(want)?;
         (segment.object().ok_or(Errno::EIDRM)?, segment.bytes)
     };
     let mut prot = u64::from(abi::PROT_READ);
@@ -364,13 +300,13 @@ pub fn shmdt(a: &Args, _: &mut TrapFrame) -> SysResult {
     }
     let Some(object_id) = id else { return Err(Errno::EINVAL.into()) };
     let mut table = TABLE.lock();
-    for segment in table.slots.iter_mut().flatten() {
+    for segment in table.iter_mut() {
         if segment.object().is_some_and(|o| o.id() == object_id) {
             segment.dtime = seconds();
             segment.lpid = current().process.pid;
         }
     }
-    table.sweep();
+    sweep(&mut table);
     Ok(0)
 }
 
@@ -385,20 +321,19 @@ pub fn shmctl(a: &Args, _: &mut TrapFrame) -> SysResult {
         IPC_RMID => remove(id),
         SHM_LOCK | SHM_UNLOCK => {
             let mut table = TABLE.lock();
-            table.sweep();
+            sweep(&mut table);
             let segment = table.get(id)?;
-            if !segment.owned_by_caller() {
-                return Err(Errno::EPERM.into());
-            }
+            segment.perm.check_owner()?;
             if cmd & !IPC_64 == SHM_LOCK {
-                segment.mode |= SHM_LOCKED;
+                segment.perm.mode |= SHM_LOCKED;
             } else {
-                segment.mode &= !SHM_LOCKED;
+                segment.perm.mode &= !SHM_LOCKED;
             }
             Ok(0)
         }
         IPC_INFO => {
-            let words: [u64; 9] = [SHMMAX, 1, SHMMNI as u64, SHMMNI as u64, SHMALL, 0, 0, 0, 0];
+            let most = SHMMNI.load(Relaxed);
+            let words: [u64; 9] = [SHMMAX.load(Relaxed), 1, most, most, SHMALL.load(Relaxed), 0, 0, 0, 0];
             uaccess::write(buf, &words)?;
             Ok(highest_index())
         }
@@ -406,10 +341,10 @@ pub fn shmctl(a: &Args, _: &mut TrapFrame) -> SysResult {
             let (mut used, mut pages, mut resident) = (0, 0, 0);
             {
                 let mut table = TABLE.lock();
-                table.sweep();
-                for segment in table.slots.iter().flatten() {
+                sweep(&mut table);
+                for (_, segment) in table.iter() {
                     used += 1;
-                    pages += segment.bytes.div_ceil(PAGE_BYTES);
+                    pages += segment.pages();
                     resident += segment.object().map_or(0, |o| o.pages());
                 }
             }
@@ -422,16 +357,16 @@ pub fn shmctl(a: &Args, _: &mut TrapFrame) -> SysResult {
 }
 
 fn highest_index() -> u64 {
-    TABLE.lock().slots.iter().rposition(Option::is_some).unwrap_or(0) as u64
+    TABLE.lock().highest_index()
 }
 
 fn stat(buf: u64, id: u64, by_index: bool, check: bool) -> SysResult {
     let (words, answer) = {
         let mut table = TABLE.lock();
-        table.sweep();
+        sweep(&mut table);
         let (full_id, segment) = if by_index { table.by_index(id)? } else { (0, table.get(id)?) };
-        if check && !segment.permits(4) {
-            return Err(Errno::EACCES.into());
+        if check {
+            segment.perm.check(READ)?;
         }
         let attached = segment.object().map_or(0, |o| o.mapping_count() as u64);
         (segment.status(attached), full_id)
@@ -443,14 +378,10 @@ fn stat(buf: u64, id: u64, by_index: bool, check: bool) -> SysResult {
 fn set(id: u64, buf: u64) -> SysResult {
     let words: [u64; 14] = uaccess::read(buf)?;
     let mut table = TABLE.lock();
-    table.sweep();
+    sweep(&mut table);
     let segment = table.get(id)?;
-    if !segment.owned_by_caller() {
-        return Err(Errno::EPERM.into());
-    }
-    segment.uid = (words[0] >> 32) as u32;
-    segment.gid = words[1] as u32;
-    segment.mode = segment.mode & !0o777 | (words[2] >> 32) as u32 & 0o777;
+    segment.perm.check_owner()?;
+    segment.perm.set_from(&words);
     segment.ctime = seconds();
     Ok(0)
 }
@@ -458,12 +389,10 @@ fn set(id: u64, buf: u64) -> SysResult {
 fn remove(id: u64) -> SysResult {
     let removed = {
         let mut table = TABLE.lock();
-        table.sweep();
+        sweep(&mut table);
         let segment = table.get(id)?;
-        if !segment.owned_by_caller() {
-            return Err(SysErr::Errno(Errno::EPERM));
-        }
-        segment.key = IPC_PRIVATE;
+        segment.perm.check_owner()?;
+        segment.perm.key = IPC_PRIVATE;
         let weak = match &segment.hold {
             Hold::Kept(object) => Arc::downgrade(object),
             Hold::Doomed(weak) => weak.clone(),
@@ -472,17 +401,45 @@ fn remove(id: u64) -> SysResult {
     };
     // The object goes here, outside the lock, if nobody has it attached.
     drop(removed);
-    TABLE.lock().sweep();
+    sweep(&mut TABLE.lock());
     Ok(0)
 }
 
-/// Rows for `/proc/sysvipc/shm`: key, id, mode, bytes, creator, last user, attachments, uid, gid.
-pub fn for_each(f: &mut dyn FnMut(i32, u64, u32, u64, u32, u32, u64, u32, u32)) {
+/// What /proc/sysvipc/shm shows of a segment.
+pub struct Row<'a> {
+    /// Key and owners.
+    pub perm: &'a Perm,
+    /// Mode, with the kernel's marks.
+    pub mode: u32,
+    /// Identifier.
+    pub id: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Creator, and who used it last.
+    pub pids: [u32; 2],
+    /// VMAs that map it.
+    pub attached: u64,
+    /// Times of the last attach, detach and change.
+    pub times: [u64; 3],
+    /// Resident bytes.
+    pub resident: u64,
+}
+
+/// Calls `f` for each segment.
+pub fn for_each(f: &mut dyn FnMut(&Row<'_>)) {
     let mut table = TABLE.lock();
-    table.sweep();
-    for (index, slot) in table.slots.iter().enumerate() {
-        let Some(s) = slot else { continue };
-        let attached = s.object().map_or(0, |o| o.mapping_count() as u64);
-        f(s.key, Table::id(index, s.seq), s.mode, s.bytes, s.cpid, s.lpid, attached, s.uid, s.gid);
+    sweep(&mut table);
+    for (id, segment) in table.iter() {
+        let object = segment.object();
+        f(&Row {
+            perm: &segment.perm,
+            mode: segment.mode(),
+            id,
+            bytes: segment.bytes,
+            pids: [segment.cpid, segment.lpid],
+            attached: object.as_ref().map_or(0, |o| o.mapping_count() as u64),
+            times: [segment.atime, segment.dtime, segment.ctime],
+            resident: object.map_or(0, |o| o.pages() * PAGE_BYTES),
+        });
     }
 }

@@ -26,8 +26,8 @@ pub use frame::SS_DISABLE;
 pub use handlers::SignalHandlers;
 pub(crate) use send::wake_for_exit;
 pub use send::{
-    force, force_fault, force_kill, may_signal, queue_to_process, send_to_current, send_to_group,
-    send_to_process, send_to_task, start_group_exit,
+    force, force_fault, force_kill, kill_process, may_signal, queue_to_process, send_to_current,
+    send_to_group, send_to_process, send_to_task, start_group_exit,
 };
 pub use state::SignalState;
 pub use stop::thread_left;

@@ -206,6 +206,11 @@ pub fn force_fault(sig: u32, code: i32, addr: u64, frame: &TrapFrame) {
     force(SigInfo::fault(sig, code, addr));
 }
 
+/// Ends a process at once, as the out-of-memory killer does.
+pub fn kill_process(process: &Process) {
+    start_group_exit(process, status_killed(SIGKILL));
+}
+
 /// Ends the current process at once, as the out-of-memory killer does.
 pub fn force_kill() {
     let task = current();

@@ -94,7 +94,7 @@ pub fn pwrite64(a: &Args, _: &mut TrapFrame) -> SysResult {
 const IOV_MAX: u64 = 1024;
 
 /// Reads an array of (address, length) pairs; the lengths together are cut to what one call may transfer.
-fn vectors(va: u64, n: u64) -> Result<Vec<(u64, u64)>, SysErr> {
+pub(super) fn vectors(va: u64, n: u64) -> Result<Vec<(u64, u64)>, SysErr> {
     if n > IOV_MAX {
         return Err(Errno::EINVAL.into());
     }

@@ -1,6 +1,7 @@
 //! The calls that change an address space: argument decoding; the work is `ptshare_mm`'s.
 
 use super::{Args, SysResult};
+use crate::fs::memfd;
 use crate::task::current;
 use crate::{KMm, heap_room};
 use alloc::sync::Arc;
@@ -40,6 +41,14 @@ pub fn mmap(a: &Args, _: &mut TrapFrame) -> SysResult {
         if !request.file_readable {
             return Err(Errno::EACCES.into());
         }
+        // A sealed file can be mapped for reading, and stays so (mm/shmem.c, `shmem_mmap`).
+        if request.file_writable && memfd::is_write_sealed(&file) {
+            let shared = flags as u32 & abi::MAP_TYPE != abi::MAP_PRIVATE;
+            if shared && prot as u32 & abi::PROT_WRITE != 0 {
+                return Err(Errno::EPERM.into());
+            }
+            request.file_writable = false;
+        }
     }
     Ok(mm().mmap(request)?)
 }
@@ -53,6 +62,34 @@ pub fn munmap(a: &Args, _: &mut TrapFrame) -> SysResult {
 pub fn mprotect(a: &Args, _: &mut TrapFrame) -> SysResult {
     heap_room()?;
     done(mm().mprotect(a[0], a[1], a[2]))
+}
+
+/// mseal(2).
+pub fn mseal(a: &Args, _: &mut TrapFrame) -> SysResult {
+    heap_room()?;
+    done(mm().mseal(a[0], a[1], a[2]))
+}
+
+/// Key that stands for none: pkey_mprotect is mprotect then.
+const NO_KEY: i32 = -1;
+
+/// pkey_alloc(2): as on a processor without protection keys (arch/x86/kernel/fpu/xstate.c,
+/// `arch_set_user_pkey_access`).
+pub fn pkey_alloc(_: &Args, _: &mut TrapFrame) -> SysResult {
+    Err(Errno::EINVAL.into())
+}
+
+/// pkey_free(2): no key was ever given out.
+pub fn pkey_free(_: &Args, _: &mut TrapFrame) -> SysResult {
+    Err(Errno::EINVAL.into())
+}
+
+/// pkey_mprotect(2).
+pub fn pkey_mprotect(a: &Args, frame: &mut TrapFrame) -> SysResult {
+    if a[3] as i32 != NO_KEY {
+        return Err(Errno::EINVAL.into());
+    }
+    mprotect(a, frame)
 }
 
 /// mremap(2).

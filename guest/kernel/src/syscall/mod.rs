@@ -9,8 +9,10 @@ mod file;
 mod ident;
 mod memory;
 mod mount;
+mod pidfd;
 mod poll;
 mod process;
+mod remote;
 mod sched;
 mod signal;
 mod socket;
@@ -78,6 +80,8 @@ pub fn args(frame: &TrapFrame) -> Args {
     [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]
 }
 
+pub use crate::ipc::msg::{msgctl, msgget, msgrcv, msgsnd};
+pub use crate::ipc::sem::{semctl, semget, semop, semtimedop};
 pub use crate::ipc::shm::{shmat, shmctl, shmdt, shmget};
 pub use dir::*;
 pub use fd::*;
@@ -85,8 +89,10 @@ pub use file::*;
 pub use ident::*;
 pub use memory::*;
 pub use mount::*;
+pub use pidfd::*;
 pub use poll::*;
 pub use process::*;
+pub use remote::{process_madvise, process_mrelease, process_vm_readv, process_vm_writev};
 pub use sched::*;
 pub use signal::*;
 pub use socket::*;

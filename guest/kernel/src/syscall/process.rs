@@ -1,6 +1,7 @@
 //! System calls: the life of processes, their groups and sessions.
 
 use super::{Args, SysErr, SysResult};
+use crate::fs::file::{O_NONBLOCK, Ops};
 use crate::signal::{SIGCHLD, SigInfo, child_code, status_exited};
 use crate::task::exec::{self, strings::Strings};
 use crate::task::fork::{self, CloneArgs};
@@ -57,7 +58,15 @@ pub fn clone(a: &Args, frame: &mut TrapFrame) -> SysResult {
         parent_tid: a[2],
         child_tid: a[3],
         tls: a[4],
+        // The pidfd takes the place of the tid.
+        pidfd: a[2],
     };
+    let both = u64::from(raw::CLONE_PIDFD | raw::CLONE_PARENT_SETTID);
+    if args.flags & both == both
+        || args.flags & u64::from(raw::CLONE_PIDFD) != 0 && args.flags & u64::from(raw::CLONE_DETACHED) != 0
+    {
+        return Err(Errno::EINVAL.into());
+    }
     fork::clone(&args, frame)
 }
 
@@ -83,7 +92,7 @@ pub fn clone3(a: &Args, frame: &mut TrapFrame) -> SysResult {
     }
     let [
         flags,
-        _pidfd,
+        pidfd,
         child_tid,
         parent_tid,
         exit_signal,
@@ -105,7 +114,7 @@ pub fn clone3(a: &Args, frame: &mut TrapFrame) -> SysResult {
     }
     let stack = stack.wrapping_add(stack_size);
     fork::clone(
-        &CloneArgs { flags, exit_signal: exit_signal as u32, stack, parent_tid, child_tid, tls },
+        &CloneArgs { flags, exit_signal: exit_signal as u32, stack, parent_tid, child_tid, tls, pidfd },
         frame,
     )
 }
@@ -218,7 +227,8 @@ pub fn wait4(a: &Args, _: &mut TrapFrame) -> SysResult {
 
 /// waitid(2).
 pub fn waitid(a: &Args, _: &mut TrapFrame) -> SysResult {
-    let options = a[3] as u32;
+    let mut options = a[3] as u32;
+    let mut nonblock = false;
     let events = raw::WEXITED | raw::WSTOPPED | raw::WCONTINUED;
     let known = events | raw::WNOHANG | raw::WNOWAIT | raw::__WNOTHREAD | raw::__WCLONE | raw::__WALL;
     if options & !known != 0 || options & events == 0 {
@@ -228,11 +238,24 @@ pub fn waitid(a: &Args, _: &mut TrapFrame) -> SysResult {
     let which = match a[0] as u32 {
         raw::P_ALL => Which::Any,
         raw::P_PID if id > 0 => Which::Pid(id as u32),
+        raw::P_PIDFD if id >= 0 => {
+            let file = current().process.files().get(id)?;
+            let Ops::Pidfd(pidfd) = &file.ops else { return Err(Errno::EBADF.into()) };
+            if file.flags() & O_NONBLOCK != 0 {
+                nonblock = true;
+                options |= raw::WNOHANG;
+            }
+            Which::Pid(pidfd.process().pid)
+        }
         raw::P_PGID if id > 0 => Which::Group(id as u32),
         raw::P_PGID if id == 0 => Which::Group(current().process.pgid()),
         _ => return Err(Errno::EINVAL.into()),
     };
+    let asked_not_to_wait = a[3] as u32 & raw::WNOHANG != 0;
     let child = reap::wait_for_child(which, options)?;
+    if child.is_none() && nonblock && !asked_not_to_wait {
+        return Err(Errno::EAGAIN.into());
+    }
     if let Some(child) = &child
         && a[4] != 0
     {

@@ -67,6 +67,42 @@ pub fn futex(a: &Args, _: &mut TrapFrame) -> SysResult {
     Ok(u64::from(count))
 }
 
+/// Most words of one futex_waitv (FUTEX_WAITV_MAX).
+const WAITV_MAX: u64 = 128;
+
+/// futex_waitv(2).
+pub fn futex_waitv(a: &Args, _: &mut TrapFrame) -> SysResult {
+    const SIZE_U32: u32 = 2;
+    let [at, count, flags, timeout, clock_id, _] = *a;
+    let count = u64::from(count as u32);
+    if flags as u32 != 0 || count == 0 || count > WAITV_MAX || at == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let deadline = match timeout {
+        0 => None,
+        timeout => {
+            let ns = Timespec::read(timeout)?.to_ns()?;
+            Some(match clock_id as u32 {
+                raw::CLOCK_MONOTONIC => ns,
+                raw::CLOCK_REALTIME => deadline_after(ns.saturating_sub(clock::realtime_ns())),
+                _ => return Err(Errno::EINVAL.into()),
+            })
+        }
+    };
+    let mut words = Vec::new();
+    words.try_reserve_exact(count as usize).map_err(|_| Errno::ENOMEM)?;
+    for i in 0..count {
+        let [value, addr, flags] = uaccess::read::<[u64; 3]>(at.wrapping_add(24 * i))?;
+        let (flags, reserved) = (flags as u32, (flags >> 32) as u32);
+        if flags & !raw::FUTEX_PRIVATE_FLAG != SIZE_U32 || reserved != 0 || value > u64::from(u32::MAX) {
+            return Err(Errno::EINVAL.into());
+        }
+        let private = flags & raw::FUTEX_PRIVATE_FLAG != 0;
+        words.push(futex::Wanted { addr, expected: value as u32, private });
+    }
+    futex::wait_many(&words, deadline)
+}
+
 fn task_of(pid: u64) -> Result<Arc<Task>, SysErr> {
     match pid as i32 {
         0 => Ok(current().arc()),

@@ -132,12 +132,12 @@ pub fn sigaltstack(a: &Args, frame: &mut TrapFrame) -> SysResult {
     signal::sigaltstack_call(a[0], a[1], frame.rsp)
 }
 
-fn signal_number(value: u64) -> Result<u32, Errno> {
+pub(super) fn signal_number(value: u64) -> Result<u32, Errno> {
     let sig = value as u32;
     if sig == 0 || is_signal(u64::from(sig)) { Ok(sig) } else { Err(Errno::EINVAL) }
 }
 
-fn from_me(sig: u32) -> SigInfo {
+pub(super) fn from_me(sig: u32) -> SigInfo {
     let process = &current().process;
     SigInfo::user(sig, process.pid, process.creds().uid)
 }
@@ -227,7 +227,7 @@ pub fn tkill(a: &Args, _: &mut TrapFrame) -> SysResult {
 }
 
 /// The information that a program sends along; it may not pass for the kernel's, except to itself.
-fn user_info(sig: u32, at: u64, to_pid: u32) -> Result<SigInfo, SysErr> {
+pub(super) fn user_info(sig: u32, at: u64, to_pid: u32) -> Result<SigInfo, SysErr> {
     let info = SigInfo::from_words(sig, uaccess::read(at)?);
     if (info.code >= 0 || info.code == raw::SI_TKILL) && to_pid != current().process.pid {
         return Err(Errno::EPERM.into());

@@ -18,7 +18,7 @@ pub const CAP_SETPCAP: u32 = 8;
 pub const CAP_IPC_LOCK: u32 = 14;
 /// CAP_SYS_RAWIO.
 pub const CAP_SYS_RAWIO: u32 = 17;
-/// CAP_SYS_PTRACE.
+/// CAP_SYS_PTRACE: may reach into other processes.
 pub const CAP_SYS_PTRACE: u32 = 19;
 /// CAP_SYS_BOOT: may call reboot(2).
 pub const CAP_SYS_BOOT: u32 = 22;

@@ -103,6 +103,7 @@ fn end_process(task: &CurrentTask, status: u32) {
         kill_everybody_else(process);
     }
     timer::set_real_timer(process, 0, 0);
+    crate::ipc::sem::process_ends(process.pid);
     drop(process.files.replace(None));
     drop(process.fs.replace(None));
     drop(process.exe.replace(None));
@@ -166,6 +167,7 @@ fn become_zombie(task: &CurrentTask, status: u32) {
         process.life.store(Life::Zombie as u32, SeqCst);
         tell_parent(&mut table, process, &mut after);
     }
+    process.exit_wait.wake_all();
     if process.sid() == process.pid {
         crate::fs::session_ended(process.sid());
     }

@@ -33,6 +33,8 @@ pub struct CloneArgs {
     pub child_tid: u64,
     /// CLONE_SETTLS: FS base.
     pub tls: u64,
+    /// CLONE_PIDFD: address for the descriptor.
+    pub pidfd: u64,
 }
 
 const VM: u64 = raw::CLONE_VM as u64;
@@ -46,6 +48,7 @@ const SETTLS: u64 = raw::CLONE_SETTLS as u64;
 const PARENT_SETTID: u64 = raw::CLONE_PARENT_SETTID as u64;
 const CHILD_CLEARTID: u64 = raw::CLONE_CHILD_CLEARTID as u64;
 const CHILD_SETTID: u64 = raw::CLONE_CHILD_SETTID as u64;
+const PIDFD: u64 = raw::CLONE_PIDFD as u64;
 const CLEAR_SIGHAND: u64 = raw::CLONE_CLEAR_SIGHAND;
 
 /// Flags that name a namespace: this kernel has the initial ones only.
@@ -58,8 +61,7 @@ pub const NAMESPACES: u64 = (raw::CLONE_NEWNS
     | raw::CLONE_NEWNET
     | raw::CLONE_NEWTIME) as u64;
 /// Flags that cannot be honoured.
-const REFUSED: u64 =
-    NAMESPACES & !(raw::CLONE_NEWTIME as u64) | raw::CLONE_PIDFD as u64 | raw::CLONE_INTO_CGROUP;
+const REFUSED: u64 = NAMESPACES & !(raw::CLONE_NEWTIME as u64) | raw::CLONE_INTO_CGROUP;
 
 /// Makes a new task that returns to user mode as `frame` does, with 0 in RAX. Gives its tid.
 ///
@@ -108,11 +110,18 @@ pub fn clone(args: &CloneArgs, frame: &TrapFrame) -> SysResult {
 
     let process = new_process(&me, args, tid)?;
     let task = new_task(&me, args, tid, process, context);
+    let pidfd = if args.flags & PIDFD != 0 { Some(give_pidfd(&task.process, args.pidfd)?) } else { None };
     {
         let mut table = table::lock();
         let parent = if args.flags & PARENT != 0 { me.process.parent() } else { me.process.pid };
         let mut state = task.process.signals.lock();
-        state.reserve().map_err(|_| Errno::ENOMEM)?;
+        if state.reserve().is_err() {
+            drop((state, table));
+            if let Some(fd) = pidfd {
+                drop(me.process.files().remove(fd as i32));
+            }
+            return Err(Errno::ENOMEM.into());
+        }
         state.add_thread(task.clone());
         task.process.live_threads.store(1, Relaxed);
         drop(state);
@@ -141,6 +150,7 @@ fn check(args: &CloneArgs) -> Result<(), Errno> {
         || has(SIGHAND) && !has(VM)
         || has(THREAD) && !has(SIGHAND)
         || has(CLEAR_SIGHAND) && has(SIGHAND)
+        || has(PIDFD) && has(THREAD)
         || has(PARENT) && current().process.is_init()
         || u64::from(args.exit_signal) > u64::from(crate::signal::SIGNALS);
     if forbidden {
@@ -251,6 +261,17 @@ fn new_task(
         task.clear_child_tid.store(args.child_tid, Relaxed);
     }
     Arc::new(task)
+}
+
+/// CLONE_PIDFD: a descriptor of the new process, stored at `at`.
+fn give_pidfd(process: &Arc<Process>, at: u64) -> Result<u64, SysErr> {
+    let files = current().process.files();
+    let fd = files.install(crate::fs::pidfd::open(process.clone(), false), true)?;
+    if let Err(fault) = uaccess::write(at, &(fd as u32)) {
+        drop(files.remove(fd as i32));
+        return Err(fault.into());
+    }
+    Ok(fd)
 }
 
 /// CLONE_PARENT_SETTID. As on Linux, an address that cannot be written is the program's own business.

@@ -96,6 +96,63 @@ pub fn wait(addr: u64, expected: u32, bitset: u32, deadline_ns: Option<u64>, pri
     if forget(&woken) { result } else { Ok(0) }
 }
 
+/// One word of [`wait_many`].
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    /// Its address.
+    pub addr: u64,
+    /// What it must hold.
+    pub expected: u32,
+    /// Not shared with other address spaces.
+    pub private: bool,
+}
+
+/// Waits while each of the words holds what it is wanted to (futex_waitv). Gives the place of one that was woken.
+///
+/// # Errors
+/// EAGAIN when a word holds something else, ETIMEDOUT, EFAULT, EINVAL, ENOMEM; a restart when a signal came.
+pub fn wait_many(words: &[Wanted], deadline_ns: Option<u64>) -> SysResult {
+    let mut flags: alloc::vec::Vec<Arc<AtomicBool>> = alloc::vec::Vec::new();
+    flags.try_reserve_exact(words.len()).map_err(|_| Errno::ENOMEM)?;
+    let result = enter_and_wait(words, &mut flags, deadline_ns);
+    let mut woken = None;
+    for (at, flag) in flags.iter().enumerate() {
+        // Who cannot be taken out any more has been woken.
+        if flag.load(SeqCst) || !forget(flag) {
+            woken = Some(at as u64);
+        }
+    }
+    woken.map_or(result, Ok)
+}
+
+fn enter_and_wait(
+    words: &[Wanted],
+    flags: &mut alloc::vec::Vec<Arc<AtomicBool>>,
+    deadline_ns: Option<u64>,
+) -> SysResult {
+    for word in words {
+        let key = Key::of(word.addr, word.private)?;
+        let woken = Arc::new(AtomicBool::new(false));
+        let waiter = Waiter { key, bitset: u32::MAX, task: current().arc(), woken: woken.clone() };
+        {
+            let mut futexes = FUTEXES.lock();
+            let queue = &mut futexes[key.bucket()];
+            queue.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            queue.push_back(waiter);
+        }
+        flags.push(woken);
+        if uaccess::load_u32(word.addr)? != word.expected {
+            return Err(Errno::EAGAIN.into());
+        }
+    }
+    let woken = || flags.iter().any(|flag| flag.load(SeqCst)).then_some(0);
+    match wait_on(&[], TaskState::Interruptible, deadline_ns, woken) {
+        Ok(at) => Ok(at),
+        Err(WaitError::TimedOut) => Err(Errno::ETIMEDOUT.into()),
+        Err(WaitError::Interrupted) => Err(SysErr::Restart(Restart::Sys)),
+    }
+}
+
 /// Takes a waiter out, wherever requeuing has put it. `false` when a waker was faster.
 fn forget(woken: &Arc<AtomicBool>) -> bool {
     let mut taken = None;

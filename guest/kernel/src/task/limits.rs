@@ -43,7 +43,7 @@ pub static THREADS_MAX: AtomicU64 = AtomicU64::new(20);
 /// kernel/fork.c).
 pub fn set_max_threads(ram_bytes: u64) {
     let max = ram_bytes / (8 * KERNEL_STACK_BYTES);
-    THREADS_MAX.store(max.clamp(20, u64::from(super::table::PID_MAX)), Relaxed);
+    THREADS_MAX.store(max.clamp(20, u64::from(super::table::PID_LIMIT)), Relaxed);
 }
 
 /// Soft and hard limit of each resource.

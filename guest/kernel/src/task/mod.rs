@@ -25,6 +25,7 @@ pub mod fork;
 pub mod futex;
 pub mod jobs;
 pub mod limits;
+pub mod oom;
 pub mod process;
 pub mod reap;
 pub mod robust;

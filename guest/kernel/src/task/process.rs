@@ -95,6 +95,8 @@ pub struct Process {
     /// Woken when a thread has ended, for exec.
     pub(super) thread_wait: WaitQueue,
 
+    /// Woken when it has become a zombie, for pidfds.
+    pub exit_wait: WaitQueue,
     /// Woken when a child changes state.
     pub child_wait: WaitQueue,
     /// Created by vfork and not yet through exec or exit.
@@ -164,6 +166,7 @@ impl Process {
             exiting: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             thread_wait: WaitQueue::new(),
+            exit_wait: WaitQueue::new(),
             child_wait: WaitQueue::new(),
             vfork_pending: AtomicBool::new(parts.vfork),
             vfork_wait: WaitQueue::new(),
@@ -200,6 +203,11 @@ impl Process {
     #[inline]
     pub fn is_dead(&self) -> bool {
         self.life.load(Relaxed) != Life::Alive as u32
+    }
+
+    /// Has it been waited for?
+    pub fn is_reaped(&self) -> bool {
+        self.life.load(Relaxed) == Life::Reaped as u32
     }
 
     /// The wait status, meaningful for a zombie.

@@ -2,7 +2,7 @@
 //!
 //! Kernel code is never preempted. A timer interrupt that ends a slice only asks the task to give way on its return to
 //! user mode. The timer is one-shot and armed for the earlier of the slice's end (while somebody else waits for the
-//! CPU) and the earliest timer of timer.rs; with neither, no interrupt comes.
+//! CPU) and the earliest timer of timer.rs; with neither, no interrupt comes, unless the console has to be polled.
 //!
 //! The idle task of a CPU runs on the boot stack, is never queued, and leaves the last address space loaded.
 
@@ -198,8 +198,13 @@ fn start_slice(cpu: &Cpu) {
 
 /// Sets the hardware timer, if something is due before what it is set to.
 fn arm(cpu: &Cpu) {
-    let want = cpu.slice_end.load(Relaxed).min(timer::earliest());
-    if want < cpu.armed.load(Relaxed) {
+    let mut want = cpu.slice_end.load(Relaxed).min(timer::earliest());
+    let armed = cpu.armed.load(Relaxed);
+    let poll = crate::config::input_poll_ns();
+    if poll != 0 && armed == u64::MAX {
+        want = want.min(time::now_ns() + poll);
+    }
+    if want < armed {
         cpu.armed.store(want, Relaxed);
         time::set_timer(Some(want));
     }
@@ -214,6 +219,9 @@ pub(super) fn rearm() {
 pub fn on_timer_interrupt() {
     let cpu = this_cpu();
     cpu.armed.store(u64::MAX, Relaxed);
+    if ptshare_machine::hyper::take_input_notice() {
+        crate::fs::console_input();
+    }
     let now = time::now_ns();
     if timer::earliest() <= now {
         timer::run_expired(now);

@@ -14,16 +14,21 @@ use crate::fs::{FileTable, FsContext};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_abi::Errno;
 use ptshare_sync::{Guard, Lock, Rank};
 
-/// Pids are below this (kernel.pid_max).
-pub const PID_MAX: u32 = 32768;
+/// Pids are below this whatever kernel.pid_max says (as on Linux with CONFIG_BASE_SMALL).
+pub const PID_LIMIT: u32 = 32768;
+/// Lowest kernel.pid_max: one more than RESERVED_PIDS.
+pub const PID_MIN: u32 = 301;
+/// kernel.pid_max: new pids are below this.
+pub static PID_MAX: AtomicU32 = AtomicU32::new(PID_LIMIT);
 /// Where the search for a pid starts again after the last (Linux's RESERVED_PIDS).
 const PID_RESTART: u32 = 300;
 const CHUNK: u32 = 256;
-const CHUNKS: usize = (PID_MAX / CHUNK) as usize;
+const CHUNKS: usize = (PID_LIMIT / CHUNK) as usize;
 
 /// A process and its family.
 pub(super) struct Node {
@@ -109,8 +114,9 @@ impl Table {
     /// Takes a free pid.
     fn take_pid(&mut self) -> Result<u32, Errno> {
         let mut pid = self.last_pid;
-        for _ in 0..PID_MAX {
-            pid = if pid + 1 >= PID_MAX { PID_RESTART } else { pid + 1 };
+        let max = PID_MAX.load(Relaxed).min(PID_LIMIT);
+        for _ in 0..max {
+            pid = if pid + 1 >= max { PID_RESTART } else { pid + 1 };
             let chunk = &mut self.chunks[(pid / CHUNK) as usize];
             let slots = match chunk {
                 Some(slots) => slots,

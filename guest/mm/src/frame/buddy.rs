@@ -99,7 +99,7 @@ impl Buddy {
     #[inline]
     fn may_take<E: Env>(&self, env: &E, pages: u64, priority: Priority) -> bool {
         match priority {
-            Priority::User => self.free_frames(env.census()) >= self.reserve + pages,
+            Priority::User => self.free_frames(env.census()) >= self.reserve + pages && env.may_allocate(),
             Priority::Kernel => true,
         }
     }

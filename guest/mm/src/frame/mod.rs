@@ -78,6 +78,15 @@ pub fn alloc_data<E: Env>(
     Ok(pfn)
 }
 
+/// Notes what the reverse map of a private page starts from: the family of the mm for which it is made, and its number in
+/// the VMA ([`crate::Vma::pgoff_of`]).
+#[inline]
+pub(crate) fn set_owner<E: Env>(env: &E, pfn: Pfn, family: u64, pgoff: u64) {
+    let meta = env.meta(pfn);
+    meta.a.store(family, Relaxed);
+    meta.b.store(pgoff, Relaxed);
+}
+
 /// Takes a reference on a data frame.
 #[inline]
 pub fn get_data<E: Env>(env: &E, pfn: Pfn) {

@@ -4,7 +4,7 @@
 //! table. No page to be had is SIGBUS, not an out-of-memory kill: nobody's death gives the pool a page.
 
 use super::{HUGE_BYTES, HUGE_FRAMES, HUGE_SHIFT, is_huge};
-use crate::frame::{is_private, put_data};
+use crate::frame::{is_private, put_data, set_owner};
 use crate::space::{Access, FaultOutcome};
 use crate::table::{add_aux, leaf_flags, leaf_with_rights, lock_table};
 use crate::userfault::{Spot, is_marker};
@@ -83,7 +83,7 @@ impl<E: Env> Mm<E> {
         }
         let cached = object.huge_resident(index).map_err(|_| FaultOutcome::BusAdrErr)?;
         let Some(cached) = cached else {
-            let own = self.private_huge(page, true)?;
+            let own = self.private_huge(vma, page, true)?;
             env.stats().anon_fills.fetch_add(1, Relaxed);
             let write = if vma.has(VM_WRITE) { Pte::WRITE } else { 0 };
             let dirty = if access.write { Pte::DIRTY } else { 0 };
@@ -92,7 +92,7 @@ impl<E: Env> Mm<E> {
         if !access.write {
             return Ok(Pte::new(cached, flags));
         }
-        let own = self.private_huge(page, false);
+        let own = self.private_huge(vma, page, false);
         if let Ok(own) = own {
             env.copy_phys(own.pa().0, cached.pa().0, HUGE_BYTES);
             env.stats().cow_copies.fetch_add(1, Relaxed);
@@ -102,7 +102,7 @@ impl<E: Env> Mm<E> {
     }
 
     /// A page of the process's own for `page`: the one that mmap reserved, or a spare one.
-    pub(crate) fn private_huge(&self, page: u64, zeroed: bool) -> Result<Pfn, FaultOutcome> {
+    pub(crate) fn private_huge(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, FaultOutcome> {
         let env = &self.env;
         let reserved = self.huge.consume(env, page >> HUGE_SHIFT);
         let taken = env.allocator().lock().huge_take(env, reserved);
@@ -110,6 +110,7 @@ impl<E: Env> Mm<E> {
         if zeroed && !zero {
             env.zero_pages(pfn, HUGE_FRAMES);
         }
+        set_owner(env, pfn, self.family, vma.pgoff_of(page));
         Ok(pfn)
     }
 
@@ -129,7 +130,7 @@ impl<E: Env> Mm<E> {
             env.stats().cow_reuses.fetch_add(1, Relaxed);
             return Ok(());
         }
-        let own = self.private_huge(page, false)?;
+        let own = self.private_huge(vma, page, false)?;
         env.copy_phys(own.pa().0, old.pa().0, HUGE_BYTES);
         env.stats().cow_copies.fetch_add(1, Relaxed);
         env.swap(pmd, slot, Pte::new(own, leaf_flags(vma.rec.flags) | Pte::HUGE | granted));

@@ -139,6 +139,8 @@ impl Buddy {
         if reserved {
             debug_assert!(get(&census.hugetlb_reserved) > 0, "hugetlb-pool-adds-up: nothing is reserved");
             sub(&census.hugetlb_reserved, 1);
+        } else if !env.may_allocate() {
+            return None;
         } else if spare(census) == 0 {
             if get(&census.hugetlb_surplus) >= self.huge.overcommit || !self.grow(env) {
                 return None;
@@ -172,7 +174,9 @@ impl Buddy {
     pub(crate) fn huge_reserve<E: Env>(&mut self, env: &E, pages: u64) -> Result<(), NoMemory> {
         let census = env.census();
         let missing = pages.saturating_sub(spare(census));
-        if missing > self.huge.overcommit.saturating_sub(get(&census.hugetlb_surplus)) {
+        if missing > self.huge.overcommit.saturating_sub(get(&census.hugetlb_surplus))
+            || (pages > 0 && !env.may_allocate())
+        {
             return Err(NoMemory);
         }
         for done in 0..missing {

@@ -237,12 +237,14 @@ impl<E: Env> Object<E> {
     }
 
     fn take_huge(&self, first: u64, last: u64) -> Result<(), NoMemory> {
-        let mut pages = self.pages.lock();
         loop {
+            let mut pages = self.pages.lock();
             pages.huge.regions.room()?;
             let Some((index, pfn)) = pages.take_next(first, last) else { return Ok(()) };
             pages.huge.regions.remove(index, index + 1);
             pages.huge.uncharge(1);
+            drop(pages);
+            self.zap_latecomers(index << PAGES_SHIFT, 1 << PAGES_SHIFT, pfn);
             self.drop_huge(pfn);
         }
     }

@@ -19,11 +19,14 @@ mod huge;
 mod io;
 mod mapping;
 mod resize;
+mod rmap;
 #[cfg(test)]
 mod tests;
 
 use crate::error::MmError;
 use crate::frame::{self, Priority};
+use crate::space::limits::recommit;
+use crate::vma::{VM_MAYWRITE, VM_SHARED};
 use crate::{Env, Mm, NoMemory};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -99,6 +102,8 @@ pub struct Object<E: Env> {
     size_bytes: AtomicU64,
     /// Bytes of initramfs content that still count: truncate lowers it, nothing raises it.
     initial_bytes: AtomicU64,
+    /// Pages promised for its whole size; 0 where each page counts when it comes into being.
+    promised: AtomicU64,
     pages: Lock<PageMap>,
     mappings: Lock<Mappings<E>>,
 }
@@ -137,9 +142,22 @@ impl<E: Env> Object<E> {
             info,
             size_bytes: AtomicU64::new(bytes),
             initial_bytes: AtomicU64::new(initial),
+            promised: AtomicU64::new(0),
             pages: Lock::new(Rank::PageCache, PageMap::new()),
             mappings: Lock::new(Rank::IMmap, Mappings::new()),
         })
+    }
+
+    /// Counts its whole size as promised (Committed_AS), once and before it has pages: a segment, or a shared anonymous
+    /// mapping, without NORESERVE.
+    pub fn promise(&self) {
+        let pages = self.size_in_pages();
+        recommit(self.promised.swap(pages, Relaxed), pages);
+    }
+
+    /// Does each of its pages count as promised by itself?
+    fn promises_pages(&self) -> bool {
+        self.is_shmem() && self.promised.load(Relaxed) == 0
     }
 
     /// Its number, unique since boot and never 0.
@@ -281,6 +299,7 @@ impl<E: Env> Object<E> {
         meta.state.store(state(FrameKind::Cache, 0, FLAG_IN_CACHE), Relaxed);
         frame::get_data(&self.env, pfn);
         CACHED_PAGES.fetch_add(1, Relaxed);
+        recommit(0, u64::from(self.promises_pages()));
         Ok(pfn)
     }
 
@@ -307,6 +326,7 @@ impl<E: Env> Object<E> {
     fn leave_cache(&self, pfn: Pfn) {
         self.env.meta(pfn).state.store(state(FrameKind::Cache, 0, 0), Relaxed);
         CACHED_PAGES.fetch_sub(1, Relaxed);
+        recommit(u64::from(self.promises_pages()), 0);
     }
 }
 
@@ -321,6 +341,7 @@ impl<E: Env> Drop for Object<E> {
             self.leave_cache(pfn);
             frame::put_data(&self.env, pfn);
         });
+        recommit(self.promised.load(Relaxed), 0);
         self.env.critical_exit();
     }
 }
@@ -341,6 +362,15 @@ impl<E: Env> Object<E> {
     pub(crate) fn remove_mapping(&self, slot: u32) {
         let gone = self.mappings.lock().remove(slot);
         drop(gone);
+    }
+
+    /// Does a shared mapping exist through which the object is written, or may be after mprotect (`i_mmap_writable`)?
+    pub fn has_writable_mapping(&self) -> bool {
+        let mms = self.mappings.lock().snapshot();
+        mms.iter().filter_map(Weak::upgrade).any(|mm| {
+            let set = mm.vmas.read();
+            set.iter().any(|vma| vma.rec.object == self.id && vma.has(VM_SHARED | VM_MAYWRITE))
+        })
     }
 
     /// VMAs that map it, in all mms.

@@ -5,9 +5,8 @@
 
 use super::{MAX_OBJECT_BYTES, Object, ObjectError, ObjectKind, index_of};
 use crate::Env;
-use crate::flush::FlushBatch;
 use crate::frame;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use ptshare_paging::{PAGE_BYTES, Pfn};
 
 impl<E: Env> Object<E> {
@@ -41,7 +40,7 @@ impl<E: Env> Object<E> {
     /// the pages stay. The caller holds no mm's `mmap_lock`.
     ///
     /// # Errors
-    /// `NoMemory`: part of the range may have been cleared.
+    /// `NoMemory`, with nothing changed. (What lies in the initramfs can only be cleared in a page that hides it.)
     pub fn punch_hole(&self, off: u64, len_bytes: u64) -> Result<(), ObjectError> {
         let end = off.saturating_add(len_bytes).min(MAX_OBJECT_BYTES);
         if self.is_huge() {
@@ -49,7 +48,13 @@ impl<E: Env> Object<E> {
         }
         let (first, last) = (off.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
         if first >= last {
+            self.hide_initial(off, end)?;
             return self.zero_bytes(off, end);
+        }
+        self.hide_initial(off, first * PAGE_BYTES)?;
+        self.hide_initial(last * PAGE_BYTES, end)?;
+        if end < self.initial_bytes.load(Relaxed) {
+            self.hide_initial(off, end)?;
         }
         self.zero_bytes(off, first * PAGE_BYTES)?;
         self.zero_bytes(last * PAGE_BYTES, end)?;
@@ -104,10 +109,19 @@ impl<E: Env> Object<E> {
         let mut from = first;
         // One page at a time: a frame must not be freed under the cache lock by the thousand with nobody else let in.
         while let Some((index, pfn)) = self.take_page(from, last) {
+            self.zap_latecomers(index, 1, pfn);
             frame::put_data(&self.env, pfn);
             from = index + 1;
         }
         self.env.critical_exit();
+    }
+
+    /// Removes the leaves of `pages` pages from `index` on, just taken off the cache, that a fault on another CPU has made
+    /// since the mappings were zapped: it found the page in the cache. Nobody finds it any more.
+    pub(super) fn zap_latecomers(&self, index: u64, pages: u64, pfn: Pfn) {
+        if self.env.meta(pfn).refs.load(Acquire) > 1 {
+            self.zap_mappings(index, index + pages, false);
+        }
     }
 
     fn take_page(&self, from: u64, to: u64) -> Option<(u64, Pfn)> {
@@ -127,6 +141,23 @@ impl<E: Env> Object<E> {
         if let Some(pfn) = pages.get(index_of(size_bytes)) {
             self.zero_phys(pfn.pa().0 + used, PAGE_BYTES - used);
         }
+    }
+
+    /// Brings in the pages of `[from, to)` whose content lies in the initramfs.
+    fn hide_initial(&self, from: u64, to: u64) -> Result<(), ObjectError> {
+        let to = to.min(self.initial_bytes.load(Relaxed));
+        let mut at = from;
+        while at < to {
+            self.env.critical_enter();
+            let page = self.page(index_of(at), false);
+            if let Ok(pfn) = page {
+                frame::put_data(&self.env, pfn);
+            }
+            self.env.critical_exit();
+            page?;
+            at = (at / PAGE_BYTES + 1) * PAGE_BYTES;
+        }
+        Ok(())
     }
 
     /// Clears bytes `[from, to)` of the object; pages that would read as zero anyway are not made.
@@ -153,47 +184,8 @@ impl<E: Env> Object<E> {
         Ok(())
     }
 
-    /// Clears physical memory inside one frame.
+    /// Clears physical memory inside one frame, which may be mapped ([`Env::zero_pages`] is for frames that are not).
     pub(super) fn zero_phys(&self, pa: u64, len: u64) {
-        if len == PAGE_BYTES {
-            self.env.zero_pages(ptshare_paging::Pa(pa).pfn(), 1);
-        } else {
-            self.env.copy_phys(pa, self.env.zero_page().pa().0, len);
-        }
-    }
-
-    /// Removes the leaves of pages `[first, last)` from every mm: of private copies too, if `even_cows`.
-    pub(super) fn zap_mappings(&self, first: u64, last: u64, even_cows: bool) {
-        loop {
-            let (generation, mms) = {
-                let mappings = self.mappings.lock();
-                (mappings.generation(), mappings.snapshot())
-            };
-            for mm in mms {
-                // An mm on its way out drops its own leaves.
-                let Some(mm) = mm.upgrade() else { continue };
-                let vmas = mm.vmas.write();
-                self.env.critical_enter();
-                let mut batch = FlushBatch::everyone(&self.env);
-                for vma in vmas.iter().filter(|vma| vma.rec.object == self.id) {
-                    let (pgoff, pages) = (vma.rec.pgoff, vma.pages());
-                    let from = first.max(pgoff);
-                    let to = last.min(pgoff.saturating_add(pages));
-                    if from < to {
-                        let base = vma.rec.start;
-                        let (start, end) =
-                            (base + (from - pgoff) * PAGE_BYTES, base + (to - pgoff) * PAGE_BYTES);
-                        mm.zap_in_place(start, end, even_cows, &mut batch);
-                    }
-                }
-                batch.finish();
-                self.env.critical_exit();
-                drop(vmas);
-            }
-            // A fork may have copied leaves to an mm that the snapshot does not name: it registered first.
-            if self.mappings.lock().generation() == generation {
-                return;
-            }
-        }
+        self.env.copy_phys(pa, self.env.zero_page().pa().0, len);
     }
 }

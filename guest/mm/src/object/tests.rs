@@ -76,6 +76,32 @@ fn initramfs_content_is_copied_only_when_it_must_be() {
 }
 
 #[test]
+fn a_hole_for_which_there_is_no_page_clears_nothing() {
+    let arena = Arena::new(64);
+    let bytes = 4 * PAGE_BYTES;
+    // Frames that the arena does not manage.
+    let pa = 8 * PAGE_BYTES;
+    arena.write_phys(pa, &vec![7; bytes as usize]);
+    // From the middle of the first page to the middle of the last, and whole pages in the middle.
+    for (off, len, needed) in [(PAGE_BYTES / 2, 3 * PAGE_BYTES, 4), (PAGE_BYTES, 2 * PAGE_BYTES, 2)] {
+        for frames in 0..needed {
+            let file = object(&arena, ObjectKind::Initramfs { pa, bytes });
+            arena.budget(frames);
+            assert_eq!(file.punch_hole(off, len), Err(ObjectError::NoMemory));
+            let mut out = vec![0; bytes as usize];
+            file.read_at(0, &mut out);
+            assert!(out.iter().all(|&byte| byte == 7), "{frames} frames for a hole at {off}");
+            arena.unlimited();
+            file.punch_hole(off, len).unwrap();
+            file.read_at(0, &mut out);
+            let zeros = out.iter().filter(|&&byte| byte == 0).count();
+            assert_eq!(zeros as u64, len);
+        }
+    }
+    arena.audit(&[]);
+}
+
+#[test]
 fn truncate_takes_pages_from_all_who_map_them() {
     let arena = Arena::new(512);
     let file = object(&arena, ObjectKind::Tmpfs);

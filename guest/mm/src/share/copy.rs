@@ -2,12 +2,12 @@
 
 use super::is_object_table;
 use crate::Env;
-use crate::frame::is_private;
+use crate::frame::{is_kind, is_private};
 use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::table::{get_table, holds_frame, next_entry, set_aux};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
-use ptshare_wire::frame::FLAG_HUGE_LEAVES;
+use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FrameKind};
 
 /// Copies the entries `[from, to)` (slot numbers), but at most `entries`, of the table `src` at `level` to the same slots
 /// of `dst`, a table that nobody else can reach and whose slots are zero; gives the number copied, for the caller to add
@@ -23,11 +23,11 @@ pub(crate) fn copy_entries<E: Env>(
     (from, to): (usize, usize),
     entries: u32,
 ) -> u32 {
-    let (mut at, mut left, mut copied) = (from, entries, 0);
-    while left != 0 {
+    let (mut at, mut copied) = (from, 0);
+    while copied != entries {
         let Some((slot, pte)) = next_entry(env, src, at, to) else { break };
         let copy = match level {
-            Level::Pte => copy_leaf(env, src, slot, pte),
+            Level::Pte => copy_small_leaf(env, src, slot, pte),
             Level::Pmd if is_huge(pte) => copy_leaf(env, src, slot, pte),
             _ => {
                 get_table(env, pte.pfn());
@@ -40,8 +40,7 @@ pub(crate) fn copy_entries<E: Env>(
             }
         };
         env.store(dst, slot, copy);
-        copied += u32::from(copy.0 != 0);
-        left -= 1;
+        copied += 1;
         at = slot.index() + 1;
     }
     copied
@@ -65,17 +64,26 @@ pub(crate) fn copy_huge_flag<E: Env>(env: &E, src: Pfn, dst: Pfn) {
     env.meta(dst).state.fetch_or(flag, Relaxed);
 }
 
-/// Counts the frame once more and write-protects it if it is private; gives the entry for the copy, without what
-/// userfaultfd has marked: a copied table is a child's, which is not registered.
+/// Counts the frame once more and write-protects it if it is private; gives the entry for the copy.
 #[inline]
 pub(crate) fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
     if !holds_frame(pte) {
-        return Pte::ABSENT;
+        return pte;
     }
     let meta = env.meta(pte.pfn());
     meta.refs.fetch_add(1, Relaxed);
-    let copy = if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte };
-    copy.without(Pte::UFFD_WP)
+    if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte }
+}
+
+/// [`copy_leaf`] of a PTE page, whose private pages are of one kind: the loop that unsharing a table is made of.
+#[inline]
+fn copy_small_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
+    if !holds_frame(pte) {
+        return pte;
+    }
+    let meta = env.meta(pte.pfn());
+    meta.refs.fetch_add(1, Relaxed);
+    if is_kind(meta.state.load(Relaxed), FrameKind::Anon) { protect(env, src, slot, pte) } else { pte }
 }
 
 /// Clears R/W in the original; gives the entry as it is now.

@@ -19,13 +19,16 @@ use super::reserve::Reserve;
 use super::{copy_entries, copy_huge_flag, copy_leaf, copy_table, is_object_meta, is_object_table};
 use crate::frame::NoMemory;
 use crate::hugetlb::{is_huge, is_object_pmd};
-use crate::table::{for_entries, for_entries_while, get_table, lock_table, set_aux};
+use crate::table::{
+    for_entries, for_entries_while, get_table, lock_table, next_entry, note_shared_by, set_aux,
+};
+use crate::userfault::unmarked;
 use crate::vma::owns_tables;
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte};
 use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD};
-use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK};
+use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_UFFD_WP, VM_WIPEONFORK};
 use ptshare_wire::{VmaRec, stats::Stats};
 
 /// Tables of an mm below the root.
@@ -160,6 +163,7 @@ fn trim_child<E: Env>(set: &VmaSet<E>, child: &Mm<E>) -> Result<(), NoMemory> {
     for vma in set.iter().filter(|vma| is_special(&vma.rec, false)) {
         if is_inherited(&vma.rec, false) {
             child.unshare_all(vma.rec.start, vma.rec.end)?;
+            child.unmark(vma, vma.rec.start, vma.rec.end);
             continue;
         }
         child.unshare_edges(vma.rec.start, vma.rec.end)?;
@@ -243,7 +247,7 @@ impl<E: Env> Fork<'_, E> {
             if is_huge(pte) {
                 // In a mode that copies, the pages of shared mappings refault.
                 if !self.has_skipped(start, self.eager) {
-                    let copy = copy_leaf(env, src, slot, pte);
+                    let copy = unmarked(copy_leaf(env, src, slot, pte));
                     env.store(dst, slot, copy);
                     entries += u32::from(copy.0 != 0);
                 }
@@ -307,6 +311,9 @@ impl<E: Env> Fork<'_, E> {
                 let to = (vma.rec.end.min(end) - start) >> PAGE_SHIFT;
                 let slots = (from as usize, to as usize);
                 entries += copy_entries(self.env, (src, dst), Level::Pte, slots, u32::MAX);
+                if vma.has(VM_UFFD_WP) {
+                    entries -= unmark_entries(self.env, dst, slots);
+                }
             }
         }
         set_aux(self.env, dst, entries);
@@ -345,11 +352,24 @@ impl<E: Env> Fork<'_, E> {
     fn publish(&self, stats: &Stats) {
         stats.fork_tables_copied.fetch_add(self.copied, Relaxed);
         stats.fork_tables_shared.fetch_add(self.shared, Relaxed);
-        let now = stats.tables_shared_now.fetch_add(self.newly_shared, Relaxed) + self.newly_shared;
-        if now > stats.tables_shared_peak.load(Relaxed) {
-            stats.tables_shared_peak.store(now, Relaxed);
-        }
+        note_shared_by(self.env, self.newly_shared);
     }
+}
+
+/// Takes userfaultfd's marks off the entries `[from, to)` of a table that nobody else can reach; gives the number of entries
+/// that were nothing but a mark.
+#[cold]
+fn unmark_entries<E: Env>(env: &E, table: Pfn, (from, to): (usize, usize)) -> u32 {
+    let (mut at, mut gone) = (from, 0);
+    while let Some((slot, pte)) = next_entry(env, table, at, to) {
+        if pte.has(Pte::UFFD_WP) {
+            let plain = unmarked(pte);
+            env.store(table, slot, plain);
+            gone += u32::from(plain.0 == 0);
+        }
+        at = slot.index() + 1;
+    }
+    gone
 }
 
 /// Does a child get the entries of this VMA? If PTE pages are copied, those of shared mappings need not be: the object

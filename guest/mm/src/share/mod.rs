@@ -20,6 +20,7 @@
 //! like a leaf, so that whole subtrees can be shared by the same code.
 
 mod copy;
+mod dense;
 mod fork;
 mod object;
 #[cfg(test)]
@@ -38,3 +39,4 @@ pub(crate) use registry::ObjectKey;
 pub use registry::ObjectTables;
 
 use copy::{copy_entries, copy_huge_flag, copy_leaf, copy_table};
+use dense::{copy_dense, is_dense};

@@ -1,9 +1,9 @@
 //! Unsharing: an mm gets a table of its own.
 
-use super::{copy_table, is_object_table};
+use super::{copy_dense, copy_table, is_dense, is_object_table};
 use crate::frame::NoMemory;
 use crate::hugetlb::{is_huge, is_object_pmd};
-use crate::table::{Entries, alloc_table, lock_table, put_table};
+use crate::table::{Entries, alloc_raw_table, alloc_table, lock_table, put_table};
 use crate::{Env, FlushRange, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Level, Pfn, Pte, Slot};
@@ -27,8 +27,15 @@ impl<E: Env> Mm<E> {
             env.stats().reclaims.fetch_add(1, Relaxed);
             return Ok(shared);
         }
-        let copy = alloc_table(env, below)?;
-        copy_table(env, shared, copy, below);
+        let copy = if is_dense(env, shared, below) {
+            let copy = alloc_raw_table(env, below)?;
+            copy_dense(env, shared, copy, below);
+            copy
+        } else {
+            let copy = alloc_table(env, below)?;
+            copy_table(env, shared, copy, below);
+            copy
+        };
         env.swap(parent, slot, Pte::user_table(copy));
         drop(guard);
         env.stats().unshares.fetch_add(1, Relaxed);

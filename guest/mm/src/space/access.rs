@@ -39,6 +39,25 @@ impl<E: Env> Mm<E> {
         })
     }
 
+    /// Calls `f` with the physical address of the byte at `va`, faulting its page in as a user-mode access would. The frame
+    /// stays until `f` returns; no lock is held meanwhile.
+    ///
+    /// # Errors
+    /// As [`Mm::read_user`].
+    pub fn with_page<T>(&self, va: u64, write: bool, f: impl FnOnce(u64) -> T) -> Result<T, MmError> {
+        if !is_user_range(va, 1) {
+            return Err(MmError::Fault);
+        }
+        let pfn = self.held_frame(va, write)?;
+        let head = self.counted(pfn);
+        let result = f(pfn.pa().0 + va % PAGE_BYTES);
+        self.env.critical_enter();
+        self.env.meta(head).aux.fetch_sub(1, Relaxed);
+        put_data(&self.env, head);
+        self.env.critical_exit();
+        Ok(result)
+    }
+
     fn each_page(
         &self,
         va: u64,
@@ -52,13 +71,7 @@ impl<E: Env> Mm<E> {
         let (mut at, end) = (va, va + len as u64);
         while at < end {
             let part = (PAGE_BYTES - at % PAGE_BYTES).min(end - at);
-            let pfn = self.held_frame(at, write)?;
-            let head = self.counted(pfn);
-            f(pfn.pa().0 + at % PAGE_BYTES, part as usize);
-            self.env.critical_enter();
-            self.env.meta(head).aux.fetch_sub(1, Relaxed);
-            put_data(&self.env, head);
-            self.env.critical_exit();
+            self.with_page(at, write, |pa| f(pa, part as usize))?;
             at += part;
         }
         Ok(())

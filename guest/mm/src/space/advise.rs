@@ -1,9 +1,10 @@
 //! madvise. What each advice demands and answers is mm/madvise.c's.
 //!
 //! MADV_FREE discards private pages like MADV_DONTNEED: a later read may see the old content or zeros, and here it is
-//! always zeros. Advice on huge pages, merging, read-ahead and core dumps is noted in the flags and does nothing more.
+//! always zeros. Advice on read-ahead and core dumps is noted in the flags and does nothing more.
 
 use super::Mm;
+use super::seal::forbids_discard;
 use crate::error::MmError;
 use crate::vma::*;
 use crate::{Env, Object, VmaSet};
@@ -67,19 +68,17 @@ impl<E: Env> Mm<E> {
     fn advise_flags(&self, start: u64, end: u64, set_bits: u64, clear: u64) -> Result<(), MmError> {
         let mut change = self.change();
         let mut stop = end;
+        let discards = set_bits & (VM_DONTCOPY | VM_WIPEONFORK) != 0;
+        let mut sealed = false;
         let result = walk(&change, start, end, &mut |vma, from, _| {
-            let fits = flag_fits(vma.rec.flags, vma.object.is_some(), set_bits, clear);
+            sealed = discards && forbids_discard(vma);
+            let fits = !sealed && flag_fits(vma.rec.flags, vma.object.is_some(), set_bits, clear);
             if !fits {
                 stop = from;
             }
             fits
         });
-        // Only private memory can be merged with equal pages; the advice is accepted for the rest.
-        let unmergeable = VM_SHARED | VM_MAYSHARE | VM_DROPPABLE;
-        let update = |flags: u64| {
-            let refused = set_bits & VM_MERGEABLE != 0 && flags & unmergeable != 0;
-            if refused { flags } else { flags & !clear | set_bits }
-        };
+        let update = |flags: u64| flags & !clear | set_bits;
         self.check_huge_cut(&change, start, stop)?;
         for vma in change.iter_range(start, stop) {
             let (old, new) = (vma.rec.flags, update(vma.rec.flags));
@@ -94,7 +93,7 @@ impl<E: Env> Mm<E> {
         if start < stop {
             change.update_flags(start, stop, update, |_, _, _| {});
         }
-        result
+        if sealed { Err(MmError::NotPermitted) } else { result }
     }
 
     /// Drops the pages of each VMA part for which `allowed(flags, anonymous)`.
@@ -107,8 +106,10 @@ impl<E: Env> Mm<E> {
         let change = self.change();
         let (start, end) = self.huge_discard_range(&change, start, end)?;
         let mut stop = end;
+        let mut sealed = false;
         let result = walk(&change, start, end, &mut |vma, from, _| {
-            let fits = allowed(vma.rec.flags, vma.object.is_none());
+            sealed = forbids_discard(vma);
+            let fits = !sealed && allowed(vma.rec.flags, vma.object.is_none());
             if !fits {
                 stop = from;
             }
@@ -118,7 +119,7 @@ impl<E: Env> Mm<E> {
         if start < stop && change.intersects(start, stop) {
             self.discard(&change, start, stop)?;
         }
-        result
+        if sealed { Err(MmError::NotPermitted) } else { result }
     }
 
     /// MADV_REMOVE: punches the range out of the objects behind it.
@@ -199,10 +200,6 @@ fn decode(advice: u64) -> Result<Work, MmError> {
         abi::MADV_KEEPONFORK => flags(0, VM_WIPEONFORK),
         abi::MADV_DONTDUMP => flags(VM_DONTDUMP, 0),
         abi::MADV_DODUMP => flags(0, VM_DONTDUMP),
-        abi::MADV_MERGEABLE => flags(VM_MERGEABLE, 0),
-        abi::MADV_UNMERGEABLE => flags(0, VM_MERGEABLE),
-        abi::MADV_HUGEPAGE => flags(VM_HUGEPAGE, VM_NOHUGEPAGE),
-        abi::MADV_NOHUGEPAGE => flags(VM_NOHUGEPAGE, VM_HUGEPAGE),
         abi::MADV_DONTNEED => Work::Discard { locked: false },
         abi::MADV_DONTNEED_LOCKED => Work::Discard { locked: true },
         abi::MADV_FREE => Work::Free,
@@ -211,7 +208,8 @@ fn decode(advice: u64) -> Result<Work, MmError> {
         abi::MADV_WILLNEED => Work::Nothing,
         abi::MADV_POPULATE_READ => Work::Populate { write: false },
         abi::MADV_POPULATE_WRITE => Work::Populate { write: true },
-        // MADV_COLLAPSE finds nothing to collapse; guard regions and memory failure are not configured.
+        // As a kernel without CONFIG_KSM, CONFIG_TRANSPARENT_HUGEPAGE and CONFIG_MEMORY_FAILURE, before guard regions
+        // (6.13): programs that ask for them go on without.
         _ => return Err(MmError::Invalid),
     })
 }

@@ -1,10 +1,11 @@
 //! brk, and the growth of stacks.
 
+use super::limits::max_map_count;
 use super::{Critical, FaultOutcome, Mm};
 use crate::error::MmError;
 use crate::vma::{
-    MAX_MAP_COUNT, MMAP_MIN_ADDR, STACK_GUARD_BYTES, VM_ACCESS, VM_GROWSDOWN, VM_LOCKED, VM_LOCKONFAULT,
-    VM_MAY, VM_READ, VM_WRITE, Vma,
+    MMAP_MIN_ADDR, STACK_GUARD_BYTES, VM_ACCESS, VM_GROWSDOWN, VM_LOCKED, VM_LOCKONFAULT, VM_MAY, VM_READ,
+    VM_WRITE, Vma,
 };
 use crate::{Env, VmaSet};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, page_ceil, page_floor};
@@ -51,7 +52,9 @@ impl<E: Env> Mm<E> {
         if set.find_at_or_after(old_end).is_some_and(|next| new_end + PAGE_BYTES > next.gap_start()) {
             return Err(MmError::NoSpace);
         }
-        if !set.may_expand(flags, pages) || !set.may_commit(flags, pages, false) || set.len() > MAX_MAP_COUNT
+        if !set.may_expand(flags, pages)
+            || !set.may_commit(flags, pages, false)
+            || set.len() > max_map_count()
         {
             return Err(MmError::Limit);
         }

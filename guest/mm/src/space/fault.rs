@@ -14,7 +14,7 @@
 //! `sharers-agree`); only a write unshares. This is the hottest path of the kernel: it allocates nothing but frames,
 //! walks top-down once, and takes `page_table_lock` only to change the upper levels.
 
-use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data};
+use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data, set_owner};
 use crate::hugetlb::HUGE_BYTES;
 use crate::table::{add_aux, leaf_flags, leaf_with_rights};
 use crate::userfault::{Spot, Ticket, is_marker};
@@ -208,7 +208,7 @@ impl<E: Env> Mm<E> {
         let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
         let leaf = match &vma.object {
             None if access.write => {
-                let pfn = alloc_data(env, FrameKind::Anon, true, Priority::User)?;
+                let pfn = self.alloc_private(vma, page, true)?;
                 env.stats().anon_fills.fetch_add(1, Relaxed);
                 Pte::new(pfn, flags | Pte::WRITE | Pte::DIRTY)
             }
@@ -223,6 +223,14 @@ impl<E: Env> Mm<E> {
         env.store(table, slot, leaf);
         add_aux(env, table, 1);
         Ok(())
+    }
+
+    /// A frame for the private page at `page` in `vma`; its content is zero if `zeroed`.
+    #[inline(always)]
+    pub(crate) fn alloc_private(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, NoMemory> {
+        let pfn = alloc_data(&self.env, FrameKind::Anon, zeroed, Priority::User)?;
+        set_owner(&self.env, pfn, self.family, vma.pgoff_of(page));
+        Ok(pfn)
     }
 
     #[inline(never)]
@@ -248,7 +256,7 @@ impl<E: Env> Mm<E> {
             let write = if vma.rec.flags & VM_WRITE != 0 { Pte::WRITE } else { 0 };
             Pte::new(cached, flags | write)
         } else if access.write {
-            let Ok(own) = alloc_data(env, FrameKind::Anon, false, Priority::User) else {
+            let Ok(own) = self.alloc_private(vma, page, false) else {
                 put_data(env, cached);
                 return Err(FaultOutcome::OutOfMemory);
             };
@@ -320,7 +328,7 @@ impl<E: Env> Mm<E> {
             return Ok(());
         }
         let zero = is_kind(state, FrameKind::Zero);
-        let own = alloc_data(env, FrameKind::Anon, zero, Priority::User)?;
+        let own = self.alloc_private(vma, page, zero)?;
         if zero {
             env.stats().anon_fills.fetch_add(1, Relaxed);
         } else {

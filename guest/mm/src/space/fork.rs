@@ -1,5 +1,6 @@
 //! fork: a second address space with the same content.
 
+use super::limits::enough_memory;
 use crate::{Env, Mm, NoMemory};
 use alloc::sync::Arc;
 use ptshare_sync::Rank;
@@ -25,7 +26,7 @@ impl<E: Env> Mm<E> {
     /// # Errors
     /// [`NoMemory`]: no mm slot, no frame for a table, no heap; nothing has changed.
     pub fn fork(&self, mode: Sharing, small_tables: u32) -> Result<Arc<Mm<E>>, NoMemory> {
-        let child = Mm::new(self.env.clone())?;
+        let child = Mm::of_family(self.env.clone(), self.family)?;
         self.env.critical_enter();
         let result = self.fork_into(&child, mode, small_tables);
         self.env.critical_exit();
@@ -38,6 +39,9 @@ impl<E: Env> Mm<E> {
             child.huge.note();
         }
         let mut child_set = child.vmas.write_as(Rank::MmapChild);
+        if !enough_memory(set.counts.committed, set.limits.commit_pages) {
+            return Err(NoMemory);
+        }
         set.duplicate_for_child(&mut child_set)?;
         child_set.publish(&child.env, child.rec());
         self.copy_tables(&set, child, mode, small_tables)

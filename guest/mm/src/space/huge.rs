@@ -1,5 +1,6 @@
 //! mmap of huge pages (Linux: `ksys_mmap_pgoff`, `hugetlbfs_file_mmap`, `hugetlb_get_unmapped_area`).
 
+use super::limits::max_map_count;
 use super::map::{Placed, covered_pages, place, vm_flags, wants_pages};
 use super::{MapRequest, Mm};
 use crate::error::MmError;
@@ -41,7 +42,7 @@ impl<E: Env> Mm<E> {
         pgoff.checked_add(pages).ok_or(MmError::Overflow)?;
         request.object = Some((object.clone(), pgoff));
 
-        if change.len() > MAX_MAP_COUNT {
+        if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
         let start = place_huge(change, &request, len)?;

@@ -1,9 +1,10 @@
 //! The mlock family. Nothing is ever paged out, so a lock is a flag, a limit, and pages brought in.
 
 use super::Mm;
+use super::limits::max_map_count;
 use super::map::covered_pages;
 use crate::error::MmError;
-use crate::vma::{MAX_MAP_COUNT, VM_DROPPABLE, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT};
+use crate::vma::{VM_DROPPABLE, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil, page_floor};
@@ -124,7 +125,7 @@ impl<E: Env> Mm<E> {
         if start == end {
             return Ok(());
         }
-        if set.len() + 2 > MAX_MAP_COUNT {
+        if set.len() + 2 > max_map_count() {
             return Err(MmError::Limit);
         }
         let mut stop = start;

@@ -2,6 +2,7 @@
 //! it in which error they get.
 
 use super::Mm;
+use super::limits::{honours_noreserve, max_map_count};
 use crate::error::MmError;
 use crate::object::MAX_OBJECT_BYTES;
 use crate::vma::*;
@@ -106,7 +107,7 @@ impl<E: Env> Mm<E> {
         let pgoff = request.object.as_ref().map_or(0, |object| object.1);
         pgoff.checked_add(len >> PAGE_SHIFT).ok_or(MmError::Overflow)?;
 
-        if change.len() > MAX_MAP_COUNT {
+        if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
         let start = place(change, &request, len)?;
@@ -124,7 +125,11 @@ impl<E: Env> Mm<E> {
         let vma = match request.object {
             Some((object, pgoff)) => Vma::of_object(start, end, flags, object, pgoff),
             None if shmem => {
-                Vma::of_object(start, end, flags, Object::shared_anonymous(self.env.clone(), len), 0)
+                let object = Object::shared_anonymous(self.env.clone(), len);
+                if flags & VM_NORESERVE == 0 {
+                    object.promise();
+                }
+                Vma::of_object(start, end, flags, object, 0)
             }
             None => Vma::anonymous(start, end, flags),
         };
@@ -215,7 +220,7 @@ pub(super) fn vm_flags<E: Env>(set: &VmaSet<E>, request: &MapRequest<E>, pages: 
     if request.has(abi::MAP_STACK) {
         flags |= VM_NOHUGEPAGE;
     }
-    if request.has(abi::MAP_NORESERVE) {
+    if request.has(abi::MAP_NORESERVE) && honours_noreserve() {
         flags |= VM_NORESERVE;
     }
     let kind = (request.flags & u64::from(abi::MAP_TYPE)) as u32;

@@ -16,15 +16,17 @@ mod fault;
 mod file_pages;
 mod fork;
 mod huge;
-mod limits;
+pub mod limits;
 mod lock;
 mod map;
 mod maps;
 mod mincore;
 mod msync;
+mod pagemap;
 mod populate;
 mod protect;
 mod remap;
+mod seal;
 mod shared_key;
 #[cfg(test)]
 mod tests;
@@ -35,12 +37,13 @@ pub use fault::{Access, FaultOutcome};
 pub use fork::Sharing;
 pub use map::MapRequest;
 pub use maps::VmaView;
-pub use usage::{MmUsage, SmapsEntry, vm_flag_letters};
+pub use pagemap::PageView;
+pub use usage::{MmUsage, SmapsEntry, TableShares, vm_flag_letters};
 
 use crate::hugetlb::HugeSpace;
 use crate::table::{free_root, new_root};
 use crate::vma::{Layout, Limits};
-use crate::{Env, NoMemory, VmaSet};
+use crate::{Env, NoMemory, VmaSet, rmap};
 use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::Ordering::Relaxed;
@@ -56,6 +59,8 @@ pub struct Mm<E: Env> {
     pub(crate) slot: u32,
     /// The PGD.
     pub(crate) root: Pfn,
+    /// Whose private pages it can have: as in its record. See [`crate::rmap`].
+    pub(crate) family: u64,
     /// `mmap_lock`.
     pub(crate) vmas: RwLock<VmaSet<E>>,
     /// `page_table_lock`: the entries of the upper tables.
@@ -70,6 +75,11 @@ impl<E: Env> Mm<E> {
     /// # Errors
     /// When there is no frame for the root, or no slot in the mm table.
     pub fn new(env: E) -> Result<Arc<Self>, NoMemory> {
+        Mm::of_family(env, rmap::new_family())
+    }
+
+    /// [`Mm::new`], for a child by fork: it may get private pages of the family.
+    pub(crate) fn of_family(env: E, family: u64) -> Result<Arc<Self>, NoMemory> {
         let critical = Critical::enter(&env);
         let slot = env.take_mm_slot().ok_or(NoMemory)?;
         let root = match new_root(&env) {
@@ -83,6 +93,7 @@ impl<E: Env> Mm<E> {
             env: env.clone(),
             slot,
             root,
+            family,
             vmas: RwLock::new(Rank::Mmap, VmaSet::new(this.clone(), slot)),
             page_table: Lock::new(Rank::PageTable, ()),
             huge: HugeSpace::new(),
@@ -91,10 +102,13 @@ impl<E: Env> Mm<E> {
         rec.pid.store(0, Relaxed);
         rec.cpumask.store(0, Relaxed);
         rec.table_pages.store(1, Relaxed);
+        rec.family.store(family, Relaxed);
         rec.vma_index.store(0, Relaxed);
         rec.vma_chunks.store(0, Relaxed);
         rec.vma_count.store(0, Relaxed);
         rec.root.store(root.0, Relaxed);
+        // From here on the mm's own drop undoes it all.
+        env.mms().lock().add(slot, &mm)?;
         drop(critical);
         Ok(mm)
     }
@@ -165,6 +179,8 @@ impl<E: Env> Drop for Mm<E> {
     fn drop(&mut self) {
         let env = self.env.clone();
         let critical = Critical::enter(&env);
+        let listed = env.mms().lock().remove(self.slot);
+        drop(listed);
         let mut batch = self.batch();
         self.drop_user_tables(&mut batch);
         batch.finish();

@@ -4,10 +4,11 @@
 //! copy, and lets the fault do it.
 
 use super::Mm;
+use super::limits::max_map_count;
 use super::map::prot_flags;
 use crate::error::MmError;
 use crate::vma::layout::is_data;
-use crate::vma::{MAX_MAP_COUNT, VM_ACCESS, VM_GROWSDOWN, VM_WRITE};
+use crate::vma::{VM_ACCESS, VM_GROWSDOWN, VM_SEALED, VM_WRITE};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil};
@@ -91,6 +92,9 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
         if vma.rec.start > at {
             return (at, Some(MmError::NotMapped));
         }
+        if vma.has(VM_SEALED) {
+            return (at, Some(MmError::NotPermitted));
+        }
         let old = vma.rec.flags;
         let new = old & !VM_ACCESS | access;
         // The VM_MAY* bits stand four places above the rights.
@@ -105,7 +109,7 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
             let over = new & VM_WRITE != 0
                 && ((!set.may_expand(new, data) && set.may_expand(old, data))
                     || (old & VM_WRITE == 0 && !set.may_commit(new, pages, false)));
-            if over || (cut > 0 && set.len() + cut > MAX_MAP_COUNT + 1) {
+            if over || (cut > 0 && set.len() + cut > max_map_count() + 1) {
                 return (at, Some(MmError::Limit));
             }
         }

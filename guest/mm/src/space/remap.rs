@@ -1,10 +1,11 @@
 //! mremap: shrink, grow in place, move, duplicate. The checks and their order are those of mm/mremap.c.
 
 use super::Mm;
+use super::limits::max_map_count;
 use crate::error::MmError;
 use crate::hugetlb::{huge_ceil, is_huge_aligned};
 use crate::vma::{
-    MAX_MAP_COUNT, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SHARED, VM_UFFD, VM_UFFD_WP, Vma,
+    VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SEALED, VM_SHARED, VM_UFFD, VM_UFFD_WP, Vma,
 };
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
@@ -87,10 +88,13 @@ impl<E: Env> Mm<E> {
 
         let mut change = self.change();
         let has_target = request.fixed.is_some() || request.dont_unmap;
-        if has_target && change.len() + 2 >= MAX_MAP_COUNT - 3 {
+        if has_target && change.len() + 5 >= max_map_count() {
             return Err(MmError::Limit);
         }
         let vma = change.find(old).ok_or(MmError::BadRange)?;
+        if vma.has(VM_SEALED) {
+            return Err(MmError::NotPermitted);
+        }
         if vma.has(VM_HUGETLB) {
             request.fit_huge(new_addr)?;
         }
@@ -175,7 +179,7 @@ impl<E: Env> Mm<E> {
         r: &Remap,
         target: u64,
     ) -> Result<(u64, Option<(u64, u64)>), MmError> {
-        if set.len() >= MAX_MAP_COUNT - 3 {
+        if set.len() + 3 >= max_map_count() {
             return Err(MmError::Limit);
         }
         let source = set.find(r.old).ok_or(MmError::BadRange)?;
@@ -189,7 +193,15 @@ impl<E: Env> Mm<E> {
                 let pgoff = source.pgoff_of(r.old);
                 Vma::of_object(target, target + r.new_len, kept, object.clone(), pgoff)
             }
-            None => Vma::anonymous(target, target + r.new_len, kept),
+            None => {
+                let mut moved = Vma::anonymous(target, target + r.new_len, kept);
+                // Pages keep their numbers. Without any the mapping is like a fresh one, and merges like one (Linux:
+                // `copy_vma`).
+                if self.has_private(whole.0, whole.1) {
+                    moved.rec.pgoff = source.pgoff_of(r.old);
+                }
+                moved
+            }
         };
         self.unshare_all(target, target + r.new_len)?;
         if r.old_len > 0 {

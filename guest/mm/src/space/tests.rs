@@ -313,8 +313,59 @@ fn sizes_and_smaps_add_up() {
         pss += entry.pss;
         tables += entry.shared_tables;
     });
-    assert_eq!((rss, pss, tables), (7 * PAGE_BYTES, 7 * PAGE_BYTES / 2, 7 * PAGE_BYTES));
+    // One PTE page, which both VMAs use.
+    assert_eq!((rss, pss, tables), (7 * PAGE_BYTES, 7 * PAGE_BYTES / 2, 2 * PAGE_BYTES));
     arena.audit(&[&mm, &child]);
+}
+
+#[test]
+fn shared_tables_are_divided_and_add_up() {
+    for mode in [Sharing::None, Sharing::Pte, Sharing::Tree] {
+        let (arena, mm) = machine();
+        map(&mm, AT, 2048);
+        for page in [0, 512, 1024, 1536] {
+            arena.user_store(&mm, AT + page * PAGE_BYTES, 1).unwrap();
+        }
+        assert_eq!(mm.usage().shares.shared_pages, 0);
+        assert_eq!(mm.usage().shares.proportional, mm.usage().table_pages * PAGE_BYTES);
+        let child = mm.fork(mode, 0).unwrap();
+        let third = child.fork(mode, 0).unwrap();
+        // Below the root: a PUD page, a PMD page and four PTE pages.
+        let shared = [0, 4, 6][mode as usize];
+        assert_eq!(child.usage().shares.shared_pages, shared, "{mode:?}");
+        arena.user_store(&child, AT, 2).unwrap();
+        arena.user_store(&third, AT + 512 * PAGE_BYTES, 2).unwrap();
+        let now = arena.stats().tables_now.load(core::sync::atomic::Ordering::Relaxed);
+        let sum: u64 = [&mm, &child, &third].iter().map(|mm| mm.usage().shares.proportional).sum();
+        let all = now * PAGE_BYTES;
+        assert!((all - 3..=all).contains(&sum), "{mode:?}: {sum} of {all} bytes");
+        arena.audit(&[&mm, &child, &third]);
+    }
+}
+
+#[test]
+fn pagemap_tells_whose_a_page_is() {
+    let (arena, mm) = machine();
+    map(&mm, AT, 10);
+    let mut shared = fixed(AT + 0x10_0000, 4, RW);
+    shared.flags = u64::from(abi::MAP_SHARED | abi::MAP_ANONYMOUS | abi::MAP_FIXED);
+    mm.mmap(shared).unwrap();
+    arena.user_store(&mm, AT, 1).unwrap();
+    arena.user_load(&mm, AT + PAGE_BYTES).unwrap();
+    arena.user_store(&mm, AT + 0x10_0000, 1).unwrap();
+    let view = |mm: &Mm<Arena>, va| mm.page_view(va).map(|page| (page.of_object, page.exclusive));
+    assert_eq!(view(&mm, AT), Some((false, true)));
+    assert_eq!(view(&mm, AT + PAGE_BYTES), Some((false, false)));
+    assert_eq!(view(&mm, AT + 2 * PAGE_BYTES), None);
+    assert_eq!(view(&mm, AT + 0x10_0000), Some((true, true)));
+    mm.mprotect(AT, PAGE_BYTES, 0).unwrap();
+    assert_eq!(view(&mm, AT), Some((false, true)));
+    for mode in [Sharing::None, Sharing::Pte, Sharing::Tree] {
+        let child = mm.fork(mode, 0).unwrap();
+        assert_eq!(view(&child, AT), Some((false, false)), "{mode:?}");
+        assert_eq!(view(&mm, AT), Some((false, false)), "{mode:?}");
+    }
+    assert_eq!(view(&mm, u64::MAX), None);
 }
 
 #[test]

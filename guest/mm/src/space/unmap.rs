@@ -1,8 +1,8 @@
 //! munmap, and the unmapping inside other calls.
 
 use super::Mm;
+use super::limits::max_map_count;
 use crate::error::MmError;
-use crate::vma::MAX_MAP_COUNT;
 use crate::{Env, VmaSet};
 use ptshare_paging::{Level, PAGE_BYTES, is_user_range, page_ceil};
 
@@ -22,8 +22,9 @@ impl<E: Env> Mm<E> {
         let Some(first) = set.find_at_or_after(start).filter(|vma| vma.rec.start < end) else {
             return Ok(());
         };
+        set.check_unsealed(start, end)?;
         self.check_huge_cut(set, start, end)?;
-        if first.rec.start < start && end < first.rec.end && set.len() >= MAX_MAP_COUNT {
+        if first.rec.start < start && end < first.rec.end && set.len() >= max_map_count() {
             return Err(MmError::Limit);
         }
         self.discard(set, start, end)?;

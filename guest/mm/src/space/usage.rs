@@ -3,10 +3,11 @@
 
 use super::{Mm, VmaView};
 use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES};
+use crate::table::for_entries;
 use crate::vma::*;
 use crate::{Env, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{Entry, Level, PAGE_BYTES, PAGE_SHIFT, Pte, page_ceil, page_floor};
+use ptshare_paging::{Entry, Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, page_ceil, page_floor};
 use ptshare_wire::FrameKind;
 use ptshare_wire::frame::FLAG_IN_CACHE;
 
@@ -35,7 +36,24 @@ pub struct MmUsage {
     pub hugetlb: u64,
     /// VmPTE: tables of all levels that this mm reaches, shared ones counted too.
     pub table_pages: u64,
+    /// What others have of them.
+    pub shares: TableShares,
 }
+
+/// How an mm's tables are shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TableShares {
+    /// VmPTEShared: tables, in pages, that others use too: somewhere on the way down to them, themselves included, is a
+    /// table with several entries that point to it.
+    pub shared_pages: u64,
+    /// VmPTEProp, in bytes: each table divided equally among the entries that point to it, and each of these parts among
+    /// the entries that point to the table which holds that entry, and so on. Over all mms it adds up to the tables that
+    /// there are.
+    pub proportional: u64,
+}
+
+/// Fixed-point bits of a part of a byte, so that it does not matter in which order the parts are added.
+const PART_SHIFT: u32 = 20;
 
 impl MmUsage {
     /// VmRSS.
@@ -69,12 +87,12 @@ pub struct SmapsEntry {
     pub private_hugetlb: u64,
     /// Locked: the Pss of a VMA under mlock.
     pub locked: u64,
-    /// Bytes whose translation lies in PTE pages that others use too (of those with a page present).
+    /// PTEShared: PTE pages (PMD pages, of huge pages) with a page of this VMA that others use too.
     pub shared_tables: u64,
 }
 
 /// Letters of the VmFlags line, in the order of `show_smap_vma_flags` (fs/proc/task_mmu.c).
-const LETTERS: [(u64, &str); 25] = [
+const LETTERS: [(u64, &str); 24] = [
     (VM_READ, "rd"),
     (VM_WRITE, "wr"),
     (VM_EXEC, "ex"),
@@ -95,10 +113,9 @@ const LETTERS: [(u64, &str); 25] = [
     (VM_HUGETLB, "ht"),
     (VM_WIPEONFORK, "wf"),
     (VM_DONTDUMP, "dd"),
-    (VM_HUGEPAGE, "hg"),
     (VM_NOHUGEPAGE, "nh"),
-    (VM_MERGEABLE, "mg"),
     (VM_DROPPABLE, "dp"),
+    (VM_SEALED, "sl"),
     (VM_UFFD_MINOR, "ui"),
 ];
 
@@ -114,6 +131,7 @@ impl<E: Env> Mm<E> {
     pub fn usage(&self) -> MmUsage {
         let set = self.vmas.read();
         let mut usage = self.sizes(&set);
+        usage.shares = self.table_shares();
         for vma in set.iter() {
             let shmem = vma.object.as_ref().is_some_and(|object| object.is_shmem());
             self.present_in(vma.rec.start, vma.rec.end, &mut |_, pte| match self.kind_of(pte) {
@@ -126,6 +144,35 @@ impl<E: Env> Mm<E> {
             });
         }
         usage
+    }
+
+    /// Pages that go when this address space goes: its tables, and the filled entries of each PTE page, divided among its
+    /// sharers. For the out-of-memory killer, which has no time for [`Mm::usage`].
+    pub fn release_estimate(&self) -> u64 {
+        let _set = self.vmas.read();
+        self.rec().table_pages.load(Relaxed) + self.filled_entries()
+    }
+
+    /// Looks at the upper tables alone. `mmap_lock` is held.
+    fn table_shares(&self) -> TableShares {
+        let mut shares = TableShares::default();
+        self.add_shares(self.root, Level::Pgd, PAGE_BYTES << PART_SHIFT, false, &mut shares);
+        shares.proportional >>= PART_SHIFT;
+        shares
+    }
+
+    /// Adds the table and those below it. `part` is what this mm has of it, in bytes with [`PART_SHIFT`].
+    fn add_shares(&self, table: Pfn, level: Level, part: u64, shared: bool, shares: &mut TableShares) {
+        shares.proportional += part;
+        shares.shared_pages += u64::from(shared);
+        let Some(below) = level.below() else { return };
+        let entries = self.env.meta(table).aux.load(Relaxed);
+        for_entries(&self.env, table, entries, |_, pte| {
+            if let Entry::Table(child) = pte.decode(level) {
+                let refs = u64::from(self.env.meta(child).refs.load(Relaxed).max(1));
+                self.add_shares(child, below, part / refs, shared || refs > 1, shares);
+            }
+        });
     }
 
     /// Like [`Mm::usage`] with the resident pages left at 0: costs nothing.
@@ -170,11 +217,8 @@ impl<E: Env> Mm<E> {
             let start = Level::Pte.span_start(va);
             if start != span {
                 span = start;
-                sharers = self.table_sharers(va);
-                if sharers > 1 {
-                    let part = (start + Level::Pte.span_bytes()).min(vma.rec.end) - start.max(vma.rec.start);
-                    entry.shared_tables += part;
-                }
+                sharers = self.leaf_with_sharers(va).map_or(1, |(_, _, sharers)| sharers);
+                entry.shared_tables += if sharers > 1 { PAGE_BYTES } else { 0 };
             }
             self.add_page(&mut entry, pte, sharers);
         });
@@ -191,14 +235,8 @@ impl<E: Env> Mm<E> {
             let start = Level::Pmd.span_start(va);
             if start != span {
                 span = start;
-                let table = self.walk(va, false).map(|slot| slot.pmd);
-                shared = table.is_some_and(|pmd| self.env.meta(pmd).refs.load(Relaxed) > 1);
-                if shared {
-                    entry.shared_tables += Level::Pmd.span_bytes().min(vma.rec.end - vma.rec.start);
-                }
-            }
-            if self.kind_of(pte).is_none() {
-                return;
+                shared = self.leaf_with_sharers(va).is_some_and(|(_, _, sharers)| sharers > 1);
+                entry.shared_tables += if shared { PAGE_BYTES } else { 0 };
             }
             let meta = self.env.meta(pte.pfn());
             let cached = u32::from(meta.state.load(Relaxed) & FLAG_IN_CACHE != 0);
@@ -210,9 +248,14 @@ impl<E: Env> Mm<E> {
         });
     }
 
-    /// Entries that point to the PTE page that translates `va`.
-    fn table_sharers(&self, va: u64) -> u64 {
-        self.walk(va, false).map_or(1, |slot| u64::from(self.env.meta(slot.table).refs.load(Relaxed)))
+    /// [`Mm::leaf_at`], with the ways from roots to the leaf's table as far as they can be seen from here: the product of
+    /// the counts on this mm's way down.
+    pub(super) fn leaf_with_sharers(&self, va: u64) -> Option<(Level, Pte, u64)> {
+        let mut sharers = 1;
+        let (level, pte) = self.leaf_through(va, &mut |table| {
+            sharers *= u64::from(self.env.meta(table).refs.load(Relaxed).max(1));
+        })?;
+        Some((level, pte, sharers))
     }
 
     fn add_page(&self, entry: &mut SmapsEntry, pte: Pte, sharers: u64) {

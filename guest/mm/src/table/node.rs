@@ -25,12 +25,28 @@ pub(crate) fn alloc_table<E: Env>(env: &E, level: Level) -> Result<Pfn, NoMemory
     if !zeroed {
         env.zero_table(table);
     }
+    count_table(env);
+    Ok(table)
+}
+
+/// As [`alloc_table`], with any content: the caller fills in all 512 entries.
+///
+/// # Errors
+/// [`NoMemory`].
+#[inline]
+pub(crate) fn alloc_raw_table<E: Env>(env: &E, level: Level) -> Result<Pfn, NoMemory> {
+    let (table, _) = take(env, state(FrameKind::Table, level as u8, 0), false, Priority::User)?;
+    count_table(env);
+    Ok(table)
+}
+
+#[inline]
+fn count_table<E: Env>(env: &E) {
     let stats = env.stats();
     let now = stats.tables_now.fetch_add(1, Relaxed) + 1;
     if now > stats.tables_peak.load(Relaxed) {
         stats.tables_peak.store(now, Relaxed);
     }
-    Ok(table)
 }
 
 /// Frees a table that nothing points to any more and that holds no references; `zeroed` if all its entries are zero.
@@ -70,9 +86,16 @@ pub(crate) fn get_table<E: Env>(env: &E, table: Pfn) {
 /// Notes that a table's count has gone from 1 to 2.
 #[inline]
 pub(crate) fn note_shared<E: Env>(env: &E) {
+    note_shared_by(env, 1);
+}
+
+/// Notes that the counts of so many tables have gone from 1 to 2.
+#[inline]
+pub(crate) fn note_shared_by<E: Env>(env: &E, tables: u64) {
     let stats = env.stats();
-    let now = stats.tables_shared_now.fetch_add(1, Relaxed) + 1;
-    if now > stats.tables_shared_peak.load(Relaxed) {
+    // Another CPU that saw the 2 may have counted back already: the sum is right in the end, and never above it before.
+    let now = stats.tables_shared_now.fetch_add(tables, Relaxed).wrapping_add(tables);
+    if now as i64 > stats.tables_shared_peak.load(Relaxed) as i64 {
         stats.tables_shared_peak.store(now, Relaxed);
     }
 }

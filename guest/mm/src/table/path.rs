@@ -19,14 +19,21 @@ pub(crate) struct PteSlot {
     pub pmd_slot: Slot,
     /// The PTE page that the entry points to.
     pub table: Pfn,
+    /// [`Env::flush_answers`] before the walk.
+    answers: u64,
 }
 
 impl PteSlot {
     /// Takes the PTE page's lock. `None` if the entry above no longer leads here, or no longer with R/W = 1 where
-    /// `write` asks for that: walk again.
+    /// `write` asks for that: walk again. So too if this CPU has answered a flush since the walk began, as it does while
+    /// it waits for the lock: the tables that it saw may be gone. (A walk without a lock is otherwise safe because
+    /// whoever frees a table waits for the answer of each CPU that may be walking through it.)
     #[inline]
     pub fn lock<'a, E: Env>(&self, env: &'a E, write: bool) -> Option<TableGuard<'a>> {
         let guard = lock_table(env, self.table, Level::Pte);
+        if env.flush_answers() != self.answers {
+            return None;
+        }
         let above = env.load(self.pmd, self.pmd_slot);
         let same = above.present() && above.pfn() == self.table && (above.writable() || !write);
         if same { Some(guard) } else { None }
@@ -39,6 +46,7 @@ impl<E: Env> Mm<E> {
     #[inline]
     pub(crate) fn walk(&self, va: u64, write: bool) -> Option<PteSlot> {
         let wanted = Pte::PRESENT | if write { Pte::WRITE } else { 0 };
+        let answers = self.env.flush_answers();
         let mut parent = self.root;
         let mut table = self.root;
         for level in UPPER {
@@ -49,7 +57,7 @@ impl<E: Env> Mm<E> {
             parent = table;
             table = entry.pfn();
         }
-        Some(PteSlot { pmd: parent, pmd_slot: Level::Pmd.slot(va), table })
+        Some(PteSlot { pmd: parent, pmd_slot: Level::Pmd.slot(va), table, answers })
     }
 
     /// Builds what [`Mm::walk`] missed: allocates absent tables (the PTE page for a fault in `vma` may be one that other
@@ -80,7 +88,8 @@ impl<E: Env> Mm<E> {
                 entry.pfn()
             };
         }
-        Ok(PteSlot { pmd: parent, pmd_slot: Level::Pmd.slot(va), table })
+        let answers = self.env.flush_answers();
+        Ok(PteSlot { pmd: parent, pmd_slot: Level::Pmd.slot(va), table, answers })
     }
 
     /// Puts a fresh table below an absent entry of a table that this mm alone uses. `page_table_lock` is held.

@@ -1,12 +1,14 @@
 //! Looking at a range without changing it.
 
-use super::node::Entries;
+use super::node::{Entries, Item, holds_frame};
+use crate::frame::is_private;
 use crate::hugetlb::is_huge;
 use crate::{Env, Mm};
-use ptshare_paging::{Level, Pfn, Pte};
+use core::sync::atomic::Ordering::Relaxed;
+use ptshare_paging::{Entry, Level, Pfn, Pte, USER_END};
 
 impl<E: Env> Mm<E> {
-    /// Calls `f(va, entry)` for every non-zero leaf entry of `[start, end)` (present, or
+    /// Calls `f(va, entry)` for every leaf entry that holds a page of `[start, end)` (present, or
     /// [`ptshare_paging::Entry::NoAccess`]), in address order; a huge
     /// leaf, which has [`Pte::HUGE`], once. Absent subtrees cost nothing. The caller holds
     /// `mmap_lock`, so that no table goes away.
@@ -19,11 +21,48 @@ impl<E: Env> Mm<E> {
     fn present_below(&self, table: Pfn, level: Level, start: u64, end: u64, f: &mut dyn FnMut(u64, Pte)) {
         for item in Entries::new(&self.env, table, level, start, end) {
             match level.below() {
-                Some(Level::Pte) if is_huge(item.pte) => f(item.start, item.pte),
+                Some(Level::Pte) if is_huge(item.pte) && holds_frame(item.pte) => f(item.start, item.pte),
+                Some(Level::Pte) if is_huge(item.pte) => {}
                 Some(below) => self.present_below(item.pte.pfn(), below, item.start, item.end, f),
-                None => f(item.start, item.pte),
+                None if holds_frame(item.pte) => f(item.start, item.pte),
+                None => {}
             }
         }
+    }
+
+    /// The leaf that translates `va`, present or held without access, and the level of its table. `mmap_lock` is held.
+    pub(crate) fn leaf_at(&self, va: u64) -> Option<(Level, Pte)> {
+        self.leaf_through(va, &mut |_| {})
+    }
+
+    /// [`Mm::leaf_at`], which calls `on_way` for each table, the root first.
+    pub(crate) fn leaf_through(&self, va: u64, on_way: &mut dyn FnMut(Pfn)) -> Option<(Level, Pte)> {
+        let mut table = self.root;
+        for level in Level::TOP_DOWN {
+            on_way(table);
+            let pte = self.env.load(table, level.slot(va));
+            match pte.decode(level) {
+                Entry::Table(below) => table = below,
+                Entry::Leaf(_) | Entry::NoAccess(_) => return Some((level, pte)),
+                Entry::Absent | Entry::Marker(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Does `[start, end)` hold a private page? Locking as for [`Mm::present_in`].
+    pub(crate) fn has_private(&self, start: u64, end: u64) -> bool {
+        start < end && self.private_below(self.root, Level::Pgd, start, end)
+    }
+
+    fn private_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> bool {
+        Entries::new(&self.env, table, level, start, end).any(|item| match item.pte.decode(level) {
+            Entry::Table(child) => {
+                level.below().is_some_and(|below| self.private_below(child, below, item.start, item.end))
+            }
+            Entry::Leaf(pfn) | Entry::NoAccess(pfn) => is_private(self.env.meta(pfn).state.load(Relaxed)),
+            Entry::Absent | Entry::Marker(_) => false,
+        })
     }
 
     /// PTE pages that translate part of `[start, end)`. Locking as for [`Mm::present_in`].
@@ -39,5 +78,25 @@ impl<E: Env> Mm<E> {
             }
             _ => entries.filter(|item| !is_huge(item.pte)).count() as u64,
         }
+    }
+
+    /// Filled entries of all PTE pages, those of a shared one divided among its sharers. Locking as for
+    /// [`Mm::present_in`].
+    pub(crate) fn filled_entries(&self) -> u64 {
+        self.filled_below(self.root, Level::Pgd, 0, USER_END)
+    }
+
+    fn filled_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> u64 {
+        let entries = Entries::new(&self.env, table, level, start, end);
+        let filled = |item: Item| match level.below() {
+            Some(Level::Pte) if is_huge(item.pte) => 0,
+            Some(Level::Pte) => {
+                let meta = self.env.meta(item.pte.pfn());
+                u64::from(meta.aux.load(Relaxed)) / u64::from(meta.refs.load(Relaxed).max(1))
+            }
+            Some(below) => self.filled_below(item.pte.pfn(), below, item.start, item.end),
+            None => 0,
+        };
+        entries.map(filled).sum()
     }
 }

@@ -1,17 +1,23 @@
 //! A quick check of the core's own rules, for tests. (The judge of the real guest is another crate, written apart.)
 
 use super::{Arena, RAM_START};
+use crate::rmap::for_each_mapping;
 use crate::share::{ObjectKey, is_object_table};
 use crate::userfault::is_marker;
 use crate::vma::{VM_EXEC, VM_HINTS, VM_HUGETLB, VM_READ, VM_SHARED, VM_UFFD_MISSING, VM_UFFD_WP, VM_WRITE};
 use crate::{Env, Mm};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
+use ptshare_paging::{ENTRIES, Entry, Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_wire::frame::{
     FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_POOL_FREE, FLAG_ZEROED, FrameKind,
     HUGE_FRAMES,
 };
 use std::collections::{BTreeMap, HashMap};
+
+/// Audits in which every frame's reverse map is checked once.
+const RMAP_TURNS: u64 = 8;
+/// First address past the user half of the root.
+const USER_HALF_END: u64 = 1 << 47;
 
 #[derive(Default)]
 struct Seen {
@@ -41,6 +47,7 @@ impl Arena {
             );
         }
         self.check_frames(&seen);
+        self.check_reverse_map(mms);
         self.assert_tlb_coherent();
     }
 
@@ -136,8 +143,13 @@ impl Arena {
         if matches!(pte.decode(Level::Pte), Entry::Marker(_)) {
             return;
         }
-        let state = self.meta(pte.pfn()).state.load(Relaxed);
+        let meta = self.meta(pte.pfn());
+        let state = meta.state.load(Relaxed);
         let kind = FrameKind::from_u8(state as u8);
+        if crate::frame::is_private(state) {
+            let owner = (meta.a.load(Relaxed), meta.b.load(Relaxed));
+            assert_eq!(owner, (mm.family, vma.pgoff_of(va)), "reverse-map-equals-walk: {pte} at {va:#x}");
+        }
         if !pte.present() {
             return;
         }
@@ -236,6 +248,36 @@ impl Arena {
         assert_eq!(self.object_tables().lock().len(), listed, "objects' tables and those listed");
         assert_eq!(header.stats.tables_now.load(Relaxed), tables, "tables_now");
         assert_eq!(header.stats.tables_shared_now.load(Relaxed), shared, "tables_shared_now");
+    }
+
+    /// Compares the reverse map of every page with the walk: of some pages, others each time.
+    fn check_reverse_map(&self, mms: &[&Mm<Arena>]) {
+        let turn = self.0.audits.fetch_add(1, Relaxed) % RMAP_TURNS;
+        let mut walk: BTreeMap<u64, Vec<(u32, u64)>> = BTreeMap::new();
+        for mm in mms {
+            let _set = mm.vmas.read();
+            mm.present_in(0, USER_HALF_END, &mut |va, pte| {
+                // A huge page is every frame of it.
+                let frames = if pte.has(Pte::HUGE) { HUGE_FRAMES } else { 1 };
+                for pfn in (0..frames).filter(|i| (pte.pfn().0 + i) % RMAP_TURNS == turn) {
+                    let place = (mm.slot, va + pfn * PAGE_BYTES);
+                    walk.entry(pte.pfn().0 + pfn).or_default().push(place);
+                }
+            });
+        }
+        let range = &self.0.header.ram[0];
+        for at in (RAM_START..range.virgin.load(Relaxed)).filter(|at| at % RMAP_TURNS == turn) {
+            let mut found = Vec::new();
+            let result = for_each_mapping(self, Pfn(at), &mut |mm, va| found.push((mm.slot, va)));
+            if result.is_ok() {
+                found.sort_unstable();
+                let mut expected = walk.remove(&at).unwrap_or_default();
+                expected.sort_unstable();
+                assert_eq!(found, expected, "reverse-map-equals-walk: frame {at:#x}");
+            }
+        }
+        walk.remove(&self.zero_page().0);
+        assert!(walk.is_empty(), "reverse-map-equals-walk: nothing said of {walk:x?}");
     }
 
     /// Checks a free block; gives its frames.

@@ -3,7 +3,7 @@
 //! the same address just before and just after.
 
 use super::Arena;
-use crate::{Access, Env, FaultOutcome, FlushRange, Mm};
+use crate::{Access, FaultOutcome, FlushRange, Mm};
 use core::sync::atomic::Ordering::SeqCst;
 use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, page_floor};
 use std::collections::HashMap;
@@ -31,15 +31,16 @@ struct Cached {
 const FAULTS_MAX: usize = 16;
 
 impl Tlb {
-    pub(super) fn flush(&mut self, root: u64, range: FlushRange) {
+    /// Removes what lies in `range`, of the processors and roots that `whose` names.
+    pub(super) fn flush_if(&mut self, range: FlushRange, whose: impl Fn(u8, u64) -> bool) {
         let (start, end) = match range {
             FlushRange::All => (0, u64::MAX),
             FlushRange::Pages { start, end } => (start, end),
         };
         assert!(start < end && start % PAGE_BYTES == 0, "an odd range to flush: {start:#x}..{end:#x}");
-        self.leaves.retain(|(_, owner, page), _| *owner != root || *page < start || *page >= end);
+        self.leaves.retain(|(cpu, owner, page), _| !whose(*cpu, *owner) || *page < start || *page >= end);
         let span = Level::Pte.span_bytes();
-        self.spans.retain(|(_, owner, at), _| *owner != root || at + span <= start || *at >= end);
+        self.spans.retain(|(cpu, owner, at), _| !whose(*cpu, *owner) || at + span <= start || *at >= end);
     }
 }
 
@@ -101,7 +102,7 @@ impl Arena {
         let (mut table, mut write) = (root, true);
         for level in [Level::Pgd, Level::Pud, Level::Pmd] {
             let slot = level.slot(va);
-            let entry = self.load(table, slot);
+            let entry = self.peek(table, slot);
             if !entry.has(Pte::PRESENT | Pte::USER) {
                 return None;
             }
@@ -119,7 +120,7 @@ impl Arena {
     fn walk_huge(&self, root: Pfn, va: u64, access: Access) -> Option<Cached> {
         let (mut table, mut write) = (root, true);
         for level in [Level::Pgd, Level::Pud] {
-            let entry = self.load(table, level.slot(va));
+            let entry = self.peek(table, level.slot(va));
             if !entry.has(Pte::PRESENT | Pte::USER) {
                 return None;
             }
@@ -127,7 +128,7 @@ impl Arena {
             table = entry.pfn();
         }
         let slot = Level::Pmd.slot(va);
-        let leaf = self.load(table, slot);
+        let leaf = self.peek(table, slot);
         let (write, exec) = (write && leaf.writable(), !leaf.has(Pte::NO_EXEC));
         if !leaf.has(Pte::PRESENT | Pte::USER | Pte::HUGE)
             || (access.write && !write)
@@ -143,7 +144,7 @@ impl Arena {
 
     fn walk_leaf(&self, table: Pfn, va: u64, write_above: bool, access: Access) -> Option<Cached> {
         let slot = Level::Pte.slot(va);
-        let pte = self.load(table, slot);
+        let pte = self.peek(table, slot);
         let write = write_above && pte.writable();
         let exec = !pte.has(Pte::NO_EXEC);
         if !pte.has(Pte::PRESENT | Pte::USER) || (access.write && !write) || (access.exec && !exec) {
@@ -165,11 +166,34 @@ impl Arena {
     /// # Errors
     /// How the last fault ended, if not with [`FaultOutcome::Resolved`].
     pub fn access(&self, mm: &Mm<Arena>, va: u64, access: Access) -> Result<Pfn, FaultOutcome> {
+        if self.is_several() {
+            return self.access_as(super::several::cpu() as u8, mm, va, access);
+        }
         let cpu = self.next_cpu();
         for _ in 0..FAULTS_MAX {
             let _ = self.translate(1 - cpu, mm.root(), va, Access::READ);
             if let Some(pfn) = self.translate(cpu, mm.root(), va, access) {
                 let _ = self.translate(1 - cpu, mm.root(), va, Access::READ);
+                return Ok(pfn);
+            }
+            match mm.fault(va, access) {
+                FaultOutcome::Resolved => {}
+                outcome => return Err(outcome),
+            }
+        }
+        panic!("{FAULTS_MAX} faults at {va:#x} did not resolve {access:?}");
+    }
+
+    /// [`Arena::access`] by one of several processors. Nobody gets a turn between the translation and what the caller
+    /// does with it: an instruction is not interrupted.
+    fn access_as(&self, cpu: u8, mm: &Mm<Arena>, va: u64, access: Access) -> Result<Pfn, FaultOutcome> {
+        for _ in 0..FAULTS_MAX {
+            // The interrupt that asks for a flush may come an instruction later than it was sent.
+            self.answer_flushes();
+            super::several::step();
+            let found = self.translate(cpu, mm.root(), va, access);
+            self.forget_offline(usize::from(cpu));
+            if let Some(pfn) = found {
                 return Ok(pfn);
             }
             match mm.fault(va, access) {

@@ -3,7 +3,10 @@
 //! ```text
 //!  mod.rs    Arena: Env over atomics; an allocation budget
 //!  cpu.rs    processors: TLB and paging-structure cache that only a flush empties, A and D bits
+//!  several.rs  several processors at once, under a scheduler of threads
 //!  audit.rs  a quick check of the core's own rules after each step of a test
+//!  failure.rs  allocations that fail because a test says so
+//!  flat/     processes and files without tasks and descriptors: Linux's memory calls over the core, and as data
 //!  image.rs  physical memory as the host's judge would see it, with a full census
 //! ```
 //!
@@ -17,20 +20,27 @@
 
 mod audit;
 mod cpu;
+mod failure;
+mod flat;
 mod image;
+mod several;
 
+pub use flat::{Answer, FlatConfig, FlatKernel, Op, Snapshot};
 pub use image::Image;
+pub use several::{CPUS_MAX, Running, Several, set_several};
 
 use crate::frame::{Buddy, Priority};
-use crate::{Env, FlushRange, ObjectTables};
+use crate::{Env, FlushRange, Mms, ObjectTables};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use cpu::Tlb;
+use failure::Failures;
 use ptshare_paging::{ENTRIES, Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank, set_held_hook};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
 use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
 use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec};
+use several::{Shootdown, step};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// The kernel's root.
@@ -54,18 +64,23 @@ struct Machine {
     metas: Vec<FrameMeta>,
     allocator: Lock<Buddy>,
     object_tables: Lock<ObjectTables>,
+    all_mms: Lock<Mms<Arena>>,
     share_file: AtomicBool,
+    audits: AtomicU64,
     header: CensusHeader,
     mms: Vec<MmRec>,
     free_slots: Mutex<Vec<u32>>,
     cpu: CpuRec,
     tlb: Mutex<Tlb>,
+    shootdown: Shootdown,
     zero_page: OnceLock<Pfn>,
     random: AtomicU64,
+    failures: Failures,
 }
 
 thread_local! {
-    static HELD: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+    static HELD: &'static [AtomicU64; CPUS_MAX] =
+        Box::leak(Box::new([const { AtomicU64::new(0) }; CPUS_MAX]));
 }
 
 impl Arena {
@@ -74,21 +89,29 @@ impl Arena {
     /// # Panics
     /// If there are too few for the zero page.
     pub fn new(frames: usize) -> Arena {
-        set_held_hook(|| HELD.with(|held| *held));
+        set_held_hook(|| {
+            step();
+            let all: &'static [AtomicU64; CPUS_MAX] = HELD.with(|held| *held);
+            &all[several::cpu()]
+        });
         let total = RAM_START as usize + frames;
         let arena = Arena(Arc::new(Machine {
             pages: (0..total).map(|_| OnceLock::new()).collect(),
             metas: (0..total).map(|_| FrameMeta::default()).collect(),
             allocator: Lock::new(Rank::Frames, Buddy::new()),
             object_tables: Lock::new(Rank::ObjectTables, ObjectTables::new()),
+            all_mms: Lock::new(Rank::Registry, Mms::new()),
             share_file: AtomicBool::new(true),
+            audits: AtomicU64::new(0),
             header: CensusHeader::default(),
             mms: (0..MM_SLOTS).map(|_| MmRec::default()).collect(),
             free_slots: Mutex::new((0..MM_SLOTS as u32).rev().collect()),
             cpu: CpuRec::default(),
             tlb: Mutex::new(Tlb::default()),
+            shootdown: Shootdown::default(),
             zero_page: OnceLock::new(),
             random: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            failures: Failures::default(),
         }));
         arena.boot(total as u64);
         arena
@@ -140,6 +163,11 @@ impl Arena {
         self.0.share_file.store(on, Relaxed);
     }
 
+    /// The frames that the allocator manages and has handed out at some time.
+    pub fn managed(&self) -> impl Iterator<Item = Pfn> + use<> {
+        (RAM_START..self.0.header.ram[0].virgin.load(Relaxed)).map(Pfn)
+    }
+
     /// Frames that are free.
     pub fn free_frames(&self) -> u64 {
         self.0.allocator.lock().free_frames(&self.0.header)
@@ -158,6 +186,19 @@ impl Arena {
         self.0.pages[pfn.0 as usize].get_or_init(|| Box::new([const { AtomicU64::new(0) }; ENTRIES]))
     }
 
+    fn meta_of(&self, pfn: Pfn) -> &FrameMeta {
+        &self.0.metas[pfn.0 as usize]
+    }
+
+    fn shootdown(&self) -> &Shootdown {
+        &self.0.shootdown
+    }
+
+    /// An entry, with nobody else let in before.
+    fn peek(&self, table: Pfn, slot: Slot) -> Pte {
+        Pte(self.word(table, slot.index()))
+    }
+
     fn entry(&self, table: Pfn, slot: Slot) -> &AtomicU64 {
         &self.page_mut(table)[slot.index()]
     }
@@ -165,22 +206,33 @@ impl Arena {
 
 impl Env for Arena {
     fn load(&self, table: Pfn, slot: Slot) -> Pte {
-        Pte(self.word(table, slot.index()))
+        step();
+        if self.is_several() {
+            self.assert_is_table(table);
+        }
+        self.peek(table, slot)
     }
 
     fn store(&self, table: Pfn, slot: Slot, new: Pte) {
+        step();
         self.entry(table, slot).store(new.0, SeqCst);
     }
 
     fn swap(&self, table: Pfn, slot: Slot, new: Pte) -> Pte {
+        step();
         Pte(self.entry(table, slot).swap(new.0, SeqCst))
     }
 
     fn clear_bits(&self, table: Pfn, slot: Slot, bits: u64) -> Pte {
+        step();
         Pte(self.entry(table, slot).fetch_and(!bits, SeqCst))
     }
 
     fn next_nonzero(&self, table: Pfn, from: Slot, end: usize) -> Option<(Slot, Pte)> {
+        step();
+        if self.is_several() {
+            self.assert_is_table(table);
+        }
         let page = self.page(table)?;
         (from.index()..end).map(|i| (Slot::new(i), Pte(page[i].load(SeqCst)))).find(|(_, pte)| pte.0 != 0)
     }
@@ -224,15 +276,28 @@ impl Env for Arena {
     }
 
     fn meta(&self, pfn: Pfn) -> &FrameMeta {
-        &self.0.metas[pfn.0 as usize]
+        step();
+        self.meta_of(pfn)
+    }
+
+    fn flush_answers(&self) -> u64 {
+        self.answers()
     }
 
     fn allocator(&self) -> &Lock<Buddy> {
         &self.0.allocator
     }
 
+    fn may_allocate(&self) -> bool {
+        self.0.failures.allow()
+    }
+
     fn object_tables(&self) -> &Lock<ObjectTables> {
         &self.0.object_tables
+    }
+
+    fn mms(&self) -> &Lock<Mms<Arena>> {
+        &self.0.all_mms
     }
 
     fn share_file(&self) -> bool {
@@ -240,14 +305,26 @@ impl Env for Arena {
     }
 
     fn flush(&self, mm: &MmRec, range: FlushRange) {
-        self.lock_tlb().flush(mm.root.load(Relaxed), range);
+        let root = mm.root.load(Relaxed);
+        if self.is_several() {
+            self.shoot_down(Some(root), mm.cpumask.load(SeqCst), range);
+        } else {
+            self.lock_tlb().flush_if(range, |_, owner| owner == root);
+        }
     }
 
     fn flush_everyone(&self) {
-        *self.lock_tlb() = Tlb::default();
+        if self.is_several() {
+            self.shoot_down(None, u64::MAX, FlushRange::All);
+        } else {
+            *self.lock_tlb() = Tlb::default();
+        }
     }
 
     fn take_mm_slot(&self) -> Option<u32> {
+        if !self.may_allocate() {
+            return None;
+        }
         let slot = self.0.free_slots.lock().expect("no panic under this lock").pop()?;
         self.0.header.mm_high.fetch_max(u64::from(slot) + 1, Relaxed);
         Some(slot)
@@ -259,6 +336,11 @@ impl Env for Arena {
 
     fn mm_rec(&self, slot: u32) -> &MmRec {
         &self.0.mms[slot as usize]
+    }
+
+    fn copy_table(&self, dst: Pfn, src: Pfn) {
+        step();
+        self.copy_page(dst, src);
     }
 
     fn zero_table(&self, table: Pfn) {
@@ -273,7 +355,7 @@ impl Env for Arena {
 
     fn fill_kernel_half(&self, root: Pfn) {
         for i in KERNEL_HALF_SLOT..ENTRIES {
-            let pte = self.load(KERNEL_ROOT, Slot::new(i));
+            let pte = self.peek(KERNEL_ROOT, Slot::new(i));
             if pte.0 != 0 {
                 self.store(root, Slot::new(i), pte);
             }

@@ -4,7 +4,7 @@
 
 use super::{Userfault, is_marker};
 use crate::error::MmError;
-use crate::frame::{Priority, alloc_data, alloc_kernel, free_kernel, get_data, put_data};
+use crate::frame::{Priority, alloc_data, alloc_kernel, free_kernel, get_data, put_data, set_owner};
 use crate::hugetlb::HUGE_BYTES;
 use crate::table::{add_aux, leaf_flags, lock_table};
 use crate::vma::{VM_HUGETLB, VM_SHARED, VM_UFFD_WP, VM_WRITE};
@@ -252,7 +252,7 @@ impl<E: Env> Mm<E> {
         Ok(match source {
             Source::Page(held) => {
                 self.env.stats().anon_fills.fetch_add(1, Relaxed);
-                Pte::new(held.into_frame(), flags | write_bit(vma) | Pte::DIRTY)
+                Pte::new(self.own(held, index), flags | write_bit(vma) | Pte::DIRTY)
             }
             Source::Zero if object.is_none() => {
                 let zero = self.env.zero_page();
@@ -263,13 +263,20 @@ impl<E: Env> Mm<E> {
             Source::Zero => {
                 let held = HeldPage::new(&self.env)?;
                 self.env.zero_pages(held.pfn, 1);
-                Pte::new(held.into_frame(), flags | write_bit(vma) | Pte::DIRTY)
+                Pte::new(self.own(held, index), flags | write_bit(vma) | Pte::DIRTY)
             }
             Source::Object | Source::Huge(_) => {
                 let cached = object.and_then(|object| object.map_resident(index)).ok_or(MmError::Fault)?;
                 Pte::new(cached, flags)
             }
         })
+    }
+
+    /// Makes a frame the private page `pgoff` of this mm.
+    fn own(&self, held: HeldPage<E>, pgoff: u64) -> Pfn {
+        let pfn = held.into_frame();
+        set_owner(&self.env, pfn, self.family, pgoff);
+        pfn
     }
 
     fn install_huge(
@@ -295,7 +302,7 @@ impl<E: Env> Mm<E> {
             Source::Huge(staging) if shared => (object.fill_huge(index, staging.pa())?, write_bit(vma)),
             Source::Huge(staging) => {
                 object.has_page(vma.pgoff_of(page)).map_err(beyond)?;
-                let own = self.private_huge(page, false).map_err(|_| MmError::NoMemory)?;
+                let own = self.private_huge(vma, page, false).map_err(|_| MmError::NoMemory)?;
                 env.copy_phys(own.pa().0, staging.pa(), HUGE_BYTES);
                 (own, write_bit(vma))
             }

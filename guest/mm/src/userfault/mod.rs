@@ -28,7 +28,7 @@ mod tests;
 
 pub(crate) use fault::Spot;
 pub use fill::{Call, HeldPage, Source, Staging};
-pub(crate) use protect::is_marker;
+pub(crate) use protect::{is_marker, unmarked};
 pub use register::Registered;
 
 use crate::error::MmError;

@@ -19,6 +19,12 @@ pub(crate) const fn is_marker(pte: Pte) -> bool {
     pte.has(Pte::UFFD_WP) && pte.without(Pte::HUGE).0 == Pte::UFFD_WP
 }
 
+/// What a fork's child gets of an entry: no mark, and nothing at all of a marker.
+#[inline]
+pub(crate) const fn unmarked(pte: Pte) -> Pte {
+    if is_marker(pte) { Pte::ABSENT } else { pte.without(Pte::UFFD_WP) }
+}
+
 impl<E: Env> Userfault<E> {
     /// Write-protects the pages of `[start, end)`, page-aligned user addresses, or (`protect` false) takes that back.
     /// The caller wakes the threads, after [`Userfault::wake`].

@@ -1,6 +1,7 @@
 //! Where things lie in an address space, what limits it, and how large it is. Guarded by `mmap_lock`.
 
 use super::{VM_EXEC, VM_GROWSDOWN, VM_LOCKED, VM_SHARED, VM_WRITE};
+use crate::space::limits::is_committed;
 use ptshare_paging::USER_END;
 
 /// Landmarks of an address space, in bytes, as exec sets them. Linux's `struct mm_struct` has the same.
@@ -96,6 +97,8 @@ pub struct Counts {
     pub stack: u64,
     /// VMAs under mlock.
     pub locked: u64,
+    /// Promised to it (Committed_AS).
+    pub committed: u64,
 }
 
 /// Does memory with these flags count as data (RLIMIT_DATA, VmData)?
@@ -122,6 +125,9 @@ impl Counts {
         self.total = self.total.wrapping_add(pages);
         if flags & VM_LOCKED != 0 {
             self.locked = self.locked.wrapping_add(pages);
+        }
+        if is_committed(flags) {
+            self.committed = self.committed.wrapping_add(pages);
         }
         if flags & (VM_EXEC | VM_WRITE | VM_GROWSDOWN) == VM_EXEC {
             self.exec = self.exec.wrapping_add(pages);

@@ -1,7 +1,7 @@
 //! Which neighbours become one VMA, and the merging.
 //!
-//! As in Linux (`can_vma_merge_before`, mm/vma.c): equal flags, and the same object at offsets that continue. Anonymous
-//! memory has no offset of its own here, so two anonymous neighbours need equal flags only.
+//! As in Linux (`can_vma_merge_before`, mm/vma.c): equal flags, and the same object, or none, at offsets that continue: the
+//! reverse map of a private page (`rmap.rs`) goes by the offset, in anonymous memory too.
 
 use super::{Pos, Vma, VmaSet};
 use crate::{Env, Userfault};
@@ -15,9 +15,10 @@ impl<E: Env> Vma<E> {
             && same_userfault(&self.uffd, &next.uffd)
             && match (&self.object, &next.object) {
                 (None, None) => true,
-                (Some(a), Some(b)) => Arc::ptr_eq(a, b) && self.pgoff_of(next.rec.start) == next.rec.pgoff,
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 _ => false,
             }
+            && self.pgoff_of(next.rec.start) == next.rec.pgoff
     }
 }
 

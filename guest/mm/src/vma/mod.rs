@@ -30,14 +30,13 @@ pub const VM_RAND_READ: u64 = 0x1_0000;
 pub const VM_LOCKONFAULT: u64 = 0x8_0000;
 /// MADV_DONTDUMP.
 pub const VM_DONTDUMP: u64 = 0x400_0000;
-/// MADV_HUGEPAGE.
-pub const VM_HUGEPAGE: u64 = 0x2000_0000;
-/// MADV_NOHUGEPAGE.
+/// Set by MAP_STACK.
 pub const VM_NOHUGEPAGE: u64 = 0x4000_0000;
-/// MADV_MERGEABLE.
-pub const VM_MERGEABLE: u64 = 0x8000_0000;
 /// MAP_DROPPABLE.
 pub const VM_DROPPABLE: u64 = 1 << 42;
+
+/// mseal: the mapping stays as it is.
+pub const VM_SEALED: u64 = 1 << 43;
 
 /// The modes of a userfaultfd registration.
 pub const VM_UFFD: u64 = VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR;
@@ -51,9 +50,8 @@ pub const VM_HINTS: u64 = VM_LOCKED
     | VM_SEQ_READ
     | VM_RAND_READ
     | VM_DONTDUMP
-    | VM_HUGEPAGE
     | VM_NOHUGEPAGE
-    | VM_MERGEABLE
+    | VM_SEALED
     | VM_NORESERVE;
 /// Most VMAs of one mm: Linux's default of `vm.max_map_count`.
 pub const MAX_MAP_COUNT: usize = 65530;
@@ -137,10 +135,18 @@ impl<E: Env> Vma<E> {
         (self.rec.end - self.rec.start) >> PAGE_SHIFT
     }
 
-    /// Page number in the object of the page at `addr`, an address of this VMA.
+    /// Page number in the object (in anonymous memory: the number that the page keeps for life) of the page at `addr`, an
+    /// address of this VMA.
     #[inline]
     pub fn pgoff_of(&self, addr: u64) -> u64 {
         self.rec.pgoff.wrapping_add(addr.wrapping_sub(self.rec.start) >> PAGE_SHIFT)
+    }
+
+    /// The address of the page with this number, if it is in this VMA.
+    #[inline]
+    pub fn address_of(&self, pgoff: u64) -> Option<u64> {
+        let pages = pgoff.wrapping_sub(self.rec.pgoff);
+        (pages < self.pages()).then(|| self.rec.start + (pages << PAGE_SHIFT))
     }
 
     /// Is `addr` in it?

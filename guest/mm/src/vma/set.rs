@@ -15,6 +15,7 @@
 use super::chunk::Chunk;
 use super::gap::GapCache;
 use super::{Counts, Layout, Limits, Vma};
+use crate::space::limits::recommit;
 use crate::{Env, Mm};
 use alloc::boxed::Box;
 use alloc::sync::Weak;
@@ -44,6 +45,8 @@ pub struct VmaSet<E: Env> {
     owner: Weak<Mm<E>>,
     slot: u32,
     pub(crate) counts: Counts,
+    /// Pages that the system's sum of promises holds for these VMAs.
+    promised: u64,
     pub(crate) layout: Layout,
     pub(crate) limits: Limits,
     /// What mlockall(MCL_FUTURE) gives to each new VMA: 0, or `VM_LOCKED` with or without `VM_LOCKONFAULT`.
@@ -61,6 +64,7 @@ impl<E: Env> VmaSet<E> {
             owner,
             slot,
             counts: Counts::default(),
+            promised: 0,
             layout: Layout::default(),
             limits: Limits::default(),
             def_flags: 0,
@@ -318,11 +322,19 @@ impl<E: Env> VmaSet<E> {
         self.index.clear();
         self.len = 0;
         self.counts = Counts::default();
+        self.settle();
         self.gaps.freed();
     }
 
+    /// Brings the system's sum of promises up to date.
+    fn settle(&mut self) {
+        recommit(self.promised, self.counts.committed);
+        self.promised = self.counts.committed;
+    }
+
     /// Shows the list to the judge.
-    pub(crate) fn publish(&self, env: &E, rec: &MmRec) {
+    pub(crate) fn publish(&mut self, env: &E, rec: &MmRec) {
+        self.settle();
         let va = self.index.first().map_or(0, |first| env.census_va(first));
         rec.vma_index.store(va, Relaxed);
         rec.vma_chunks.store(self.index.len() as u64, Relaxed);

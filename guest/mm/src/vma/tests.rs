@@ -31,6 +31,7 @@ impl Env for NoMachine {
         None
     }
     fn zero_pages(&self, _: Pfn, _: u64) {}
+    fn copy_table(&self, _: Pfn, _: Pfn) {}
     fn zero_table(&self, _: Pfn) {}
     fn copy_page(&self, _: Pfn, _: Pfn) {}
     fn read_phys(&self, _: u64, _: &mut [u8]) {}
@@ -42,6 +43,9 @@ impl Env for NoMachine {
     fn object_tables(&self) -> &Lock<crate::ObjectTables> {
         unreachable!()
     }
+    fn mms(&self) -> &Lock<crate::Mms<NoMachine>> {
+        unreachable!()
+    }
     fn share_file(&self) -> bool {
         unreachable!()
     }
@@ -50,6 +54,9 @@ impl Env for NoMachine {
     }
     fn flush(&self, _: &MmRec, _: FlushRange) {}
     fn flush_everyone(&self) {}
+    fn flush_answers(&self) -> u64 {
+        0
+    }
     fn take_mm_slot(&self) -> Option<u32> {
         None
     }

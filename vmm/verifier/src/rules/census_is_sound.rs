@@ -1,5 +1,5 @@
-//! `census-is-sound`. Reads the census header, its tables and lists as far as addresses and counts go. A census that
-//! cannot be followed makes every other verdict worthless, so it is a violation by itself, never a panic of the judge.
+//! `census-is-sound`. A census that cannot be followed makes every other verdict worthless, so it is a violation by
+//! itself, never a panic of the judge.
 
 use crate::graph::At;
 use crate::report::{Finding, MmId, RuleInfo, Sink};
@@ -7,8 +7,11 @@ use crate::report::{Finding, MmId, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "census-is-sound",
     statement: "every address and count of the census leads to memory, and the walk of it ends",
-    why: "a checker whose own model of the books is wrong raises false alarms or sees nothing (Linux's lockdep missed \
-          a changed hugetlb locking rule in 2026 and reported a bug that was none)",
+    reads: "the census header, its tables and lists, as far as addresses and counts go",
+    why: "a checker whose own model of the books is wrong raises false alarms or sees nothing (Linux's lockdep \
+          missed a changed hugetlb locking rule in 2026 and reported a bug that was none)",
+    design: &[],
+    catalogue: &[],
 };
 
 /// The walk took more entries than [`crate::Options::entry_budget`] allows.

@@ -1,17 +1,20 @@
-//! `cpu-runs-its-mm` (design invariant 13). Reads: each vCPU's CR3 and privilege, its CPU record, the root and cpumask of
-//! the mm that the record names. More bits in a cpumask than CPUs that run the mm are allowed: they cost a flush.
+//! `cpu-runs-its-mm`.
 
 use ptshare_paging::Pte;
 
+use super::cpumask_has_cpu;
 use crate::Vcpu;
 use crate::census::{Census, Cpu, Mm};
 use crate::report::{Finding, RuleInfo, Sink};
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "cpu-runs-its-mm",
-    statement: "each CPU's CR3 holds the root of the mm that its record names, and that mm's cpumask has the CPU",
-    why: "TLB shootdowns go to the CPUs of the mask; a CPU missing from it keeps stale rights (mshare v1 to v3 flushed \
-          by the mask of a host mm that runs nowhere)",
+    statement: "each CPU's CR3 holds the root of the mm that its record names, and user mode runs in an mm",
+    reads: "each vCPU's CR3 and privilege; its CPU record; the root of the mm that the record names",
+    why: "a CPU that still walks a root after the mm is gone walks freed memory (the hazard of lazy TLB switching, \
+          arch/x86/mm/tlb.c)",
+    design: &[13],
+    catalogue: &[60],
 };
 
 /// Judges every vCPU whose record says that it is online.
@@ -45,14 +48,7 @@ pub(crate) fn check(census: &Census, cpus: &[Cpu], mms: &[Mm], vcpus: &[Vcpu], s
             Some(mm) if mm.root != root => {
                 bad(Some(mm), format!("CR3 at the mm's root {:#x}", mm.root), format!("{root:#x}"));
             }
-            Some(mm) if mm.cpumask & 1u64.checked_shl(vcpu.index).unwrap_or(0) == 0 => {
-                bad(
-                    Some(mm),
-                    format!("bit {} in the cpumask", vcpu.index),
-                    format!("cpumask {:#x}", mm.cpumask),
-                );
-            }
-            Some(_) => {}
+            Some(mm) => cpumask_has_cpu::check(vcpu, mm, sink),
         }
     }
 }

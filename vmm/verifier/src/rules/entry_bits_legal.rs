@@ -1,7 +1,6 @@
-//! `entry-bits-legal` (design invariant 12). Reads: the word of every entry of the user half, by level.
-//!
-//! SDM 3A, "Formats of CR3 and Paging-Structure Entries with 4-Level Paging". MAXPHYADDR is approximated by the memory
-//! that the census describes: an address bit above it is judged reserved, and ignored by the rest of the walk.
+//! `entry-bits-legal`. SDM 3A, "Formats of CR3 and Paging-Structure Entries with 4-Level Paging". MAXPHYADDR is
+//! approximated by the memory that the census describes: an address bit above it is judged reserved, and ignored by
+//! the rest of the walk.
 
 use ptshare_paging::{Entry, Level, Pte};
 
@@ -10,9 +9,13 @@ use crate::report::{Finding, RuleInfo, Sink};
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "entry-bits-legal",
-    statement: "reserved and unused bits are zero, PS stands at PMD and PUD only, huge leaves are aligned, G is clear",
-    why: "a reserved bit faults on use, and G in a user leaf outlives its address space in the TLB; a split huge page \
-          with a misaligned leaf maps its neighbour's memory",
+    statement: "reserved and unused bits are zero, PS stands at PMD and PUD only, huge leaves are aligned, G is \
+                clear",
+    reads: "the word of every entry of the user half, by level",
+    why: "a reserved bit faults on use, and G in a user leaf outlives its address space in the TLB; a split huge \
+          page with a misaligned leaf maps its neighbour's memory",
+    design: &[12],
+    catalogue: &[9, 60],
 };
 
 /// What is wrong with the word of a non-zero entry at this level.

@@ -1,30 +1,19 @@
-//! `frame-has-one-state` (design invariant 8, first half). Reads: kind of every frame below the virgin marks, which
-//! frames the walk reached as tables, the census's zero page.
+//! `frame-has-one-state`. A frame that the walk reached as a table is judged where it was reached.
 
 use ptshare_wire::FrameKind;
 
 use crate::frames::{Frame, NO_TABLE};
-use crate::graph::At;
 use crate::report::{Finding, RuleInfo, Sink};
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "frame-has-one-state",
-    statement: "a frame's kind exists and is the one its use shows: every table reached is a Table, one frame is Zero",
-    why: "a page that is a table for one and data for another gives a process its own page tables to write; Linux \
-          added PAGE_TABLE_CHECK after such type mixing",
+    statement: "a frame's kind exists, and one frame alone is the zero page, the one that the census names",
+    reads: "kind of every frame below the virgin marks; the census's zero page",
+    why: "a page of two kinds is freed by the rules of one while it is used by those of the other; Linux added \
+          PAGE_TABLE_CHECK after such type mixing",
+    design: &[8],
+    catalogue: &[],
 };
-
-/// An entry or root points to a table in frame `pfn`, whose kind is neither Table, Free nor Kernel.
-pub(crate) fn table(at: At, word: u64, pfn: u64, frame: &Frame, sink: &mut Sink) {
-    sink.report(&RULE, || {
-        let finding = Finding::new(&RULE, "kind Table", format!("kind {}", kind_name(frame)))
-            .mm(at.mm)
-            .va(at.va)
-            .level(at.level as u8)
-            .frame(pfn);
-        if word == 0 { finding.detail("this frame is the mm's root") } else { finding.entry(word) }
-    });
-}
 
 /// Judges any frame.
 #[inline]
@@ -45,9 +34,4 @@ pub(crate) fn frame(pfn: u64, frame: &Frame, zero_page: u64, sink: &mut Sink) {
         }),
         Some(_) => {}
     }
-}
-
-/// The kind, or its number if there is no such kind.
-fn kind_name(frame: &Frame) -> String {
-    frame.kind().map_or_else(|| (frame.state & 0xff).to_string(), |kind| format!("{kind:?}"))
 }

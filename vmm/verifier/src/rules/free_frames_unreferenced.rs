@@ -1,5 +1,5 @@
-//! `free-frames-unreferenced` (design invariant 8, second half). Reads: entries and roots that point to frames of kind
-//! Free or beyond a virgin mark, and `refs` of free frames.
+//! `free-frames-unreferenced`. A free frame that a pointer takes for a table is the subject of
+//! `pointers-reach-tables`.
 
 use ptshare_wire::FrameKind;
 
@@ -9,24 +9,22 @@ use crate::report::{Finding, RuleInfo, Sink};
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "free-frames-unreferenced",
-    statement: "a free frame has refs 0, and no entry or root points to it",
-    why: "a table or page freed while an entry still points to it belongs to two owners after the next allocation \
-          (CVE-2021-4002: hugetlb PMD pages reused while still in use)",
+    statement: "a free frame has refs 0, and no leaf maps it",
+    reads: "leaves that map frames of kind Free or beyond a virgin mark; refs of free frames",
+    why: "a page freed while a leaf still maps it belongs to two owners after the next allocation (CVE-2021-4002; \
+          eb66ae030829: mremap moved entries without the flush)",
+    design: &[8],
+    catalogue: &[8],
 };
 
 /// A leaf maps a free frame.
 pub(crate) fn leaf(at: At, word: u64, pfn: u64, sink: &mut Sink) {
-    sink.report(&RULE, || finding(at, word, pfn, "a frame in use", "a leaf maps a free frame"));
+    sink.report(&RULE, || finding(at, word, pfn, "a leaf maps a free frame"));
 }
 
-/// An entry or root points to a table in a free frame.
-pub(crate) fn table(at: At, word: u64, pfn: u64, sink: &mut Sink) {
-    sink.report(&RULE, || finding(at, word, pfn, "a table in use", "it points to a free frame"));
-}
-
-/// An entry or root points to a frame that was never given out.
+/// A leaf maps a frame that was never given out.
 pub(crate) fn virgin(at: At, word: u64, pfn: u64, sink: &mut Sink) {
-    sink.report(&RULE, || finding(at, word, pfn, "a frame in use", "it points to a frame never given out"));
+    sink.report(&RULE, || finding(at, word, pfn, "a leaf maps a frame never given out"));
 }
 
 /// Judges the count of a frame.
@@ -39,7 +37,11 @@ pub(crate) fn frame(pfn: u64, frame: &Frame, sink: &mut Sink) {
     }
 }
 
-fn finding(at: At, word: u64, pfn: u64, expected: &str, found: &str) -> Finding {
-    let finding = Finding::new(&RULE, expected, found).mm(at.mm).va(at.va).level(at.level as u8).frame(pfn);
-    if word == 0 { finding.detail("this frame is the mm's root") } else { finding.entry(word) }
+fn finding(at: At, word: u64, pfn: u64, found: &str) -> Finding {
+    Finding::new(&RULE, "a frame in use", found)
+        .mm(at.mm)
+        .va(at.va)
+        .level(at.level as u8)
+        .entry(word)
+        .frame(pfn)
 }

@@ -1,7 +1,5 @@
-//! `hugetlb-leaf-aligned`. Reads: level and frame of every leaf, kind of that frame.
-//!
-//! A huge leaf whose address is not a multiple of its size is the subject of
-//! [`entry_bits_legal`](super::entry_bits_legal); tables, kernel memory and free frames have rules of their own.
+//! `hugetlb-leaf-aligned`. A huge leaf whose address is not a multiple of its size is the subject of
+//! `entry-bits-legal`; tables, kernel memory and free frames have rules of their own.
 
 use ptshare_paging::Level;
 use ptshare_wire::FrameKind;
@@ -14,8 +12,11 @@ use crate::report::{Finding, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "hugetlb-leaf-aligned",
     statement: "a huge leaf maps a hugetlb page from its head on, and a small leaf no part of one",
-    why: "a huge leaf over ordinary frames hands out 511 pages that belong to others; a small leaf into a huge page is \
-          not counted by the page's head and survives its return to the pool",
+    reads: "level and frame of every leaf; kind of that frame",
+    why: "a huge leaf over ordinary frames hands out 511 pages that belong to others; a small leaf into a huge page \
+          is not counted by the page's head and survives its return to the pool",
+    design: &[10],
+    catalogue: &[41],
 };
 
 /// Judges a leaf, whose frame is `frame`.

@@ -1,13 +1,11 @@
-//! `hugetlb-pmd-fits-object` (prior art H9, H11, H14). Reads: for each entry that points to a PMD page: the table's state
-//! and key, its number of parents, and the VMAs over its span.
-//!
-//! What the leaves map is judged one by one ([`frame_fits_vma`](super::frame_fits_vma)), and that all sharers have equal
-//! VMAs by [`sharers_agree`](super::sharers_agree).
+//! `hugetlb-pmd-fits-object`. What the leaves map is judged one by one, and that all sharers have equal VMAs by
+//! `sharers-agree`.
 
-use ptshare_paging::{Level, Pte};
+use ptshare_paging::Pte;
 use ptshare_wire::frame::{FLAG_OBJECT_PMD, OBJECT_PMD_RIGHTS_SHIFT};
 use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_WRITE};
 
+use super::hugetlb_pmd_spans_one_vma;
 use crate::frames::Frame;
 use crate::graph::{At, Table};
 use crate::report::{Finding, RuleInfo, Sink};
@@ -15,9 +13,13 @@ use crate::spaces::Clip;
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "hugetlb-pmd-fits-object",
-    statement: "a PMD page of an object lies under one shared hugetlb VMA over its whole GiB, with its key and rights",
-    why: "Linux shared PMD pages over spans with a VMA boundary inside (b30c14cd6102), with other rights, or after a \
-          split that raced with a fault (CVE-2025-38084): one process then works in another's mapping",
+    statement: "a PMD page of a hugetlb object has that object's key and the VMA's rights, and a shared one with \
+                R/W = 1 is such a page",
+    reads: "state and key of each PMD page; its parents; the VMA over its span",
+    why: "sharers with other rights than the leaves were made for gain or lose rights with each other's faults \
+          (page_table_shareable, mm/hugetlb.c, compares vm_flags for this)",
+    design: &[3, 10],
+    catalogue: &[39],
 };
 
 /// Judges the entry at `at`, which points to the PMD page `table`. `key`: the table's words for object and part.
@@ -30,9 +32,9 @@ pub(crate) fn pointer(
     clips: &[Clip],
     sink: &mut Sink,
 ) {
-    let objects = frame.state & FLAG_OBJECT_PMD != 0;
-    let found = if objects {
-        mismatch(frame.state, key(), clips)
+    let found = if frame.state & FLAG_OBJECT_PMD != 0 {
+        let Some(over) = hugetlb_pmd_spans_one_vma::pointer(at, word, table, clips, sink) else { return };
+        mismatch(frame.state, key(), over)
     } else if table.parents > 1 && Pte(word).writable() && shared(clips) {
         Some("shared with R/W = 1, but no object's".to_string())
     } else {
@@ -55,12 +57,8 @@ pub(crate) fn shared(clips: &[Clip]) -> bool {
     !clips.is_empty() && clips.iter().all(|c| c.flags & wanted == wanted && c.object != 0)
 }
 
-fn mismatch(state: u32, key: Option<u64>, clips: &[Clip]) -> Option<String> {
-    let [clip] = clips else { return Some(format!("{} VMAs over its span", clips.len())) };
+fn mismatch(state: u32, key: Option<u64>, clip: &Clip) -> Option<String> {
     let rights = u64::from(state >> OBJECT_PMD_RIGHTS_SHIFT & 7);
-    if (clip.start, clip.end) != (0, Level::Pmd.span_bytes()) || !shared(clips) {
-        return Some("its span is not covered by one shared hugetlb VMA".into());
-    }
     if rights != clip.flags & (VM_READ | VM_WRITE | VM_EXEC) {
         return Some(format!("rights {rights:#x} for a VMA with flags {:#x}", clip.flags));
     }

@@ -1,5 +1,5 @@
-//! `kernel-half-identical` (prior art I10). Reads: slots 256..512 of every root and of the kernel's own root. The accessed
-//! and dirty bits may differ: the processor sets them in whichever root it walks.
+//! `kernel-half-identical`. The accessed and dirty bits may differ: the processor sets them in whichever root it
+//! walks.
 
 use ptshare_paging::{ENTRIES, Level, Pte};
 use ptshare_wire::layout::KERNEL_HALF_SLOT;
@@ -11,8 +11,11 @@ use crate::view::PhysView;
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "kernel-half-identical",
     statement: "slots 256 to 511 of every root equal those of the kernel's own root",
-    why: "a root that misses a kernel entry kills the machine at the next interrupt in that process, and one that has \
-          another entry runs another kernel",
+    reads: "slots 256 to 511 of every root and of the kernel's own root",
+    why: "a root that misses a kernel entry kills the machine at the next interrupt in that process, and one that \
+          has another entry runs another kernel",
+    design: &[7],
+    catalogue: &[10],
 };
 
 /// Compares one mm's root with the kernel's.

@@ -1,7 +1,5 @@
-//! `leaf-refs-equal-maps` (design invariant 2). Reads: `refs`, `aux` and the cache flag of every data frame, and the number
-//! of leaf entries that the walk found, each table counted once however many share it.
-//!
-//! The head frame of a hugetlb page (aligned to 512 frames) carries its count; the other frames have none.
+//! `leaf-refs-equal-maps`. The head frame of a hugetlb page (aligned to 512 frames) carries its count; the other
+//! frames have none.
 
 use ptshare_wire::FrameKind;
 
@@ -11,8 +9,12 @@ use crate::report::{Finding, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "leaf-refs-equal-maps",
     statement: "a data frame's refs = leaves that map it, counted once a table, + 1 in a page cache + kernel holds",
+    reads: "refs, aux and the cache flag of every data frame; the leaf entries found, each table counted once \
+            however many share it",
     why: "fork took page references for the entries of an already shared hugetlb table, and huge pages leaked \
           (c5c99429fa57, 2008); counting too few frees a page in use",
+    design: &[2],
+    catalogue: &[11, 24, 42],
 };
 
 /// Judges any frame.

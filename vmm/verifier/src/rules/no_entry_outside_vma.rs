@@ -1,5 +1,4 @@
-//! `no-entry-outside-vma` (design invariant 6). Reads: the span of every leaf on every path (those held without access under PROT_NONE
-//! too), and the VMAs.
+//! `no-entry-outside-vma`. Pages held without access under PROT_NONE count too.
 
 use crate::graph::At;
 use crate::report::{Finding, RuleInfo, Sink};
@@ -7,8 +6,12 @@ use crate::report::{Finding, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "no-entry-outside-vma",
     statement: "every user leaf lies inside a VMA",
-    why: "a page left behind by a partial munmap is readable after the call said it was gone, and shows up in whatever \
-          is mapped there next; Linux's hugetlb unshare missed VMA boundaries (b30c14cd6102, CVE-2025-38084)",
+    reads: "the span of every leaf on every path; the VMAs",
+    why: "a page left behind by a partial munmap is readable after the call said it was gone, and shows up in \
+          whatever is mapped there next; Linux's hugetlb unshare missed VMA boundaries (b30c14cd6102, \
+          CVE-2025-38084)",
+    design: &[6],
+    catalogue: &[18],
 };
 
 /// A leaf has no VMA at `va`.

@@ -1,13 +1,7 @@
-//! `object-shared-tables-uniform` (design invariant 3, second half). Reads: metadata of each table that claims to belong to an
-//! object, the words of the entries that point to it, the VMA over its span in every mm that reaches it, and the kinds of
-//! the frames that it maps.
-//!
-//! Such a table is written in place for all its users, at whatever addresses. So: one VMA covers its whole span everywhere
-//! and maps just the pages that the metadata names; nothing private is in it; R/W is one for all. That its leaves map the
-//! right pages is judged by [`frame_fits_vma`](super::frame_fits_vma), and that its users' VMAs are equal by
-//! [`sharers_agree`](super::sharers_agree).
+//! `object-shared-tables-uniform`. Such a table is written in place for all its users. Where it lies is judged by
+//! `object-table-spans-one-vma` and `object-table-keeps-place`, that its users' VMAs are equal by `sharers-agree`.
 
-use ptshare_paging::{Level, Pte};
+use ptshare_paging::Pte;
 use ptshare_wire::FrameKind;
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
 
@@ -18,42 +12,29 @@ use crate::spaces::Clip;
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "object-shared-tables-uniform",
-    statement: "an object's table maps that object's pages only, under one VMA over its whole span, with one R/W for all",
+    statement: "an object's table maps no private page, and has one R/W in all entries that point to it: 0 if its \
+                mappings are private",
+    reads: "flags of each table's metadata; the words of the entries that point to it; the VMA over its span; kinds \
+            of the frames that it maps",
     why: "a table that is copied on write for one user and written in place by another gives them different memory; \
           Linux shares hugetlb tables only where all flags agree (page_table_shareable, mm/hugetlb.c)",
+    design: &[3],
+    catalogue: &[32],
 };
 
-/// An entry points to an object's `table`: the VMAs over its span, and the object and page in its metadata.
-pub(crate) fn place(
-    at: At,
-    word: u64,
-    table: &Table,
-    clips: &[Clip],
-    key: Option<(u64, u64)>,
-    sink: &mut Sink,
-) {
-    let span = table.level.span_bytes();
-    let private = |flags: u64| flags & VM_SHARED == 0;
-    let (expected, found) = match clips {
-        _ if table.level != Level::Pte => ("a PTE page".into(), format!("level {}", table.level as u8)),
-        [one] if one.start != 0 || one.end != span => (
-            format!("one VMA over all {span:#x} bytes of the span"),
-            format!("bytes {:#x} to {:#x}", one.start, one.end),
-        ),
-        [one] if Some((one.object, one.pgoff)) != key || one.object == 0 => {
-            let found = key.map_or("no metadata".into(), |(o, p)| format!("page {p:#x} of object {o}"));
-            (format!("page {:#x} of object {} in the metadata, as in the VMA", one.pgoff, one.object), found)
-        }
-        [one] if private(one.flags) && one.flags & VM_WRITE != 0 => {
-            ("a VMA that is shared or cannot be written to".into(), format!("flags {:#x}", one.flags))
-        }
-        [one] if private(one.flags) && Pte(word).writable() => {
-            ("R/W = 0 over a private mapping".into(), "R/W = 1".into())
-        }
-        [_] => return,
-        _ => ("one VMA over the span".into(), format!("{} VMAs", clips.len())),
+/// An entry points to an object's `table`, under the VMA `over` its span.
+pub(crate) fn place(at: At, word: u64, table: &Table, over: &Clip, sink: &mut Sink) {
+    if over.flags & VM_SHARED != 0 {
+        return;
+    }
+    let (expected, found) = if over.flags & VM_WRITE != 0 {
+        ("a VMA that is shared or cannot be written to", format!("flags {:#x}", over.flags))
+    } else if Pte(word).writable() {
+        ("R/W = 0 over a private mapping", "R/W = 1".into())
+    } else {
+        return;
     };
-    sink.report(&RULE, || finding(at, word, table.pfn, expected, found));
+    sink.report(&RULE, || finding(at, word, table.pfn, expected.into(), found));
 }
 
 /// An entry points to an object's `table`. Called once a table.

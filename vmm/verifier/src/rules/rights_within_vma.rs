@@ -1,7 +1,5 @@
-//! `rights-within-vma` (design invariants 5 and 12). Reads: effective R/W and XD of every leaf on every path (the AND, and
-//! the OR, over its entries), and the VMA's rights now.
-//!
-//! The other direction is no violation: fewer rights than the VMA's cost a fault and are how COW works.
+//! `rights-within-vma`. Effective rights: the AND of R/W and the OR of XD over a path. The other direction is no
+//! violation: fewer rights than the VMA's cost a fault and are how copy on write works.
 
 use ptshare_wire::VmaRec;
 use ptshare_wire::vma::{VM_EXEC, VM_READ, VM_SHARED, VM_WRITE};
@@ -12,20 +10,22 @@ use crate::spaces::Rights;
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "rights-within-vma",
-    statement: "a leaf's effective rights are within its VMA's; under PROT_NONE nothing is present",
-    why: "a downgrade that stops at a shared table leaves one sharer with rights it lost; KVM took the rights of one \
-          parent for all users of a shared shadow page (CVE-2021-38198)",
+    statement: "a leaf may be written to or executed only if its VMA allows it",
+    reads: "effective R/W and XD of every leaf on every path; the VMA's rights now",
+    why: "a downgrade that stops at a shared table leaves one sharer with rights it lost; KVM took the rights of \
+          one parent for all users of a shared shadow page (CVE-2021-38198)",
+    design: &[5, 12],
+    catalogue: &[18],
 };
 
 /// Judges one leaf on one path.
 #[inline]
 pub(crate) fn leaf(at: At, word: u64, rights: Rights, vma: &VmaRec, sink: &mut Sink) {
-    if !rights.access {
+    if !rights.access || vma.flags & (VM_READ | VM_WRITE | VM_EXEC) == 0 {
+        // Nothing may be present under a VMA without rights: prot-none-closed.
         return;
     }
-    let expected = if vma.flags & (VM_READ | VM_WRITE | VM_EXEC) == 0 {
-        "nothing present in a PROT_NONE VMA"
-    } else if rights.write && vma.flags & VM_WRITE == 0 {
+    let expected = if rights.write && vma.flags & VM_WRITE == 0 {
         "no write, as the VMA has none"
     } else if rights.exec && vma.flags & VM_EXEC == 0 {
         "no execution, as the VMA has none"

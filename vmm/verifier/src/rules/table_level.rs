@@ -1,20 +1,19 @@
-//! `table-level` (design invariant 11). Reads: the level at which every entry or root reaches a table, the level in the
-//! table's metadata, and which tables one mm reaches twice.
-//!
-//! Levels fall by one from a table to the next, so a cycle is a table at two levels. Within one mm a table may appear twice
-//! only if it belongs to an object, of which two VMAs may show the same part.
+//! `table-level`. Levels fall by one from a table to the next, so a cycle is a table at two levels.
 
 use ptshare_paging::Level;
 
 use crate::frames::Frame;
-use crate::graph::{At, Table};
+use crate::graph::At;
 use crate::report::{Finding, RuleInfo, Sink, level_name};
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "table-level",
-    statement: "a table is reached at the level that its metadata says and at no other, and once by each mm",
+    statement: "a table is reached at the level that its metadata says and at no other",
+    reads: "the level at which every entry or root reaches a table; the level in the table's metadata",
     why: "a frame that is a PTE page for one parent and a PMD page for another turns data addresses into table \
           addresses; retyping a page without waiting for its walkers did that (CVE-2025-38085)",
+    design: &[11],
+    catalogue: &[2],
 };
 
 /// A table's metadata says another level than that at which it was reached.
@@ -40,19 +39,6 @@ pub(crate) fn two_levels(at: At, word: u64, pfn: u64, level: Level, first: Level
             pfn,
             format!("reached at level {} alone", first as u8),
             format!("level {} too", level as u8),
-        )
-    });
-}
-
-/// An mm reaches a table a second time.
-pub(crate) fn twice_in_mm(at: At, table: &Table, sink: &mut Sink) {
-    sink.report(&RULE, || {
-        finding(
-            at,
-            0,
-            table.pfn,
-            "a table at one address of an mm".into(),
-            format!("a second time at {:#x}", at.va),
         )
     });
 }

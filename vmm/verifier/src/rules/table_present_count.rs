@@ -1,5 +1,4 @@
-//! `table-present-count`. Reads: `aux` of every table, and its entries that are not zero. Of a root
-//! only the user half counts.
+//! `table-present-count`. Of a root only the user half counts.
 
 use ptshare_wire::FrameKind;
 
@@ -11,7 +10,10 @@ use crate::report::{Finding, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "table-present-count",
     statement: "a table's metadata counts its entries that are not zero",
+    reads: "aux of every table; its entries that are not zero",
     why: "a table goes when its count reaches 0: too low frees a table in use, too high keeps an empty one for ever",
+    design: &[],
+    catalogue: &[],
 };
 
 /// Judges one table.

@@ -1,5 +1,4 @@
-//! `table-refs-equal-parents` (design invariant 1). Reads: `refs` of every table reached, and the entries and roots found
-//! that point to it, over all address spaces.
+//! `table-refs-equal-parents`.
 
 use ptshare_wire::FrameKind;
 
@@ -11,8 +10,11 @@ use crate::report::{Finding, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "table-refs-equal-parents",
     statement: "a table's refs = the entries and roots that point to it, over all mms",
+    reads: "refs of every table reached; the entries and roots found that point to it",
     why: "too low, a table is freed under its other sharers; too high, it is never freed and sharing never ends \
           (CVE-2024-57883; the speculative references behind it also broke fork, 14967a9c7d24)",
+    design: &[1],
+    catalogue: &[3, 4],
 };
 
 /// Parents listed in a finding.

@@ -1,8 +1,4 @@
-//! `userfaultfd-owns-tables` (prior art I46). Reads: for each table with more than one parent, the flags of the VMAs over its
-//! span in every mm that reaches it; for each entry with the mark of userfaultfd's write protection, the flags of the VMA
-//! over it.
-//!
-//! A shared mapping that is registered for missing pages alone may share: whether a page is missing is for its object to
+//! `userfaultfd-owns-tables`. A shared mapping that is registered for missing pages alone may share: whether a page is missing is for its object to
 //! say.
 
 use ptshare_paging::Pte;
@@ -16,8 +12,12 @@ pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "userfaultfd-owns-tables",
     statement: "a table whose entries one mm's userfaultfd watches has no other user, and a leaf that it has write-protected \
                 has R/W = 0 and lies in its range",
+    reads: "for each table with more than one parent, the VMAs over its span in every mm that reaches it; for each entry \
+            with the mark of userfaultfd's write protection, the VMA over it",
     why: "Linux shared PMD pages with ranges whose minor faults and writes were to be reported (c1991e070550): another \
           process's fault filled the entry in, and the handler never heard of it",
+    design: &[3],
+    catalogue: &[46],
 };
 
 /// Must the entries under this VMA be one mm's alone?

@@ -1,5 +1,4 @@
-//! `vma-list-sorted`. Reads: the VMA list of every mm. An mm whose list is out of order is left alone by the other rules
-//! about VMAs: they search it.
+//! `vma-list-sorted`. An mm whose list is out of order is left alone by the other rules about VMAs: they search it.
 
 use crate::census::{Mm, vma_is_sane};
 use crate::report::{Finding, MmId, RuleInfo, Sink};
@@ -7,7 +6,11 @@ use crate::report::{Finding, MmId, RuleInfo, Sink};
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "vma-list-sorted",
     statement: "an mm's VMAs are page-aligned, in the user half, in order, disjoint, and as many as counted",
-    why: "every lookup searches the list; two VMAs over one address give a fault and an unmap different answers",
+    reads: "the VMA list of every mm",
+    why: "every lookup searches the list; two VMAs over one address give a fault and an unmap different answers \
+          (StackRot, CVE-2023-3269: a fault walked nodes of Linux's maple tree that a stack expansion had freed)",
+    design: &[],
+    catalogue: &[],
 };
 
 /// Judges the order of the VMAs read.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  frame 0x100 census header    0x101 CPU table    0x102 kernel root    0x103 a kernel PUD
-//!  0x104.. mm table             0x310.. frame array (32 bytes a frame)
+//!  0x104.. mm table             0x310.. frame array (32 bytes a frame)             0x380.. answers
 //!  0x400 .. 0x2000 managed: what the builder hands out, then free blocks, then virgin frames
 //! ```
 
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot};
+use ptshare_wire::answers::{FrameAnswer, PlaceAnswer, UsageAnswer};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
 use ptshare_wire::frame::{
     FLAG_HEAD, FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES,
@@ -17,7 +18,7 @@ use ptshare_wire::frame::{
 };
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
-use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, VmaRec};
+use ptshare_wire::{Answers, CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats, VmaRec};
 
 use crate::{Image, PhysView, Vcpu};
 
@@ -27,6 +28,7 @@ const KERNEL_ROOT: u64 = 0x102;
 const KERNEL_PUD: u64 = 0x103;
 const MM_TABLE: u64 = 0x10_4000;
 const FRAME_ARRAY: u64 = 0x31_0000;
+const ANSWERS: u64 = 0x38_0000;
 const RAM_START: u64 = 0x400;
 const FRAMES: u64 = 0x2000;
 /// Bytes from one VMA to the next: a guest's own fields follow the record.
@@ -57,6 +59,7 @@ struct Meta {
 
 struct Space {
     pid: u64,
+    family: u64,
     root: u64,
     cpumask: u64,
     table_pages: u64,
@@ -77,6 +80,8 @@ pub struct Builder {
     kernel_frames: u64,
     /// Hugetlb pages: all, and free ones.
     hugetlb: (u64, u64),
+    /// Answers given: frames, their places, processes.
+    answered: (u64, u64, u64),
     vcpus: Vec<(Vcpu, Option<MmIndex>)>,
 }
 
@@ -104,6 +109,7 @@ impl Builder {
             zero: 0,
             kernel_frames: 0,
             hugetlb: (0, 0),
+            answered: (0, 0, 0),
             vcpus: Vec::new(),
         };
         builder.zero = builder.frame(FrameKind::Zero);
@@ -198,7 +204,8 @@ impl Builder {
             let word = self.image.page_mut(KERNEL_ROOT)[slot];
             self.image.page_mut(root)[slot] = word;
         }
-        self.spaces.push(Space { pid, root, cpumask: 0, table_pages: 1, vmas: Vec::new() });
+        let family = self.spaces.len() as u64 + 100;
+        self.spaces.push(Space { pid, family, root, cpumask: 0, table_pages: 1, vmas: Vec::new() });
         MmIndex(self.spaces.len() - 1)
     }
 
@@ -263,9 +270,19 @@ impl Builder {
         self.meta(pfn, |m| m.refs += 1);
     }
 
+    /// A frame for a private page at `va`, where `mm` has a VMA.
+    fn private_frame(&mut self, mm: MmIndex, va: u64) -> u64 {
+        let pfn = self.frame(FrameKind::Anon);
+        let space = &self.spaces[mm.0];
+        let vma = space.vmas.iter().find(|v| v.start <= va && va < v.end).copied().unwrap_or_default();
+        let owner = (space.family, vma.pgoff.wrapping_add(va.wrapping_sub(vma.start) >> 12));
+        self.meta(pfn, |m| (m.a, m.b) = owner);
+        pfn
+    }
+
     /// Puts a fresh private page at `va`.
     pub fn map_anon(&mut self, mm: MmIndex, va: u64, flags: u64) {
-        let pfn = self.frame(FrameKind::Anon);
+        let pfn = self.private_frame(mm, va);
         self.map(mm, va, Level::Pte, pfn, flags);
     }
 
@@ -277,7 +294,7 @@ impl Builder {
 
     /// Puts a page under PROT_NONE at `va`: held, without access.
     pub fn map_no_access(&mut self, mm: MmIndex, va: u64) {
-        let pfn = self.frame(FrameKind::Anon);
+        let pfn = self.private_frame(mm, va);
         let table = self.table(mm, va, Level::Pte);
         self.store(table, Level::Pte.slot(va), Pte::new(Pfn(pfn), Pte::PROT_NONE | Pte::NO_EXEC));
         self.meta(pfn, |m| m.refs += 1);
@@ -312,6 +329,7 @@ impl Builder {
     /// Forks `parent`: upper tables are copied, PTE pages shared with R/W = 0 in both PMD entries.
     pub fn fork(&mut self, parent: MmIndex, pid: u64) -> MmIndex {
         let child = self.mm(pid);
+        self.spaces[child.0].family = self.spaces[parent.0].family;
         self.spaces[child.0].vmas = self.spaces[parent.0].vmas.clone();
         let root = self.spaces[parent.0].root;
         self.fork_table(root, Level::Pgd, 0, child);
@@ -370,11 +388,54 @@ impl Builder {
     pub fn cow(&mut self, mm: MmIndex, va: u64) {
         let table = self.table(mm, va, Level::Pte);
         let old = self.load(table, Level::Pte.slot(va));
-        let copy = self.frame(FrameKind::Anon);
+        let copy = self.private_frame(mm, va);
         self.meta(old.pfn().0, |m| m.refs -= 1);
         let flags = old.0 & !Pte::ADDR | Pte::WRITE | Pte::DIRTY;
         self.store(table, Level::Pte.slot(va), Pte::new(Pfn(copy), flags));
         self.meta(copy, |m| m.refs += 1);
+    }
+
+    /// The frame that `mm` maps at `va` with a small leaf.
+    pub fn frame_at(&mut self, mm: MmIndex, va: u64) -> u64 {
+        let table = self.table(mm, va, Level::Pte);
+        self.load(table, Level::Pte.slot(va)).pfn().0
+    }
+
+    /// The kernel's answer where `pfn` is mapped.
+    pub fn answer_frame(&mut self, pfn: u64, places: &[(MmIndex, u64)]) {
+        let (frames, first, _) = self.answered;
+        let at = ANSWERS + (offset_of!(Answers, frame) + frames as usize * size_of::<FrameAnswer>()) as u64;
+        self.put(at, offset_of!(FrameAnswer, pfn), pfn);
+        self.put(at, offset_of!(FrameAnswer, first), first);
+        self.put(at, offset_of!(FrameAnswer, places), places.len() as u64);
+        for (i, (mm, va)) in places.iter().enumerate() {
+            let place = (first as usize + i) * size_of::<PlaceAnswer>();
+            let at = ANSWERS + (offset_of!(Answers, place) + place) as u64;
+            self.put(at, offset_of!(PlaceAnswer, slot), mm.0 as u64);
+            self.put(at, offset_of!(PlaceAnswer, va), *va);
+        }
+        self.answered.0 += 1;
+        self.answered.1 += places.len() as u64;
+    }
+
+    /// The kernel's answer what /proc shows of `mm`: private pages, pages of objects, and hugetlb pages in units of 4 KiB; of
+    /// its tables, `shared` are shared by two.
+    pub fn answer_usage(&mut self, mm: MmIndex, [anon, object, hugetlb]: [u64; 3], shared: u64) {
+        let record = self.answered.2 as usize * size_of::<UsageAnswer>();
+        let at = ANSWERS + (offset_of!(Answers, usage) + record) as u64;
+        let tables = self.spaces[mm.0].table_pages;
+        for (field, word) in [
+            (offset_of!(UsageAnswer, slot), mm.0 as u64),
+            (offset_of!(UsageAnswer, rss_anon), anon),
+            (offset_of!(UsageAnswer, rss_object), object),
+            (offset_of!(UsageAnswer, hugetlb), hugetlb),
+            (offset_of!(UsageAnswer, tables), tables),
+            (offset_of!(UsageAnswer, tables_shared), shared),
+            (offset_of!(UsageAnswer, tables_prop), (tables - shared) * PAGE_BYTES + shared * PAGE_BYTES / 2),
+        ] {
+            self.put(at, field, word);
+        }
+        self.answered.2 += 1;
     }
 
     /// Writes the books: VMA lists, free blocks of the orders 0 to 3, metadata, tables, header.
@@ -383,6 +444,15 @@ impl Builder {
             self.publish_mm(index);
         }
         let free = self.free_blocks();
+        let is_table = |m: &&Meta| m.state & 0xff == FrameKind::Table as u32;
+        let tables = self.metas.values().filter(is_table).count() as u64;
+        let shared = self.metas.values().filter(is_table).filter(|m| m.refs > 1).count() as u64;
+        let stats = offset_of!(CensusHeader, stats);
+        self.put(HEADER, stats + offset_of!(Stats, tables_now), tables);
+        self.put(HEADER, stats + offset_of!(Stats, tables_shared_now), shared);
+        let (frames, _, usages) = self.answered;
+        self.put(ANSWERS, offset_of!(Answers, frames), frames);
+        self.put(ANSWERS, offset_of!(Answers, usages), usages);
         for (pfn, meta) in std::mem::take(&mut self.metas) {
             let pa = FRAME_ARRAY + pfn * FRAME_META_BYTES;
             self.put32(pa, offset_of!(FrameMeta, refs), meta.refs);
@@ -423,6 +493,7 @@ impl Builder {
             (head(offset_of!(CensusHeader, cpus)), cpus),
             (head(offset_of!(CensusHeader, kernel_root)), KERNEL_ROOT),
             (head(offset_of!(CensusHeader, zero_page)), self.zero),
+            (head(offset_of!(CensusHeader, answers)), ANSWERS),
             (head(offset_of!(CensusHeader, hugetlb_total)), self.hugetlb.0),
             (head(offset_of!(CensusHeader, hugetlb_free)), self.hugetlb.1),
             (head(offset_of!(CensusHeader, hugetlb_reserved)), self.hugetlb.1),
@@ -467,6 +538,7 @@ impl Builder {
         for (field, word) in [
             (offset_of!(MmRec, root), space.root),
             (offset_of!(MmRec, pid), space.pid),
+            (offset_of!(MmRec, family), space.family),
             (offset_of!(MmRec, cpumask), space.cpumask),
             (offset_of!(MmRec, vma_index), LINEAR_BASE + list),
             (offset_of!(MmRec, vma_chunks), chunks.len() as u64),

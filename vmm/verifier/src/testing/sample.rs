@@ -55,11 +55,14 @@ pub fn sample() -> Guest {
     b.cow(child, HEAP + 5 * PAGE);
     // The parent is the last user of the old PTE page, and takes it back.
     take_back(&mut b, parent, HEAP);
-    b.fork(child, 3);
+    let grandchild = b.fork(child, 3);
     b.unshare(child, MMAP);
     b.unshare(child, STACK_END - PAGE);
     b.unshare(child, DATA);
     strangers(&mut b);
+    b.answer_frame(text[0], &[parent, child, grandchild].map(|mm| (mm, TEXT)));
+    let page = b.frame_at(parent, HEAP + PAGE);
+    b.answer_frame(page, &[parent, child, grandchild].map(|mm| (mm, HEAP + PAGE)));
     b.vcpu(Some(parent));
     b.vcpu(None);
     b.finish()
@@ -137,4 +140,6 @@ fn strangers(b: &mut Builder) {
     b.pool_frame();
     b.map(second, HEAP + 4 * PAGE, Level::Pte, b.zero_page(), Pte::NO_EXEC);
     b.map_anon(second, HEAP + 8 * PAGE, Pte::NO_EXEC);
+    // Two PTE pages and a PMD page are shared.
+    b.answer_usage(second, [5, 5, 512], 3);
 }

@@ -161,6 +161,17 @@ impl Scout {
         vmas.iter().position(|v| v.start <= place.va && place.va < v.end).map(|i| (i, vmas[i]))
     }
 
+    /// The VMAs over the span of an entry, with their indices.
+    pub(super) fn vmas_over(&self, place: &Place) -> impl Iterator<Item = (usize, &VmaRec)> {
+        let (start, end) = (place.va, place.va + place.level.entry_bytes());
+        self.mms[place.mm].vmas.iter().enumerate().filter(move |(_, v)| v.start < end && start < v.end)
+    }
+
+    /// Does a pointer name a table that several mms share copy-on-write?
+    pub(super) fn is_cow_shared(&self, pointer: &Place) -> bool {
+        self.table(pointer.word.pfn().0).is_some_and(|t| t.parents > 1 && !t.anywhere)
+    }
+
     /// Does the VMA over a place have all bits of `with` and none of `without`?
     pub(super) fn vma_has(&self, place: &Place, with: u64, without: u64) -> bool {
         self.vma(place).is_some_and(|(_, v)| v.flags & with == with && v.flags & without == 0)

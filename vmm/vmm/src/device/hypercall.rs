@@ -5,15 +5,15 @@
 
 use crate::census;
 use crate::checkpoint;
+use crate::cpu::Cpu;
 use crate::diagnose;
 use crate::machine::Machine;
 use crate::outcome::{Ending, Event};
 use crate::ram::GuestRam;
 use crate::sys::KvmCounter;
-use kvm_ioctls::VcpuFd;
 use log::{Level, log, warn};
 use ptshare_paging::PAGE_SHIFT;
-use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, Op};
+use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, MARK_KERNEL, Op};
 use std::mem::{offset_of, size_of};
 
 /// Longest text of an event, a label or a log line; the rest of a longer one is dropped. Bytes.
@@ -69,8 +69,8 @@ pub enum Request {
     Exit(u8),
     /// See [`Op::Event`].
     Event(String),
-    /// See [`Op::Mark`].
-    Mark(u64),
+    /// See [`Op::Mark`]: the mark and the time-stamp counter.
+    Mark(u64, u64),
     /// See [`Op::Panic`].
     Panic(u64),
     /// See [`Op::Census`].
@@ -134,7 +134,7 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
         },
         Op::Exit => Request::Exit(u8::try_from(a).map_err(|_| format!("{a} is no exit status"))?),
         Op::Event => Request::Event(text(a, b)?),
-        Op::Mark => Request::Mark(a),
+        Op::Mark => Request::Mark(a, b),
         Op::Panic => Request::Panic(a),
         Op::Census => match census::complaint(ram, a) {
             Some(why) => return Err(why),
@@ -154,15 +154,17 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
     })
 }
 
-/// The CPU that calls. Without KVM (in tests) it has neither registers nor counters.
+/// The CPU that calls. In tests it has neither registers nor counters.
 #[derive(Default)]
 pub struct Caller<'a> {
-    /// Its vCPU.
-    pub vcpu: Option<&'a VcpuFd>,
+    /// Its registers.
+    pub cpu: Option<&'a dyn Cpu>,
     /// Its number.
     pub index: u32,
     /// Counts the instructions that KVM interpreted for it.
     pub counter: Option<&'a KvmCounter>,
+    /// Its time-stamp counter counts instructions.
+    pub tsc_counts_instructions: bool,
 }
 
 /// Carries out a checked call.
@@ -211,15 +213,25 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
             machine.record().events.push(event);
             Answer::Result(0)
         }
-        Request::Mark(mark) => {
+        Request::Mark(MARK_KERNEL, tsc) => {
+            let micros = machine.micros();
+            machine.record().kernel_began.get_or_insert((micros, tsc));
+            Answer::Result(0)
+        }
+        Request::Mark(mark, tsc) => {
             if mark == MARK_FIRST_USER {
                 let micros = machine.micros();
                 let instructions = caller.counter.and_then(KvmCounter::read);
                 let mut record = machine.record();
                 if record.first_user_us.is_none() {
-                    record.first_user_us = Some(micros);
-                    // Where KVM runs the guest's kernel half on the CPU the counter sees next to nothing.
-                    record.insn_at_first_user = instructions.filter(|&n| n >= INTERPRETED_MIN);
+                    let (began, tsc_then) = record.kernel_began.unwrap_or_default();
+                    record.first_user_us = Some(micros.saturating_sub(began));
+                    record.insn_at_first_user = if caller.tsc_counts_instructions {
+                        Some(tsc.saturating_sub(tsc_then))
+                    } else {
+                        // Where KVM runs the guest's kernel half on the CPU the counter sees next to nothing.
+                        instructions.filter(|&n| n >= INTERPRETED_MIN)
+                    };
                 }
                 drop(record);
                 // An interrupt raised before the guest had set its controller up was lost.
@@ -232,9 +244,9 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
             Answer::Result(0)
         }
         Request::Panic(pa) => {
-            let text = diagnose::epitaph(ram, &machine.symbols, pa, caller.vcpu).unwrap_or_else(|| {
+            let text = diagnose::epitaph(ram, &machine.symbols, pa, caller.cpu).unwrap_or_else(|| {
                 let state =
-                    caller.vcpu.map(|v| diagnose::vcpu_state(ram, &machine.symbols, v)).unwrap_or_default();
+                    caller.cpu.map(|cpu| diagnose::state_of(ram, &machine.symbols, cpu)).unwrap_or_default();
                 format!("guest kernel panicked, and its crash record at {pa:#x} does not lie in RAM\n{state}")
             });
             Answer::End(Ending::GuestPanic { text })
@@ -286,8 +298,8 @@ pub fn call(machine: &Machine, caller: &Caller<'_>, block: Option<u64>, op: u32)
         Ok((_, Answer::End(ending))) => Some(ending),
         Err(why) => {
             let state = caller
-                .vcpu
-                .map(|v| diagnose::vcpu_state(&machine.ram, &machine.symbols, v))
+                .cpu
+                .map(|cpu| diagnose::state_of(&machine.ram, &machine.symbols, cpu))
                 .unwrap_or_default();
             let text =
                 format!("CPU {} of the guest misused the hypercall device: {why}\n{state}", caller.index);

@@ -1,7 +1,7 @@
 //! What /proc/PID/maps, smaps, statm, pagemap and mem show of an address space.
 
 use crate::KMm;
-use crate::fs::io::{Sink, total};
+use crate::fs::io::{Sink, Source, total};
 use crate::fs::text::Text;
 use crate::syscall::SysResult;
 use ptshare_abi::Errno;
@@ -55,6 +55,8 @@ fn smap_body(t: &mut Text, entry: &SmapsEntry, locked: u64) {
         ("Swap:           ", 0),
         ("SwapPss:        ", 0),
         ("Locked:         ", locked),
+        // Not on Linux, which shares no PTE pages.
+        ("PTEShared:      ", entry.shared_tables),
     ] {
         t.kb(name, bytes / 1024);
     }
@@ -94,6 +96,7 @@ pub fn smaps_rollup(t: &mut Text, mm: &KMm) {
         sum.shared_hugetlb += entry.shared_hugetlb;
         sum.private_hugetlb += entry.private_hugetlb;
         sum.locked += entry.locked;
+        sum.shared_tables += entry.shared_tables;
     });
     let start = t.len();
     t.hex(first, 8).c(b'-').hex(last, 8).s(" ---p 00000000 00:00 0 ").pad_to(start, 73).s("[rollup]\n");
@@ -121,8 +124,16 @@ pub fn bytes(mm: &KMm, start: u64, end: u64, max: usize) -> alloc::vec::Vec<u8> 
     out
 }
 
-/// /proc/PID/pagemap: one word a page; bit 63 present, bits 54:0 the frame number (root only, as on Linux; Linux
-/// Documentation/admin-guide/mm/pagemap.rst).
+/// A page is present: bit 63 of a word of /proc/PID/pagemap.
+const PM_PRESENT: u64 = 1 << 63;
+/// It belongs to a file, or is shared anonymous memory.
+const PM_FILE: u64 = 1 << 61;
+/// It is mapped in one place only.
+const PM_MMAP_EXCLUSIVE: u64 = 1 << 56;
+
+/// /proc/PID/pagemap: one word a page (Linux: Documentation/admin-guide/mm/pagemap.rst). Bits 54:0 are the frame number,
+/// for a reader with CAP_SYS_ADMIN. Bits 62 (swapped) and 55 (soft-dirty) stay 0: there is no swap, and no
+/// CONFIG_MEM_SOFT_DIRTY.
 pub fn pagemap(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
     if (pos | sink.left()) & 7 != 0 {
         return Err(Errno::EINVAL.into());
@@ -137,8 +148,13 @@ pub fn pagemap(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
             if va >= USER_END || n + 8 > sink.left() as usize {
                 break;
             }
-            // Bit 61: a page of a file or shared anonymous memory. Bit 56: mapped once only is not known cheaply.
-            let value = mm.translate(va, false).map_or(0, |pfn| 1 << 63 | if show { pfn.0 } else { 0 });
+            let value = mm.page_view(va).map_or(0, |page| {
+                let bit = |set, bit| if set { bit } else { 0 };
+                PM_PRESENT
+                    | bit(page.of_object, PM_FILE)
+                    | bit(page.exclusive, PM_MMAP_EXCLUSIVE)
+                    | if show { page.pfn.0 } else { 0 }
+            });
             word.copy_from_slice(&value.to_le_bytes());
             va += PAGE_BYTES;
             n += 8;
@@ -163,4 +179,24 @@ pub fn read_mem(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
         at = at.saturating_add(n as u64);
     }
     total(sink.done(), result)
+}
+
+/// A write to /proc/PID/mem: as the process itself could write there.
+pub fn write_mem(mm: &KMm, pos: u64, source: &mut Source) -> SysResult {
+    let mut chunk = [0u8; 512];
+    let mut done = 0;
+    while source.left() > 0 {
+        let at = pos.saturating_add(done);
+        let n = (512 - at % 512).min(source.left()) as usize;
+        let Some(part) = chunk.get_mut(..n) else { break };
+        let result = source.get(part);
+        if result.is_ok() && mm.write_user(at, part).is_err() {
+            return if done == 0 { Err(Errno::EIO.into()) } else { Ok(done) };
+        }
+        match result {
+            Ok(got) => done += got,
+            Err(fault) => return if done == 0 { Err(fault.into()) } else { Ok(done) },
+        }
+    }
+    Ok(done)
 }

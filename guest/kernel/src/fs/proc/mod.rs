@@ -6,8 +6,7 @@ pub mod pid;
 mod status;
 pub mod sysctl;
 mod system;
-
-pub use system::meminfo;
+mod sysvipc;
 
 use super::text::Text;
 use super::virt::{Entry, What};
@@ -33,22 +32,14 @@ pub static ROOT: &[Entry] = &[
     text("filesystems", system::filesystems),
     text("loadavg", system::loadavg),
     text("meminfo", system::meminfo),
+    text("partitions", system::partitions),
     text("stat", system::stat),
     text("swaps", system::swaps),
     text("uptime", system::uptime),
     text("version", system::version),
     text("vmstat", system::vmstat),
-    text("zoneinfo", |_| {}),
     Entry { name: "sys", mode: 0o555, what: What::Dir(sysctl::SYS) },
     Entry { name: "sysvipc", mode: 0o555, what: What::Dir(SYSVIPC) },
 ];
 
-static SYSVIPC: &[Entry] = &[
-    text("msg", |t| {
-        t.s("       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n");
-    }),
-    text("sem", |t| {
-        t.s("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
-    }),
-    text("shm", system::sysvipc_shm),
-];
+static SYSVIPC: &[Entry] = &[text("msg", sysvipc::msg), text("sem", sysvipc::sem), text("shm", sysvipc::shm)];

@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
+use ptshare_mm::vma::{VM_READ, VM_WRITE};
 
 /// Which file of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,10 @@ pub enum Which {
     FdInfo,
     /// What is known about a descriptor.
     FdInfoFile(u32),
+    /// Directory of the files that are mapped.
+    MapFiles,
+    /// A file that is mapped, by the first and last page of the mapping.
+    MapFile(u64, u64),
     /// A file, by its place in [`FILES`].
     File(u8),
 }
@@ -49,6 +54,7 @@ const FILES: &[(&str, u32)] = &[
     ("task", S_IFDIR | 0o555),
     ("fd", S_IFDIR | 0o500),
     ("fdinfo", S_IFDIR | 0o555),
+    ("map_files", S_IFDIR | 0o500),
     ("cwd", S_IFLNK | 0o777),
     ("exe", S_IFLNK | 0o777),
     ("root", S_IFLNK | 0o777),
@@ -75,7 +81,7 @@ const FILES: &[(&str, u32)] = &[
     ("wchan", S_IFREG | 0o444),
     ("clear_refs", S_IFREG | 0o200),
 ];
-const DIRS: usize = 3;
+const DIRS: usize = 4;
 
 /// Longest text taken from a process's memory.
 const STRINGS_MAX: usize = 128 << 10;
@@ -126,6 +132,11 @@ impl PidNode {
         task::find_process(self.pid).ok_or(Errno::ESRCH)
     }
 
+    /// The process, if this is its directory.
+    pub fn of_directory(&self) -> Option<Arc<Process>> {
+        if self.which == Which::Dir && self.tid == 0 { self.process().ok() } else { None }
+    }
+
     fn task(&self) -> Option<Arc<Task>> {
         task::find_task(if self.tid != 0 { self.tid } else { self.pid })
     }
@@ -147,7 +158,8 @@ impl PidNode {
         match self.which {
             Which::Dir => S_IFDIR | 0o555,
             Which::Task | Which::FdInfo => S_IFDIR | 0o555,
-            Which::Fd => S_IFDIR | 0o500,
+            Which::Fd | Which::MapFiles => S_IFDIR | 0o500,
+            Which::MapFile(start, _) => S_IFLNK | self.mapping(start).map_or(0o500, |(_, mode, _)| mode),
             Which::FdLink(fd) => S_IFLNK | self.link_mode(fd),
             Which::FdInfoFile(_) => S_IFREG | 0o400,
             Which::File(n) => FILES.get(usize::from(n)).map_or(S_IFREG, |(_, mode)| *mode),
@@ -168,6 +180,8 @@ impl PidNode {
             Which::Task => 2,
             Which::Fd => 3,
             Which::FdInfo => 4,
+            Which::MapFiles => 5,
+            Which::MapFile(start, _) => 1 << 31 | start >> 12,
             Which::File(n) => 16 + u64::from(n),
             Which::FdLink(fd) => 256 + 2 * u64::from(fd),
             Which::FdInfoFile(fd) => 257 + 2 * u64::from(fd),
@@ -199,6 +213,7 @@ impl PidNode {
                     0 => Which::Task,
                     1 => Which::Fd,
                     2 => Which::FdInfo,
+                    3 => Which::MapFiles,
                     n => Which::File(n as u8),
                 }))
             }
@@ -216,8 +231,30 @@ impl PidNode {
                 files.get(fd as i32).map_err(|_| Errno::ENOENT)?;
                 Ok(self.sub(if self.which == Which::Fd { Which::FdLink(fd) } else { Which::FdInfoFile(fd) }))
             }
+            Which::MapFiles => {
+                let (start, end) = range_of(name).ok_or(Errno::ENOENT)?;
+                self.mapping(start).filter(|found| found.0 == end).ok_or(Errno::ENOENT)?;
+                Ok(self.sub(Which::MapFile(start, end)))
+            }
             _ => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// The mapping of a file that begins at an address: its end, the link's permission bits, the file's path.
+    fn mapping(&self, start: u64) -> Option<(u64, u32, Vec<u8>)> {
+        let mm = self.mm().ok()??;
+        let mut found = None;
+        mm.for_each_vma_from(start, &mut |vma| {
+            if let Some(object) = vma.object
+                && vma.start == start
+            {
+                let bit = |right, bit| if vma.flags & right != 0 { bit } else { 0 };
+                let mode = 0o100 | bit(VM_READ, 0o400) | bit(VM_WRITE, 0o200);
+                found = Some((vma.end, mode, object.info().path.lock().as_bytes().to_vec()));
+            }
+            false
+        });
+        found
     }
 
     /// The entry of this directory at a position or after it.
@@ -239,6 +276,21 @@ impl PidNode {
                 let (fd, _) = files.next_open(at)?;
                 let file_type = if self.which == Which::Fd { S_IFLNK } else { S_IFREG };
                 Some(listed(fd + 1, number_name(fd as u32), file_type))
+            }
+            Which::MapFiles => {
+                // A position is the number of the page from which to look on.
+                let mm = self.mm().ok()??;
+                let mut found = None;
+                mm.for_each_vma_from(at << 12, &mut |vma| {
+                    if vma.object.is_some() && vma.start >= at << 12 {
+                        found = Some((vma.start, vma.end));
+                    }
+                    found.is_none()
+                });
+                let (start, end) = found?;
+                let mut name = Text::new();
+                name.hex(start, 1).c(b'-').hex(end, 1);
+                Some(listed((start >> 12) + 1, name.into_bytes(), S_IFLNK))
             }
             _ => None,
         }
@@ -283,6 +335,11 @@ impl PidNode {
         }
     }
 
+    fn mapped_path(&self, start: u64) -> Result<Vec<u8>, Errno> {
+        self.may_look()?;
+        self.mapping(start).map(|(_, _, path)| path).ok_or(Errno::ENOENT)
+    }
+
     /// Where a link leads.
     ///
     /// # Errors
@@ -290,6 +347,9 @@ impl PidNode {
     pub fn link(&self) -> Result<Link, Errno> {
         if self.mode() & S_IFMT != S_IFLNK {
             return Err(Errno::EINVAL);
+        }
+        if let Which::MapFile(start, _) = self.which {
+            return Ok(Link::Text(self.mapped_path(start)?));
         }
         Ok(Link::Jump(self.target()?))
     }
@@ -301,6 +361,9 @@ impl PidNode {
     pub fn link_text(&self) -> Result<Vec<u8>, Errno> {
         if self.mode() & S_IFMT != S_IFLNK {
             return Err(Errno::EINVAL);
+        }
+        if let Which::MapFile(start, _) = self.which {
+            return self.mapped_path(start);
         }
         Ok(self.target()?.text(&task::current().process.fs().root()).0)
     }
@@ -365,7 +428,7 @@ impl PidNode {
                 t.int(i64::from(process.oom_score_adj.load(Relaxed)) * 17 / 1000).c(b'\n');
             }
             ("oom_score", _) => {
-                t.int((666 + i64::from(process.oom_score_adj.load(Relaxed)) * 2 / 3).max(0)).c(b'\n');
+                t.dec(task::oom::score(&process)).c(b'\n');
             }
             ("personality", _) => {
                 t.hex(u64::from(process.personality.load(Relaxed)), 8).c(b'\n');
@@ -396,9 +459,15 @@ impl PidNode {
     }
 
     /// Writes of files that are no texts; `None` for the others.
-    pub fn write_binary(&self, _source: &mut Source) -> Option<SysResult> {
-        // /proc/PID/mem would need the position; nothing that runs here writes it.
-        (self.name() == "mem").then(|| Err(Errno::EIO.into()))
+    pub fn write_binary(&self, source: &mut Source, pos: u64) -> Option<SysResult> {
+        if self.name() != "mem" {
+            return None;
+        }
+        Some(match self.may_look().and_then(|()| self.mm()) {
+            Ok(Some(mm)) => maps::write_mem(&mm, pos, source),
+            Ok(None) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        })
     }
 
     /// Takes a line.
@@ -435,6 +504,12 @@ impl PidNode {
     }
 }
 
+/// Two hexadecimal addresses with a dash between them.
+fn range_of(name: &[u8]) -> Option<(u64, u64)> {
+    let mut ends = core::str::from_utf8(name).ok()?.splitn(2, '-').map(|end| u64::from_str_radix(end, 16));
+    Some((ends.next()?.ok()?, ends.next()?.ok()?))
+}
+
 fn signed(line: &[u8]) -> Option<i64> {
     let line = line.trim_ascii();
     match line.strip_prefix(b"-") {
@@ -443,4 +518,4 @@ fn signed(line: &[u8]) -> Option<i64> {
     }
 }
 
-const _: () = assert!(DIRS == 3 && FILES.len() < 256);
+const _: () = assert!(DIRS == 4 && FILES.len() < 256);

@@ -172,25 +172,28 @@ pub fn status(t: &mut Text, process: &Process, task: Option<&Arc<Task>>, tid: u3
 
 fn memory(t: &mut Text, process: &Process) {
     let mem = usage(process);
-    for (name, pages) in [
-        ("VmPeak:\t", mem.vm_pages),
-        ("VmSize:\t", mem.vm_pages),
-        ("VmLck:\t", mem.locked_pages),
+    let kb = |pages: u64| pages * 4;
+    for (name, kb) in [
+        ("VmPeak:\t", kb(mem.vm_pages)),
+        ("VmSize:\t", kb(mem.vm_pages)),
+        ("VmLck:\t", kb(mem.locked_pages)),
         ("VmPin:\t", 0),
-        ("VmHWM:\t", mem.rss_pages()),
-        ("VmRSS:\t", mem.rss_pages()),
-        ("RssAnon:\t", mem.rss_anon),
-        ("RssFile:\t", mem.rss_file),
-        ("RssShmem:\t", mem.rss_shmem),
-        ("VmData:\t", mem.data_pages),
-        ("VmStk:\t", mem.stack_pages),
-        ("VmExe:\t", mem.exe_pages),
-        ("VmLib:\t", mem.lib_pages),
-        ("VmPTE:\t", mem.table_pages),
+        ("VmHWM:\t", kb(mem.rss_pages())),
+        ("VmRSS:\t", kb(mem.rss_pages())),
+        ("RssAnon:\t", kb(mem.rss_anon)),
+        ("RssFile:\t", kb(mem.rss_file)),
+        ("RssShmem:\t", kb(mem.rss_shmem)),
+        ("VmData:\t", kb(mem.data_pages)),
+        ("VmStk:\t", kb(mem.stack_pages)),
+        ("VmExe:\t", kb(mem.exe_pages)),
+        ("VmLib:\t", kb(mem.lib_pages)),
+        ("VmPTE:\t", kb(mem.table_pages)),
+        ("VmPTEShared:\t", kb(mem.shares.shared_pages)),
+        ("VmPTEProp:\t", mem.shares.proportional / 1024),
         ("VmSwap:\t", 0),
-        ("HugetlbPages:\t", mem.hugetlb),
+        ("HugetlbPages:\t", kb(mem.hugetlb)),
     ] {
-        t.kb(name, pages * 4);
+        t.kb(name, kb);
     }
     t.s("CoreDumping:\t0\nTHP_enabled:\t0\nuntag_mask:\t0xffffffffffffffff\n");
 }

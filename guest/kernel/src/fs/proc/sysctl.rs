@@ -2,13 +2,20 @@
 //! programs can save and restore them.
 
 use super::text;
+use crate::fs::file::open_files;
 use crate::fs::hugepages;
 use crate::fs::text::Text;
 use crate::fs::virt::{Entry, What, number};
+use crate::ipc::perm::IPCMNI;
+use crate::ipc::{msg, sem, shm};
 use crate::task;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::task::table::{PID_LIMIT, PID_MAX, PID_MIN};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use ptshare_abi::Errno;
 use ptshare_machine::random;
+use ptshare_mm::space::limits;
+use ptshare_sync::{Lock, Rank};
 
 const fn dir(name: &'static str, entries: &'static [Entry]) -> Entry {
     Entry { name, mode: 0o555, what: What::Dir(entries) }
@@ -33,18 +40,10 @@ macro_rules! settings {
 }
 
 settings! {
-    PID_MAX = 32768;
-    SHMALL = u64::MAX - (1 << 24);
-    SHMMAX = u64::MAX - (1 << 24);
-    SHMMNI = 4096;
     TAINTED = 0;
     RANDOMIZE = 2;
     PANIC = 0;
-    PRINTK = 4;
-    OVERCOMMIT = 0;
-    OVERCOMMIT_RATIO = 50;
-    OVERCOMMIT_KBYTES = 0;
-    MAX_MAP_COUNT = 65530;
+    DROP_CACHES = 0;
     SWAPPINESS = 60;
     MMAP_MIN_ADDR = 65536;
     OOM_KILL_ALLOCATING = 0;
@@ -54,7 +53,6 @@ settings! {
     PIPE_MAX_SIZE = 1 << 20;
     NR_OPEN = 1 << 20;
     PROTECTED_LINKS = 0;
-    SHM_RMID_FORCED = 0;
     YAMA = 0;
 }
 
@@ -62,13 +60,7 @@ pub static SYS: &[Entry] = &[dir("kernel", KERNEL), dir("vm", VM), dir("fs", FS)
 
 static KERNEL: &[Entry] = &[
     fixed("cap_last_cap", "40\n"),
-    line(
-        "core_pattern",
-        |t| {
-            t.s("core\n");
-        },
-        ignore,
-    ),
+    line("core_pattern", core_pattern, set_core_pattern),
     fixed("core_uses_pid", "0\n"),
     line("hostname", hostname, set_hostname),
     fixed("domainname", "(none)\n"),
@@ -81,26 +73,20 @@ static KERNEL: &[Entry] = &[
         t.s(task::uts::VERSION).c(b'\n');
     }),
     setting("panic", &PANIC, u64::MAX),
-    setting("pid_max", &PID_MAX, 1 << 22),
-    setting("printk", &PRINTK, 15),
+    line("pid_max", pid_max, set_pid_max),
     dir("random", RANDOM),
     setting("randomize_va_space", &RANDOMIZE, 2),
     fixed("sched_child_runs_first", "0\n"),
-    setting("shm_rmid_forced", &SHM_RMID_FORCED, 1),
-    line(
-        "shm_next_id",
-        |t| {
-            t.s("-1\n");
-        },
-        ignore,
-    ),
-    setting("shmall", &SHMALL, u64::MAX),
-    setting("shmmax", &SHMMAX, u64::MAX),
-    setting("shmmni", &SHMMNI, 32768),
-    fixed("sem", "32000\t1024000000\t500\t32000\n"),
-    fixed("msgmax", "8192\n"),
-    fixed("msgmnb", "16384\n"),
-    fixed("msgmni", "32000\n"),
+    line("msg_next_id", |t| next_id(t, &msg::NEXT_ID), |line| set_next_id(line, &msg::NEXT_ID)),
+    setting("msgmax", &msg::MSGMAX, i32::MAX as u64),
+    setting("msgmnb", &msg::MSGMNB, i32::MAX as u64),
+    setting("msgmni", &msg::MSGMNI, IPCMNI),
+    line("sem", sem_limits, set_sem_limits),
+    line("sem_next_id", |t| next_id(t, &sem::NEXT_ID), |line| set_next_id(line, &sem::NEXT_ID)),
+    line("shm_next_id", |t| next_id(t, &shm::NEXT_ID), |line| set_next_id(line, &shm::NEXT_ID)),
+    setting("shmall", &shm::SHMALL, u64::MAX),
+    setting("shmmax", &shm::SHMMAX, u64::MAX),
+    setting("shmmni", &shm::SHMMNI, IPCMNI),
     setting("tainted", &TAINTED, u64::MAX),
     setting("threads-max", &crate::task::limits::THREADS_MAX, 1 << 22),
     dir("yama", YAMA_DIR),
@@ -120,19 +106,18 @@ static VM: &[Entry] = &[
     line(
         "drop_caches",
         |t| {
-            t.s("0\n");
+            t.dec(DROP_CACHES.load(Relaxed)).c(b'\n');
         },
         drop_caches,
     ),
-    setting("max_map_count", &MAX_MAP_COUNT, i32::MAX as u64),
+    setting("max_map_count", &limits::MAX_MAP_COUNT, i32::MAX as u64),
     setting("mmap_min_addr", &MMAP_MIN_ADDR, u64::MAX),
     line("nr_hugepages", hugepages::total, hugepages::resize),
-    line("nr_hugepages_mempolicy", hugepages::total, hugepages::resize),
     line("nr_overcommit_hugepages", hugepages::overcommit, hugepages::set_overcommit),
     setting("oom_kill_allocating_task", &OOM_KILL_ALLOCATING, 1),
-    setting("overcommit_kbytes", &OVERCOMMIT_KBYTES, u64::MAX),
-    setting("overcommit_memory", &OVERCOMMIT, 2),
-    setting("overcommit_ratio", &OVERCOMMIT_RATIO, i32::MAX as u64),
+    line("overcommit_kbytes", |t| number_line(t, &limits::OVERCOMMIT_KBYTES), set_overcommit_kbytes),
+    setting("overcommit_memory", &limits::OVERCOMMIT_MEMORY, 2),
+    line("overcommit_ratio", |t| number_line(t, &limits::OVERCOMMIT_RATIO), set_overcommit_ratio),
     setting("panic_on_oom", &PANIC_ON_OOM, 2),
     setting("swappiness", &SWAPPINESS, 200),
     setting("unprivileged_userfaultfd", &UNPRIVILEGED_USERFAULTFD, 1),
@@ -140,12 +125,13 @@ static VM: &[Entry] = &[
 
 static FS: &[Entry] = &[
     setting("file-max", &FILE_MAX, u64::MAX),
-    fixed("file-nr", "256\t0\t1048576\n"),
+    text("file-nr", |t| {
+        t.dec(open_files()).s("\t0\t").dec(FILE_MAX.load(Relaxed)).c(b'\n');
+    }),
     setting("nr_open", &NR_OPEN, 1 << 20),
     setting("pipe-max-size", &PIPE_MAX_SIZE, 1 << 30),
     setting("protected_hardlinks", &PROTECTED_LINKS, 1),
     setting("protected_symlinks", &PROTECTED_LINKS, 1),
-    fixed("aio-max-nr", "65536\n"),
 ];
 
 static NET: &[Entry] = &[dir("core", NET_CORE)];
@@ -160,9 +146,99 @@ fn ignore(_: &[u8]) -> Result<(), Errno> {
 /// There is nothing to drop: all files are in memory only.
 fn drop_caches(line: &[u8]) -> Result<(), Errno> {
     match number(line) {
-        Some(1..=4) => Ok(()),
+        Some(how @ 1..=4) => {
+            DROP_CACHES.store(how, Relaxed);
+            Ok(())
+        }
         _ => Err(Errno::EINVAL),
     }
+}
+
+fn number_line(t: &mut Text, value: &AtomicU64) {
+    t.dec(value.load(Relaxed)).c(b'\n');
+}
+
+fn pid_max(t: &mut Text) {
+    t.dec(u64::from(PID_MAX.load(Relaxed))).c(b'\n');
+}
+
+fn set_pid_max(line: &[u8]) -> Result<(), Errno> {
+    let max = number(line).and_then(|n| u32::try_from(n).ok());
+    let max = max.filter(|max| (PID_MIN..=PID_LIMIT).contains(max)).ok_or(Errno::EINVAL)?;
+    PID_MAX.store(max, Relaxed);
+    Ok(())
+}
+
+/// The ratio counts while kbytes is 0, and the one that was set last counts (mm/util.c, `overcommit_ratio_handler`).
+fn set_overcommit_ratio(line: &[u8]) -> Result<(), Errno> {
+    let ratio = number(line).filter(|&n| n <= i32::MAX as u64).ok_or(Errno::EINVAL)?;
+    limits::OVERCOMMIT_RATIO.store(ratio, Relaxed);
+    limits::OVERCOMMIT_KBYTES.store(0, Relaxed);
+    Ok(())
+}
+
+fn set_overcommit_kbytes(line: &[u8]) -> Result<(), Errno> {
+    limits::OVERCOMMIT_KBYTES.store(number(line).ok_or(Errno::EINVAL)?, Relaxed);
+    limits::OVERCOMMIT_RATIO.store(0, Relaxed);
+    Ok(())
+}
+
+fn next_id(t: &mut Text, id: &AtomicI64) {
+    t.int(id.load(Relaxed)).c(b'\n');
+}
+
+fn set_next_id(line: &[u8], id: &AtomicI64) -> Result<(), Errno> {
+    let wanted = number(line).and_then(|n| i32::try_from(n).ok()).ok_or(Errno::EINVAL)?;
+    id.store(i64::from(wanted), Relaxed);
+    Ok(())
+}
+
+static SEM_LIMITS: [&AtomicU64; 4] = [&sem::SEMMSL, &sem::SEMMNS, &sem::SEMOPM, &sem::SEMMNI];
+
+fn sem_limits(t: &mut Text) {
+    for (i, limit) in SEM_LIMITS.iter().enumerate() {
+        t.s(if i == 0 { "" } else { "\t" }).dec(limit.load(Relaxed));
+    }
+    t.c(b'\n');
+}
+
+/// As many numbers as are given, from the first on.
+fn set_sem_limits(line: &[u8]) -> Result<(), Errno> {
+    let mut values = [None; 4];
+    let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    for (value, word) in values.iter_mut().zip(words) {
+        let n = number(word).filter(|&n| n <= i32::MAX as u64).ok_or(Errno::EINVAL)?;
+        *value = Some(n);
+    }
+    if values[3].is_some_and(|sets| sets > IPCMNI) {
+        return Err(Errno::EINVAL);
+    }
+    for (limit, value) in SEM_LIMITS.iter().zip(values) {
+        if let Some(value) = value {
+            limit.store(value, Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Longest core_pattern (CORENAME_MAX_SIZE), its NUL included. It is kept: no core is ever written.
+const CORE_PATTERN_BYTES: usize = 128;
+static CORE_PATTERN: Lock<Vec<u8>> = Lock::new(Rank::Registry, Vec::new());
+
+fn core_pattern(t: &mut Text) {
+    let pattern = CORE_PATTERN.lock();
+    t.b(if pattern.is_empty() { b"core" } else { &pattern }).c(b'\n');
+}
+
+fn set_core_pattern(line: &[u8]) -> Result<(), Errno> {
+    let line = line.split(|b| *b == b'\n' || *b == 0).next().unwrap_or(line);
+    let mut pattern = Vec::new();
+    let kept = line.get(..CORE_PATTERN_BYTES - 1).unwrap_or(line);
+    pattern.try_reserve_exact(kept.len()).map_err(|_| Errno::ENOMEM)?;
+    pattern.extend_from_slice(kept);
+    let old = core::mem::replace(&mut *CORE_PATTERN.lock(), pattern);
+    drop(old);
+    Ok(())
 }
 
 fn hostname(t: &mut Text) {

@@ -5,6 +5,7 @@ use crate::task;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_machine::{Machine, boot, cpu, time};
 use ptshare_mm::object::cached_pages;
+use ptshare_mm::space::limits::{commit_limit, committed_pages};
 use ptshare_mm::{Env, hugetlb};
 
 /// The version line of /proc/version, after uname(2)'s fields.
@@ -70,8 +71,8 @@ pub fn meminfo(t: &mut Text) {
         ("NFS_Unstable:   ", 0),
         ("Bounce:         ", 0),
         ("WritebackTmp:   ", 0),
-        ("CommitLimit:    ", kb(total / 2)),
-        ("Committed_AS:   ", kb(anon + cached)),
+        ("CommitLimit:    ", kb(commit_limit(total.saturating_sub(hugetlb::pool_frames(&Machine))))),
+        ("Committed_AS:   ", kb(committed_pages())),
         ("VmallocTotal:   ", 34_359_738_367),
         ("VmallocUsed:    ", 0),
         ("VmallocChunk:   ", 0),
@@ -232,6 +233,11 @@ pub fn stat(t: &mut Text) {
     t.s("\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n");
 }
 
+/// There are no disks.
+pub fn partitions(t: &mut Text) {
+    t.s("major minor  #blocks  name\n\n");
+}
+
 pub fn swaps(t: &mut Text) {
     t.s("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
 }
@@ -255,23 +261,4 @@ pub fn vmstat(t: &mut Text) {
     ] {
         t.s(name).c(b' ').dec(value).c(b'\n');
     }
-}
-
-/// /proc/sysvipc/shm. Times and the resident part are not kept for it.
-pub fn sysvipc_shm(t: &mut Text) {
-    t.s("       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid");
-    t.s("      atime      dtime      ctime                   rss                  swap\n");
-    crate::ipc::shm::for_each(&mut |key, id, mode, bytes, creator, last, attached, uid, gid| {
-        t.padded(u64::from(key as u32), 10, b' ').c(b' ').padded(id, 10, b' ');
-        t.s("  ").oct(u64::from(mode), 4).c(b' ').padded(bytes, 21, b' ');
-        t.c(b' ').padded(u64::from(creator), 5, b' ').c(b' ').padded(u64::from(last), 5, b' ');
-        t.s("  ").padded(attached, 5, b' ');
-        for id in [uid, gid, uid, gid] {
-            t.c(b' ').padded(u64::from(id), 5, b' ');
-        }
-        for _ in 0..3 {
-            t.c(b' ').padded(0, 10, b' ');
-        }
-        t.c(b' ').padded(0, 21, b' ').c(b' ').padded(0, 21, b' ').c(b'\n');
-    });
 }

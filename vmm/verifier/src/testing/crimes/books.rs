@@ -3,9 +3,10 @@
 use std::mem::{offset_of, size_of};
 
 use ptshare_paging::Level;
+use ptshare_wire::vma::{VM_MAYREAD, VM_READ};
 use ptshare_wire::{CensusHeader, CpuRec, MmRec, VmaRec};
 
-use super::{add_to_header, set_aux};
+use super::{add_to_header, set_aux, set_refs, shared_tables_wrong};
 use crate::testing::scout::Scout;
 use crate::view::{Image, PhysView};
 
@@ -19,6 +20,36 @@ pub(super) fn present_count_wrong(image: &mut Image, s: &Scout) -> Option<()> {
 pub(super) fn table_pages_wrong(image: &mut Image, s: &Scout) -> Option<()> {
     let pages = s.mms.first()?.table_pages;
     image.write_u64(s.mm_field(0, offset_of!(MmRec, table_pages)), pages + 1).then_some(())
+}
+
+// roots-not-shared
+
+/// A record more, for an mm that exists: with its root, counted twice, and its VMAs.
+pub(super) fn two_records_name_one_root(image: &mut Image, s: &Scout) -> Option<()> {
+    let used = |slot: u64| s.mms.iter().any(|mm| u64::from(mm.id.slot) == slot);
+    let slot = (0..=s.census.mm_high).find(|slot| !used(*slot))?;
+    let (from, to) = (s.mm_field(with_vmas(s)?, 0), s.census.mm_table + slot * size_of::<MmRec>() as u64);
+    for field in (0..size_of::<MmRec>() as u64).step_by(8) {
+        let word = image.read_u64(from + field)?;
+        image.write_u64(to + field, word);
+    }
+    image.write_u64(to + offset_of!(MmRec, cpumask) as u64, 0);
+    if slot == s.census.mm_high {
+        add_to_header(image, s, offset_of!(CensusHeader, mm_high), 1)?;
+    }
+    shared_tables_wrong(image, s)?;
+    set_refs(image, s, s.mms[with_vmas(s)?].root, 2)
+}
+
+// vma-rights-allowed
+
+pub(super) fn vma_right_not_allowed(image: &mut Image, s: &Scout) -> Option<()> {
+    let (mm, index, flags) = s.mms.iter().enumerate().find_map(|(m, mm)| {
+        let fits = |v: &VmaRec| v.flags & VM_READ != 0 && !s.touches_shared(m, v.start, v.end);
+        mm.vmas.iter().position(fits).map(|i| (m, i, mm.vmas[i].flags))
+    })?;
+    let pa = s.vma_pa(image, mm, index)? + offset_of!(VmaRec, flags) as u64;
+    image.write_u64(pa, flags & !VM_MAYREAD).then_some(())
 }
 
 // cpu-runs-its-mm

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use ptshare_paging::Level;
 use ptshare_wire::frame::{FLAG_OBJECT_PMD, FLAG_POOL_FREE, FrameKind, OBJECT_PMD_RIGHTS_SHIFT, state};
 use ptshare_wire::vma::VM_EXEC;
-use ptshare_wire::{CensusHeader, FrameMeta};
+use ptshare_wire::{CensusHeader, FrameMeta, VmaRec};
 
 use super::entries::plant;
 use super::{add_to_header, first_frame, set_refs, set_state};
@@ -31,6 +31,21 @@ pub(super) fn small_leaf_to_huge_page(image: &mut Image, s: &Scout) -> Option<()
 fn object_pmd(s: &Scout) -> Option<u64> {
     let objects = |pfn| s.frames.get(pfn).is_some_and(|f| f.state & FLAG_OBJECT_PMD != 0);
     s.graph.tables.iter().find(|t| t.level == Level::Pmd && t.parents > 1 && objects(t.pfn)).map(|t| t.pfn)
+}
+
+/// The last 2 MiB of the GiB leave every VMA over the table.
+pub(super) fn object_pmd_sticks_out(image: &mut Image, s: &Scout) -> Option<()> {
+    let table = object_pmd(s)?;
+    if image.read_u64(table * 4096 + 511 * 8) != Some(0) {
+        return None;
+    }
+    for user in s.pointers.iter().filter(|p| p.word.pfn().0 == table) {
+        let end = user.va + user.level.entry_bytes();
+        let (index, _) = s.vmas_over(user).find(|(_, v)| v.end == end)?;
+        let pa = s.vma_pa(image, user.mm, index)? + offset_of!(VmaRec, end) as u64;
+        image.write_u64(pa, end - (2 << 20));
+    }
+    Some(())
 }
 
 pub(super) fn object_pmd_key_wrong(image: &mut Image, s: &Scout) -> Option<()> {

@@ -3,6 +3,7 @@
 //! They look for a victim through the census, and so work on synthetic and on captured images; one that finds none says
 //! so. A corruption that fits no image of the test suite is a gap in the suite.
 
+mod answers;
 mod books;
 mod entries;
 mod frames;
@@ -19,6 +20,7 @@ use super::scout::{Place, Scout};
 use crate::report::Finding;
 use crate::view::{Image, PhysView};
 use crate::{Options, Vcpu, verify};
+use answers::*;
 use books::*;
 use entries::*;
 use frames::*;
@@ -94,37 +96,58 @@ macro_rules! table {
 
 table! {
     "table-refs-equal-parents": table_refs_one_more shared_table_refs_one_less root_refs_zero;
-    "leaf-refs-equal-maps": anon_refs_one_more anon_refs_zero cache_reference_forgotten zero_page_hold_forgotten
-        leaf_cleared_without_put;
-    "cow-shared-entries-read-only": shared_entry_made_writable;
-    "object-shared-tables-uniform": object_entry_made_read_only object_table_says_another_page
-        object_table_sticks_out object_table_maps_a_private_page;
-    "sharers-agree": sharer_vma_changed sharer_vma_extended;
-    "private-page-shared-not-writable": shared_private_page_made_writable zero_page_made_writable
-        private_file_page_made_writable;
-    "rights-within-vma": leaf_made_executable leaf_made_writable vma_made_read_only vma_made_prot_none;
-    "no-entry-outside-vma": vma_shortened leaf_moved_outside;
-    "frame-fits-vma": cache_index_wrong anon_page_called_cached;
-    "no-user-path-to-kernel": leaf_to_kernel_frame leaf_to_table leaf_to_reserved_memory leaf_to_nowhere
-        leaf_made_supervisor pointer_made_supervisor kernel_half_made_user;
-    "kernel-half-identical": kernel_entry_missing;
-    "free-frames-unreferenced": leaf_to_free_frame leaf_to_virgin_frame free_frame_counted mapped_frame_freed
-        table_freed;
-    "frame-has-one-state": kind_unknown table_called_anon second_zero_page;
-    "frames-add-up": free_count_wrong kernel_count_wrong table_lost page_lost block_order_wrong;
-    "table-level": level_wrong table_twice_in_mm table_in_a_cycle;
+    "pointers-reach-tables": table_freed table_called_anon pointer_to_reserved_memory;
+    "table-level": level_wrong table_in_a_cycle;
+    "table-once-in-mm": table_twice_in_mm;
+    "roots-not-shared": two_records_name_one_root;
+    "tables-reachable": table_lost;
     "table-present-count": present_count_wrong;
     "mm-table-pages": table_pages_wrong;
-    "entry-bits-legal": software_bit_set high_address_bit_set global_set cache_disabled high_unused_bit_set
-        root_entry_huge marker_in_pmd;
+    "page-tables-counted-once": page_tables_wrong shared_tables_wrong;
+    "proc-numbers-equal-walk": rss_anon_wrong rss_object_wrong hugetlb_pages_wrong vmpte_shared_wrong vmpte_prop_wrong
+        numbers_of_nobody;
+    "reverse-map-equals-walk": page_index_wrong page_family_wrong mm_family_wrong answer_misses_a_place
+        answer_invents_a_place;
+    "cow-shared-entries-read-only": shared_entry_made_writable;
+    "cow-shared-closed-for-later": read_only_shared_entry_made_writable;
+    "sharers-at-one-address": shared_table_moved;
+    "sharers-agree": sharer_vma_changed sharer_vma_extended;
+    "private-page-shared-not-writable": shared_private_page_made_writable;
+    "zero-page-not-writable": zero_page_made_writable;
+    "file-page-not-writable-privately": private_file_page_made_writable;
+    "rights-within-vma": leaf_made_executable leaf_made_writable vma_made_read_only;
+    "prot-none-closed": vma_made_prot_none;
+    "no-entry-outside-vma": vma_shortened leaf_moved_outside;
+    "frame-fits-vma": anon_page_called_cached;
+    "file-page-at-its-offset": cache_index_wrong;
+    "mapped-file-page-in-cache": mapped_page_left_its_cache;
+    "object-shared-tables-uniform": object_entry_made_read_only object_table_maps_a_private_page;
+    "object-table-spans-one-vma": object_table_sticks_out;
+    "object-table-keeps-place": object_table_says_another_page;
     "hugetlb-leaf-aligned": small_leaf_to_huge_page;
+    "hugetlb-pmd-spans-one-vma": object_pmd_sticks_out;
     "hugetlb-pmd-fits-object": object_pmd_key_wrong object_pmd_rights_wrong object_pmd_called_ordinary;
-    "hugetlb-pool-adds-up": hugetlb_total_wrong hugetlb_reserved_too_many pool_page_lost huge_tail_has_state;
+    "hugetlb-pool-adds-up": hugetlb_total_wrong pool_page_lost huge_tail_has_state;
+    "hugetlb-reservations-backed": hugetlb_reserved_too_many;
     "userfaultfd-owns-tables": shared_table_watched protect_mark_outside protect_mark_writable
         protect_marker_outside;
-    "cpu-runs-its-mm": cpu_claims_another_mm cpu_missing_from_mask;
+    "no-user-path-to-kernel": leaf_to_kernel_frame leaf_to_table leaf_to_reserved_memory leaf_to_nowhere;
+    "user-bit-by-half": leaf_made_supervisor pointer_made_supervisor kernel_half_made_user;
+    "kernel-half-identical": kernel_entry_missing;
+    "entry-bits-legal": software_bit_set high_address_bit_set global_set cache_disabled high_unused_bit_set
+        root_entry_huge marker_in_pmd;
+    "leaf-refs-equal-maps": anon_refs_one_more anon_refs_zero cache_reference_forgotten zero_page_hold_forgotten
+        leaf_cleared_without_put;
+    "free-frames-unreferenced": leaf_to_free_frame leaf_to_virgin_frame free_frame_counted mapped_frame_freed;
+    "frame-has-one-state": kind_unknown second_zero_page;
+    "frames-add-up": free_count_wrong kernel_count_wrong;
+    "free-blocks-disjoint": block_order_wrong;
+    "pages-reachable": page_lost;
+    "cpu-runs-its-mm": cpu_claims_another_mm;
+    "cpumask-has-cpu": cpu_missing_from_mask;
     "vma-list-sorted": vma_count_wrong vmas_swapped vma_end_unaligned;
-    "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd;
+    "vma-rights-allowed": vma_right_not_allowed;
+    "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd answers_absurd;
 }
 
 /// A frame's `state` with another kind or level.

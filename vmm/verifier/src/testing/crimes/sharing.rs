@@ -7,28 +7,52 @@ use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_UFFD_MISSING, VM_UFFD_WP, VM_WRITE};
 use ptshare_wire::{FrameMeta, VmaRec};
 
-use super::{leaf, set_aux, set_entry, set_refs, set_state};
+use super::{leaf, set_aux, set_entry, set_refs, set_state, shared_tables_wrong};
 use crate::testing::scout::{Place, Scout};
 use crate::view::{Image, PhysView};
 
 // shared tables
 
-/// A pointer to a table with several parents.
-fn shared_pointer(s: &Scout, objects: bool, writable: bool) -> Option<&Place> {
-    s.pointers.iter().find(|p| {
-        s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1)
-            && s.is_objects(p) == objects
-            && p.word.writable() == writable
-    })
-}
-
-pub(super) fn shared_entry_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
-    let victim = shared_pointer(s, false, false)?;
+/// Sets R/W in a pointer to a COW-shared table over which some VMA is writable, or none is.
+fn open_shared(image: &mut Image, s: &Scout, under_writable: bool) -> Option<()> {
+    let victim = s.pointers.iter().find(|p| {
+        let writable = s.vmas_over(p).any(|(_, v)| v.flags & VM_WRITE != 0);
+        s.is_cow_shared(p) && !p.word.writable() && writable == under_writable
+    })?;
     set_entry(image, victim, victim.word.with(Pte::WRITE))
 }
 
+pub(super) fn shared_entry_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
+    open_shared(image, s, true)
+}
+
+pub(super) fn read_only_shared_entry_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
+    open_shared(image, s, false)
+}
+
+/// Moves the entry for a shared table to the slot before it, and the VMAs over its span with it.
+pub(super) fn shared_table_moved(image: &mut Image, s: &Scout) -> Option<()> {
+    let (victim, span) = s.pointers.iter().find_map(|p| {
+        let span = p.level.entry_bytes();
+        let inside = s.vmas_over(p).all(|(_, v)| p.va <= v.start && v.end <= p.va + span);
+        let before = p.va.checked_sub(span).filter(|_| p.slot > 0)?;
+        let room = !s.mms[p.mm].vmas.iter().any(|v| v.start < p.va && before < v.end);
+        let absent = image.read_u64(p.pa() - 8) == Some(0);
+        (s.is_cow_shared(p) && !p.shared && inside && room && absent).then_some((p, span))
+    })?;
+    for (index, vma) in s.vmas_over(victim) {
+        let pa = s.vma_pa(image, victim.mm, index)?;
+        image.write_u64(pa + offset_of!(VmaRec, start) as u64, vma.start - span);
+        image.write_u64(pa + offset_of!(VmaRec, end) as u64, vma.end - span);
+    }
+    image.write_u64(victim.pa() - 8, victim.word.0);
+    set_entry(image, victim, Pte::ABSENT)
+}
+
 pub(super) fn object_entry_made_read_only(image: &mut Image, s: &Scout) -> Option<()> {
-    let victim = shared_pointer(s, true, true)?;
+    let victim = s.pointers.iter().find(|p| {
+        s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1) && s.is_objects(p) && p.word.writable()
+    })?;
     set_entry(image, victim, victim.word.without(Pte::WRITE))
 }
 
@@ -39,16 +63,20 @@ pub(super) fn object_table_says_another_page(image: &mut Image, s: &Scout) -> Op
 }
 
 pub(super) fn object_table_sticks_out(image: &mut Image, s: &Scout) -> Option<()> {
-    // Of one user, so that nobody disagrees; at the end of a VMA, where no leaf is.
-    let last = |p: &Place| p.va + p.level.entry_bytes() - 4096;
-    let (victim, index) = s.pointers.iter().find_map(|p| {
-        let table = s.table(p.word.pfn().0).filter(|t| t.object && t.parents == 1)?;
-        let end = s.mms[p.mm].vmas.iter().position(|v| v.end == last(p) + 4096)?;
-        let used = s.leaves.iter().any(|l| l.table == table.pfn && l.slot == 511);
-        (!used && !p.shared).then_some((p, end))
+    // At the end of a VMA, where no leaf is, and of all its users, so that nobody disagrees.
+    let end = |p: &Place| p.va + p.level.entry_bytes();
+    let users = |pfn: u64| s.pointers.iter().filter(move |p| p.word.pfn().0 == pfn);
+    let at_end = |p: &Place| s.mms[p.mm].vmas.iter().any(|v| v.end == end(p));
+    let table = s.graph.tables.iter().find(|t| {
+        let unused = image.read_u64(t.pfn * 4096 + 511 * 8) == Some(0);
+        t.object && unused && users(t.pfn).all(at_end)
     })?;
-    let pa = s.vma_pa(image, victim.mm, index)? + offset_of!(VmaRec, end) as u64;
-    image.write_u64(pa, last(victim)).then_some(())
+    for user in users(table.pfn) {
+        let index = s.mms[user.mm].vmas.iter().position(|v| v.end == end(user))?;
+        let pa = s.vma_pa(image, user.mm, index)? + offset_of!(VmaRec, end) as u64;
+        image.write_u64(pa, end(user) - 4096);
+    }
+    Some(())
 }
 
 /// A page in an object's table of a private mapping becomes a private page.
@@ -68,14 +96,8 @@ pub(super) fn object_table_maps_a_private_page(image: &mut Image, s: &Scout) -> 
 fn sharer_vma(s: &Scout, fits: impl Fn(&Place, usize, &VmaRec) -> bool) -> Option<(usize, usize, VmaRec)> {
     s.pointers
         .iter()
-        .filter(|p| {
-            s.table(p.word.pfn().0).is_some_and(|t| t.parents > 1 && !t.anywhere) && !p.word.writable()
-        })
-        .find_map(|p| {
-            let end = p.va + p.level.entry_bytes();
-            let over = s.mms[p.mm].vmas.iter().enumerate().filter(|(_, v)| v.start < end && p.va < v.end);
-            over.into_iter().find(|(i, v)| fits(p, *i, v)).map(|(i, v)| (p.mm, i, *v))
-        })
+        .filter(|p| s.is_cow_shared(p) && !p.word.writable())
+        .find_map(|p| s.vmas_over(p).find(|(i, v)| fits(p, *i, v)).map(|(i, v)| (p.mm, i, *v)))
 }
 
 pub(super) fn sharer_vma_changed(image: &mut Image, s: &Scout) -> Option<()> {
@@ -162,6 +184,8 @@ pub(super) fn table_twice_in_mm(image: &mut Image, s: &Scout) -> Option<()> {
     let word = victim.word.without(Pte::WRITE);
     set_entry(image, &victim, word)?;
     set_entry(image, &gap, word)?;
+    // One shared table more.
+    shared_tables_wrong(image, s)?;
     set_refs(image, s, word.pfn().0, 2)?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
 }
@@ -172,6 +196,7 @@ pub(super) fn table_in_a_cycle(image: &mut Image, s: &Scout) -> Option<()> {
     let word = above.word.without(Pte::WRITE);
     set_entry(image, above, word)?;
     set_entry(image, &gap, word)?;
+    shared_tables_wrong(image, s)?;
     set_refs(image, s, gap.table, 2)?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
 }

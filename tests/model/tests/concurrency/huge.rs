@@ -1,0 +1,146 @@
+//! A hugetlb object's PMD page: searched for, handed on and taken out at the same time.
+
+use crate::harness::{
+    Case, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore, store,
+};
+use ptshare_mm::testing::Arena;
+use ptshare_mm::{MapRequest, Mm, Object, ObjectInfo, Sharing, hugetlb};
+use std::sync::Arc;
+
+const GIB: u64 = 1 << 30;
+const HUGE: u64 = 2 << 20;
+/// Pages that the pool holds; the mapping covers a GiB of an object that may have more.
+const POOL: u64 = 3;
+const FIRST: u64 = 0x20_0000_0000;
+const SECOND: u64 = 0x30_0000_0000;
+
+struct Huge {
+    case: Case,
+    object: Arc<Object<Arena>>,
+}
+
+impl Huge {
+    fn new() -> Huge {
+        let case = Case::new(600 + 512 * (POOL as usize + 1));
+        hugetlb::resize(&case.arena, POOL);
+        let info = ObjectInfo::new(7, 1, "/memfd:huge".into());
+        let object = Object::hugetlb(case.arena.clone(), info, GIB, None);
+        Huge { case, object }
+    }
+
+    /// A process that maps the object at `addr`, with no promise of pages.
+    fn mapper(&self, addr: u64) -> Space {
+        const MAP_NORESERVE: u64 = 0x4000;
+        let mm = self.case.space();
+        let request = MapRequest {
+            addr,
+            flags: MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+            object: Some((self.object.clone(), 0)),
+            ..MapRequest::anonymous(GIB, PROT_RW)
+        };
+        assert_eq!(mm.mmap(request), Ok(addr));
+        mm
+    }
+
+    fn finish(self, alive: Vec<Space>) {
+        let refs: Vec<&Mm<Arena>> = alive.iter().map(|mm| &**mm).collect();
+        self.case.arena.audit(&refs);
+        drop(alive);
+        drop(self.object);
+        hugetlb::resize(&self.case.arena, 0);
+        self.case.finish(vec![]);
+    }
+}
+
+/// Finding a sharer and pointing to its table is one step (eb48c0714647), and a table at its end is not found (H3).
+#[test]
+fn a_search_meets_the_end_of_the_last_user() {
+    explore(|| {
+        let huge = Huge::new();
+        let (first, second) = (huge.mapper(FIRST), huge.mapper(SECOND));
+        store(&huge.case.arena, &first, FIRST, 1);
+        let exit = exiting(&huge.case.arena, first);
+        let search = cpu(&huge.case.arena, &second, |arena, mm| {
+            expect(arena, mm, SECOND, &[1]);
+            store(arena, mm, SECOND + HUGE, 2);
+        });
+        exit.join().unwrap();
+        search.join().unwrap();
+        huge.finish(vec![second]);
+    });
+}
+
+/// mprotect takes the table out of one mm while another takes it over and a third forks with it.
+#[test]
+fn one_takes_out_while_others_take_over_and_fork() {
+    for mode in [Sharing::None, Sharing::Pte, Sharing::Tree] {
+        explore(move || {
+            let huge = Huge::new();
+            let (first, second, third) = (huge.mapper(FIRST), huge.mapper(SECOND), huge.mapper(FIRST));
+            store(&huge.case.arena, &first, FIRST, 1);
+            store(&huge.case.arena, &third, FIRST + HUGE, 2);
+            let leaver = cpu(&huge.case.arena, &first, |arena, mm| {
+                mm.mprotect(FIRST + 4 * HUGE, HUGE, PROT_READ).unwrap();
+                expect(arena, mm, FIRST, &[1]);
+                store(arena, mm, FIRST + HUGE, 3);
+            });
+            let finder = cpu(&huge.case.arena, &second, |arena, mm| expect(arena, mm, SECOND, &[1]));
+            let forker = cpu(&huge.case.arena, &third, move |arena, mm| {
+                let child = mm.fork(mode, 0).unwrap();
+                expect(arena, mm, FIRST + HUGE, &[2, 3]);
+                child
+            });
+            leaver.join().unwrap();
+            finder.join().unwrap();
+            let child = forker.join().unwrap();
+            expect(&huge.case.arena, &child, FIRST + HUGE, &[3]);
+            huge.finish(vec![first, second, third, child]);
+        });
+    }
+}
+
+/// Two that leave at once: the second finds itself alone and keeps the table as an ordinary one.
+#[test]
+fn the_last_two_users_leave_at_once() {
+    explore(|| {
+        let huge = Huge::new();
+        let (first, second) = (huge.mapper(FIRST), huge.mapper(SECOND));
+        store(&huge.case.arena, &first, FIRST, 1);
+        expect(&huge.case.arena, &second, SECOND, &[1]);
+        let threads = [(&first, FIRST), (&second, SECOND)].map(|(mm, base)| {
+            cpu(&huge.case.arena, mm, move |arena, mm| {
+                mm.munmap(base + 8 * HUGE, HUGE).unwrap();
+                expect(arena, mm, base, &[1]);
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        huge.finish(vec![first, second]);
+    });
+}
+
+/// A hole is punched while both sharers fault at it.
+#[test]
+fn faults_meet_a_punched_hole() {
+    explore(|| {
+        let huge = Huge::new();
+        let (first, second) = (huge.mapper(FIRST), huge.mapper(SECOND));
+        store(&huge.case.arena, &first, FIRST, 1);
+        store(&huge.case.arena, &first, FIRST + HUGE, 2);
+        let readers = [(&first, FIRST), (&second, SECOND)].map(|(mm, base)| {
+            cpu(&huge.case.arena, mm, move |arena, mm| {
+                expect(arena, mm, base, &[0, 1]);
+                expect(arena, mm, base + HUGE, &[2]);
+                expect(arena, mm, base, &[0, 1]);
+            })
+        });
+        let punch = {
+            let object = huge.object.clone();
+            shuttle::thread::spawn(move || object.punch_hole(0, HUGE).unwrap())
+        };
+        readers.into_iter().for_each(|thread| thread.join().unwrap());
+        punch.join().unwrap();
+        expect(&huge.case.arena, &first, FIRST, &[0]);
+        expect(&huge.case.arena, &second, SECOND, &[0]);
+        huge.finish(vec![first, second]);
+    });
+}

@@ -1,0 +1,29 @@
+//! A CPU of the guest as whatever runs it shows it: registers, while it stands still.
+
+use kvm_bindings::{kvm_regs, kvm_sregs};
+use kvm_ioctls::VcpuFd;
+
+/// The registers that checkpoints and reports use. KVM's records serve for every engine.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct CpuState {
+    /// General registers.
+    pub regs: kvm_regs,
+    /// System registers.
+    pub sregs: kvm_sregs,
+}
+
+/// A CPU that stands still, outside the guest.
+pub trait Cpu {
+    /// Its registers now.
+    ///
+    /// # Errors
+    /// Why the engine does not give them.
+    fn state(&self) -> Result<CpuState, String>;
+}
+
+impl Cpu for VcpuFd {
+    fn state(&self) -> Result<CpuState, String> {
+        let why = |e| format!("KVM does not give a vCPU's registers: {e}");
+        Ok(CpuState { regs: self.get_regs().map_err(why)?, sregs: self.get_sregs().map_err(why)? })
+    }
+}
