@@ -5,8 +5,7 @@ use crate::image::{Image, Job, Mode};
 use crate::{report, tour};
 use anyhow::{Context, Result};
 use ptshare_vmm::{
-    Config, Console, Ending, EngineChoice, Initramfs, VerifyMode, VmmError, engine, exit_code, json,
-    verbosity,
+    Config, Console, Ending, EngineChoice, Initramfs, Verify, VmmError, engine, exit_code, json, verbosity,
 };
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -52,10 +51,11 @@ pub struct RunArgs {
     /// Virtual CPUs
     #[arg(long, default_value_t = 1)]
     pub cpus: u32,
-    /// When the verifier walks the page tables: off, exit (process exits, requests, shutdown), or faults:N (also every N
-    /// page faults)
-    #[arg(long, value_name = "WHEN", default_value = "exit", value_parser = parse_verify)]
-    pub verify: VerifyMode,
+    /// When the verifier walks the page tables: off, exit (process exits, requests, shutdown), every-exit, faults:N (also
+    /// every N page faults), every-fault; alone or behind one of these and a plus sign, random:HZ[,SEED] (also at random
+    /// instants)
+    #[arg(long, value_name = "WHEN", default_value = "exit")]
+    pub verify: Verify,
     /// End the run after this many seconds, with exit status 107 [default: none for a program, 120 for the tour]
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,
@@ -92,20 +92,15 @@ pub struct RunArgs {
     pub program: Vec<String>,
 }
 
-/// `off`, `exit`, `every-exit`, `faults:N` or `faults=N`.
-///
-/// # Errors
-/// It is none of them.
-pub fn parse_verify(text: &str) -> Result<VerifyMode, String> {
-    text.replacen(':', "=", 1)
-        .parse()
-        .map_err(|_| format!("`{text}` is not one of off, exit, every-exit, faults:N"))
-}
-
 impl RunArgs {
     /// How the guest is built for this run.
     pub fn build_options(&self) -> guest::Options {
-        guest::Options { checked: self.checked, target: self.target, verbose: self.verbose >= 2 }
+        guest::Options {
+            checked: self.checked,
+            target: self.target,
+            verbose: self.verbose >= 2,
+            ..guest::Options::default()
+        }
     }
 
     /// The run's configuration, but for console and initramfs.
@@ -119,7 +114,8 @@ impl RunArgs {
             mem_bytes: self.mem,
             cpus: self.cpus,
             sharing: sharing.name().into(),
-            verify: self.verify,
+            verify: self.verify.mode,
+            random: self.verify.random,
             timeout: self.timeout.map(Duration::from_secs),
             dump_path: Some(self.dump.clone()),
             dump_at: self.dump_at.clone(),

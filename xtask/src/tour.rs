@@ -33,6 +33,8 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("uffd_wp", "userfaultfd: first writes are reported"),
     ("uffd_minor", "userfaultfd: a file's pages are mapped by a handler"),
     ("uffd_unshares", "userfaultfd: registering ends the sharing of one process"),
+    ("rmap_truncate", "section 5: from a page to every mapping, to truncate it"),
+    ("proc_views", "section 6: what /proc shows of shared pages and tables"),
     ("segv_repair", "a signal handler repairs the mapping"),
     ("signals_model", "alarm, kill, groups, wait"),
     ("pipe_poll", "pipes and poll"),

@@ -1,10 +1,11 @@
 //! The judge is judged: a dump of a real guest is corrupted in every known way, and the right rule must report each time.
 
-use ptshare_boot_tests::{Programs, config, guest};
+use ptshare_boot_tests::{Programs, assert_clean, config, guest};
 use ptshare_verifier::testing::{Verdict, run_corruptions};
 use ptshare_verifier::{Options, dump, rules, verify};
-use ptshare_vmm::{Config, Ending};
+use ptshare_vmm::{Config, Ending, RandomVerify, Verify};
 use std::collections::BTreeSet;
+use xtask::batch::JobResult;
 
 #[test]
 fn every_corruption_of_a_real_guest_is_reported_by_its_rule() {
@@ -47,6 +48,52 @@ fn every_corruption_of_a_real_guest_is_reported_by_its_rule() {
     assert!(wrong.is_empty(), "{wrong}");
     let silent: Vec<_> = rules().iter().map(|rule| rule.name).filter(|name| !shown.contains(name)).collect();
     assert!(silent.is_empty(), "rules that no corruption of this guest showed: {silent:?}");
+}
+
+/// Programs that fork and change mappings for a second or so.
+const BUSY: &[&str] =
+    &["fork_chain", "fork_cow", "mprotect_cow", "munmap_partial", "mremap_cow", "object_unshare"];
+
+#[test]
+fn random_instants_are_judged_between_critical_sections() {
+    let Some(built) = guest() else { return };
+    for sharing in ["pte", "tree"] {
+        let mut programs = Programs::new();
+        for name in BUSY {
+            programs.test_program(&built, name);
+        }
+        let random = Some(RandomVerify { hz: 50.0, seed: 3 });
+        let (outcome, results) = programs.boot(&built, Config { random, ..config(&built, sharing) });
+        assert_clean(&outcome);
+        assert!(results.iter().all(JobResult::passed), "{results:?}");
+        let counts = outcome.verifier.random;
+        eprintln!("sharing={sharing}: {counts:?}");
+        assert!(counts.verdicts >= 20, "{counts:?}");
+        // The run may end in the middle of the last.
+        assert!((0..=1).contains(&(counts.pauses - counts.retries - counts.verdicts)), "{counts:?}");
+        // This KVM and the judge translate alike, and shared tables stay as they were.
+        assert!(outcome.verifier.translated > counts.verdicts, "{:?}", outcome.verifier);
+        assert!(outcome.verifier.tables_compared > 0, "{:?}", outcome.verifier);
+        // Those of the checkpoints come on top.
+        assert!(outcome.verifier.verified > counts.verdicts, "{:?}", outcome.verifier);
+    }
+}
+
+#[test]
+fn every_fault_is_judged() {
+    let Some(built) = guest() else { return };
+    let mut programs = Programs::new();
+    programs.test_program(&built, "small_fork");
+    let Verify { mode, random } = "every-fault+random:100,1".parse().unwrap();
+    let (outcome, results) = programs.boot(&built, Config { verify: mode, random, ..config(&built, "pte") });
+    assert_clean(&outcome);
+    assert!(results[0].passed(), "{}", results[0].ending());
+    let faults = outcome.stat("page_faults");
+    assert!(faults > 100, "{faults} faults");
+    // System calls fault in what they touch without a checkpoint of their own.
+    let judged = outcome.verifier.checkpoints;
+    assert!(judged * 10 >= faults * 9, "{judged} for {faults} faults");
+    assert!(outcome.verifier.random.pauses > 0, "{:?}", outcome.verifier);
 }
 
 #[test]

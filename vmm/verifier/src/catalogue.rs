@@ -82,7 +82,7 @@ pub const DRAWN: &[Item] = items! {
     19 PROBE, "After fork returns no CPU caches a writable translation for a COW range of the parent.";
     20 PROBE, "After unshare no CPU that runs this mm walks the old table.";
     21 CONTENT, "Bytes seen by a process = the parent's image at fork + its own writes.";
-    22 CONTENT, "The words of a shared table do not change, but for A, D and fills that serve all sharers.";
+    22 Rules, "The words of a shared table do not change, but for A, D and fills that serve all sharers.";
     23 CONTENT, "A populated span is never seen empty, nor replaced by an empty table.";
     24 Rules, "A frame's refs = distinct table slots that map it + cache + holds.";
     25 NotThere("no pins that outlive a system call"), "A table that holds a pinned private frame is not COW-shared.";

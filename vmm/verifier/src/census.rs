@@ -67,6 +67,8 @@ pub(crate) struct Totals {
     pub(crate) tables: u64,
     /// Tables with several entries that point to them.
     pub(crate) tables_shared: u64,
+    /// Times that fork has made a table shared, since boot.
+    pub(crate) shared_by_fork: u64,
 }
 
 /// A live address space.
@@ -167,6 +169,8 @@ impl Census {
                 tables: head.u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now)),
                 tables_shared: head
                     .u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_shared_now)),
+                shared_by_fork: head
+                    .u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, fork_tables_shared)),
             },
         };
         census.check(sink).then_some(census)

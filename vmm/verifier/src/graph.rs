@@ -10,6 +10,7 @@ use ptshare_wire::layout::KERNEL_HALF_SLOT;
 
 use crate::census::Mm;
 use crate::frames::{Frames, NO_TABLE, Place};
+use crate::history::Memory;
 use crate::report::{MmId, Sink};
 use crate::rules::{
     census_is_sound, entry_bits_legal, free_frames_unreferenced, hugetlb_leaf_aligned,
@@ -113,7 +114,7 @@ pub(crate) fn user_slots(level: Level) -> usize {
 }
 
 /// The pass.
-pub(crate) struct Builder<'a> {
+pub(crate) struct Builder<'a, 'h> {
     pub(crate) view: &'a dyn PhysView,
     pub(crate) mms: &'a [Mm],
     pub(crate) frames: &'a mut Frames,
@@ -124,24 +125,26 @@ pub(crate) struct Builder<'a> {
     pub(crate) budget: &'a mut u64,
     pub(crate) graph: Graph,
     pub(crate) pending: Vec<u32>,
+    /// What the verdict before saw of shared tables.
+    pub(crate) memory: Option<Memory<'h>>,
 }
 
-impl Builder<'_> {
+impl<'h> Builder<'_, 'h> {
     /// Walks from every root.
-    pub(crate) fn run(mut self) -> Graph {
+    pub(crate) fn run(mut self) -> (Graph, Option<Memory<'h>>) {
         for (i, mm) in self.mms.iter().enumerate() {
             let at = At { mm: mm.id, va: 0, level: Level::Pgd };
             self.reach(at, mm.root, Level::Pgd, 0, i as u32);
             while let Some(table) = self.pending.pop() {
                 if *self.budget < ENTRIES as u64 {
                     census_is_sound::budget(mm.id, self.sink);
-                    return self.graph;
+                    return (self.graph, None);
                 }
                 *self.budget -= ENTRIES as u64;
                 self.scan(table);
             }
         }
-        self.graph
+        (self.graph, self.memory)
     }
 
     /// Follows a pointer to a table of `level` in frame `pfn`: an entry (`word`, at `at`) or a root (`word` 0).
@@ -194,7 +197,14 @@ impl Builder<'_> {
         if !self.view.read_page(pfn, &mut page) {
             return census_is_sound::table_unreadable(At { mm: id, va: base, level }, pfn, self.sink);
         }
-        let honest = self.frames.get(pfn).is_some_and(|f| f.kind() == Some(FrameKind::Table));
+        let frame = self.frames.get(pfn).copied();
+        let honest = frame.is_some_and(|f| f.kind() == Some(FrameKind::Table));
+        if let Some(memory) = &mut self.memory
+            && honest
+            && frame.is_some_and(|f| f.refs > 1 && !f.is_object_table() && !f.is_object_pmd())
+        {
+            memory.table(pfn, level, &page);
+        }
         if !honest && !self.plausible(&page, level) {
             return;
         }

@@ -29,14 +29,18 @@ mod answers;
 mod census;
 mod frames;
 mod graph;
+mod history;
+mod opinion;
 mod recount;
 mod rules;
 mod spaces;
 mod verify;
 
+pub use history::History;
+pub use opinion::Translate;
 pub use report::{Finding, KindCounts, MmId, Report, RuleInfo};
 pub use rules::rules;
-pub use verify::{Options, Vcpu, verify};
+pub use verify::{Aids, Options, Vcpu, verify, verify_with};
 pub use view::{Image, PhysView};
 
 #[cfg(test)]

@@ -206,6 +206,12 @@ pub struct Report {
     pub vmas: u64,
     /// Managed frames by state.
     pub kinds: KindCounts,
+    /// Shared tables compared word by word with those of the verdict before.
+    pub tables_compared: u64,
+    /// Addresses whose translation was compared with somebody else's.
+    pub addresses_compared: u64,
+    /// Why nobody else could be asked.
+    pub translate_refused: Option<String>,
     /// Microseconds that the verification took.
     pub micros: u64,
 }

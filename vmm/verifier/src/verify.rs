@@ -8,14 +8,16 @@ use crate::answers::Said;
 use crate::census::{Census, Mm};
 use crate::frames::Frames;
 use crate::graph::{Builder, Graph, each_nonzero, user_slots};
+use crate::history::{History, Memory};
+use crate::opinion::{self, Translate};
 use crate::recount::Recount;
 use crate::report::{Report, Sink};
 use crate::rules::{
     census_is_sound, cpu_runs_its_mm, frame_has_one_state, frames_add_up, free_blocks_disjoint,
     free_frames_unreferenced, hugetlb_pool_adds_up, hugetlb_reservations_backed, kernel_half_identical,
     leaf_refs_equal_maps, page_tables_counted_once, pages_reachable, proc_numbers_equal_walk,
-    reverse_map_equals_walk, roots_not_shared, table_present_count, table_refs_equal_parents,
-    tables_reachable, user_bit_by_half, vma_rights_allowed,
+    reverse_map_equals_walk, roots_not_shared, shared_table_unchanged, table_present_count,
+    table_refs_equal_parents, tables_reachable, user_bit_by_half, vma_rights_allowed,
 };
 use crate::spaces::Walker;
 use crate::view::PhysView;
@@ -47,15 +49,37 @@ impl Default for Options {
     }
 }
 
+/// What a verdict may use besides memory. Everything may be left out.
+#[derive(Default)]
+pub struct Aids<'a> {
+    /// What the verdict before saw; this one's takes its place.
+    pub history: Option<&'a mut History>,
+    /// Translates addresses of a CPU's address space.
+    pub translate: Option<&'a mut Translate<'a>>,
+    /// Chooses which.
+    pub seed: u64,
+}
+
+/// As [`verify_with`], with nothing but memory.
+pub fn verify(view: &dyn PhysView, census_pa: u64, vcpus: &[Vcpu], options: &Options) -> Report {
+    verify_with(view, census_pa, vcpus, options, Aids::default())
+}
+
 /// Checks every rule on the memory behind `view`, starting from the census header at `census_pa`.
 ///
 /// Call it while all vCPUs are paused; `vcpus` gives their state. Never panics and always ends, whatever the memory holds.
 /// If a CPU is inside a critical section nothing is checked and [`Report::in_critical`] is set.
-pub fn verify(view: &dyn PhysView, census_pa: u64, vcpus: &[Vcpu], options: &Options) -> Report {
+pub fn verify_with(
+    view: &dyn PhysView,
+    census_pa: u64,
+    vcpus: &[Vcpu],
+    options: &Options,
+    aids: Aids<'_>,
+) -> Report {
     let begin = Instant::now();
     let mut sink = Sink::new(options.max_findings_per_rule);
     let mut report = Report::default();
-    let _ = judge(view, census_pa, vcpus, options, &mut sink, &mut report);
+    let _ = judge(view, census_pa, vcpus, options, aids, &mut sink, &mut report);
     (report.findings, report.suppressed) = sink.finish();
     report.micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
     report
@@ -67,6 +91,7 @@ fn judge(
     census_pa: u64,
     vcpus: &[Vcpu],
     options: &Options,
+    aids: Aids<'_>,
     sink: &mut Sink,
     report: &mut Report,
 ) -> Option<()> {
@@ -83,7 +108,8 @@ fn judge(
 
     let mut budget = options.entry_budget;
     let phys_mask = census.phys_mask();
-    let graph = Builder {
+    let memory = aids.history.map(|history| Memory::new(history, census.totals.shared_by_fork));
+    let (graph, memory) = Builder {
         view,
         mms: &mms,
         frames: &mut frames,
@@ -92,6 +118,7 @@ fn judge(
         budget: &mut budget,
         graph: Graph::default(),
         pending: Vec::new(),
+        memory,
     }
     .run();
     report.tables = graph.tables.len() as u64;
@@ -108,6 +135,19 @@ fn judge(
         table_refs_equal_parents::table(table, &graph, &frames, &mms, sink);
         table_present_count::table(table, &frames, &mms, sink);
         roots_not_shared::table(table, &graph, &mms, sink);
+    }
+    if let Some(memory) = memory {
+        for suspect in &memory.suspects {
+            shared_table_unchanged::word(suspect, &graph, &frames, &mms, sink);
+        }
+        report.tables_compared = memory.compared;
+        memory.keep();
+    }
+    if let Some(translator) = aids.translate {
+        match opinion::ask(view, vcpus, &mms, aids.seed, translator, sink) {
+            Ok(asked) => report.addresses_compared = asked,
+            Err(why) => report.translate_refused = Some(why),
+        }
     }
     check_kernel_half(view, &census, &mms, sink);
     cpu_runs_its_mm::check(&census, &cpus, &mms, vcpus, sink);

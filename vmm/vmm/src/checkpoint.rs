@@ -1,17 +1,18 @@
-//! A checkpoint: pauses nothing (every vCPU is in the VMM or parked when one is served), hands guest memory and the
-//! vCPUs' CR3 to the verifier, and ends the run on a finding.
+//! A verdict: with every CPU stopped, hands guest memory and the CPUs' CR3 to the verifier, and ends the run on a finding.
+//! At checkpoints, which the guest asks for, and at any instant.
 
 use crate::config::VerifyMode;
-use crate::cpu::Cpu;
 use crate::device::hypercall::Caller;
+use crate::engine::Engine;
 use crate::machine::Machine;
 use crate::outcome::Ending;
+use crate::pause::Stopped;
 use crate::ram::{GuestRam, ranges};
 use kvm_bindings::kvm_sregs;
-use log::{debug, warn};
+use log::{debug, info, warn};
 use ptshare_paging::{ENTRIES, PAGE_BYTES};
 use ptshare_verifier::dump::DumpError;
-use ptshare_verifier::{Options, PhysView, Report, Vcpu};
+use ptshare_verifier::{Aids, Options, PhysView, Report, Vcpu};
 use ptshare_wire::hypercall::CheckpointReason;
 use std::fmt::Write;
 use std::ops::Range;
@@ -79,35 +80,86 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
         return None;
     }
     let when = reason_text(reason, label);
-    let Some(census) = machine.census() else {
+    if machine.census().is_none() {
         let text = format!("the guest asks for a verification {when} before it has published its census");
         return Some(Ending::GuestPanic { text });
+    }
+    // The run ends: nobody asks for a verdict any more.
+    let stopped = machine.pause.stop(caller.cpu.map(|cpu| (caller.index, cpu)))?;
+    match judge(machine, &stopped, &when) {
+        Judged::Clean { .. } => {}
+        Judged::Critical => {
+            let text = format!("the guest asks for a verification {when} inside a critical section");
+            return Some(Ending::GuestPanic { text });
+        }
+        Judged::Ended(ending) => return Some(ending),
+    }
+    if let Some(path) = machine.dump_path.as_ref().filter(|_| dump_wanted(machine, reason, label)) {
+        let census = machine.census().unwrap_or(0);
+        let written =
+            vcpus_of(&stopped).and_then(|v| dump(machine, path, census, &v).map_err(|e| e.to_string()));
+        match written {
+            Ok(()) => machine.record().verifier.dumps += 1,
+            Err(why) => warn!("the dump {} cannot be written: {why}", path.display()),
+        }
+    }
+    None
+}
+
+/// What came of looking at a guest that stands still.
+pub enum Judged {
+    /// Nothing is wrong.
+    Clean {
+        /// Every CPU was in user mode.
+        user: bool,
+    },
+    /// A CPU is inside a critical section: there is nothing to judge.
+    Critical,
+    /// The run must end so.
+    Ended(Ending),
+}
+
+/// Judges a guest that has published its census.
+pub fn judge(machine: &Machine, stopped: &Stopped<'_>, when: &str) -> Judged {
+    let vcpus = match vcpus_of(stopped) {
+        Ok(vcpus) => vcpus,
+        Err(text) => return Judged::Ended(Ending::InternalError { text }),
     };
-    let vcpus: Vec<Vcpu> = match caller.cpu.map(Cpu::state) {
-        None => Vec::new(),
-        Some(Ok(state)) => vec![vcpu_of(caller.index, &state.sregs)],
-        Some(Err(text)) => return Some(Ending::InternalError { text }),
+    let census = machine.census().unwrap_or(0);
+    let mut translate = |index: u32, addresses: &[u64]| stopped.translate(index, addresses);
+    let report = {
+        let mut notes = machine.notes();
+        notes.seed = notes.seed.wrapping_add(1);
+        // QEMU's monitor takes a millisecond for each address.
+        let asks = machine.engine == Engine::Kvm || notes.seed.is_multiple_of(16);
+        let asks = asks && machine.second_opinions();
+        let aids = Aids {
+            seed: notes.seed,
+            history: Some(&mut notes.history),
+            translate: asks.then_some(&mut translate),
+        };
+        ptshare_verifier::verify_with(&machine.ram, census, &vcpus, &Options::default(), aids)
     };
-    let report = ptshare_verifier::verify(&machine.ram, census, &vcpus, &Options::default());
+    if let Some(why) = &report.translate_refused {
+        machine.no_second_opinions();
+        info!("addresses are translated by the judge alone: {why}");
+    }
+    if report.in_critical {
+        return Judged::Critical;
+    }
     note(machine, &report);
     debug!(
         "verified {when}: {} address spaces, {} tables ({} shared), {} entries, {} us",
         report.mms, report.tables, report.tables_shared, report.entries_walked, report.micros
     );
-    if report.in_critical {
-        let text = format!("the guest asks for a verification {when} inside a critical section");
-        return Some(Ending::GuestPanic { text });
-    }
     if report.findings.is_empty() {
-        if let Some(path) = machine.dump_path.as_ref().filter(|_| dump_wanted(machine, reason, label)) {
-            match dump(machine, path, census, &vcpus) {
-                Ok(()) => machine.record().verifier.dumps += 1,
-                Err(e) => warn!("the dump {} cannot be written: {e}", path.display()),
-            }
-        }
-        return None;
+        return Judged::Clean { user: vcpus.iter().all(|vcpu| vcpu.user) };
     }
-    Some(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, &when) })
+    Judged::Ended(Ending::Violation { report: violation_text(machine, &report, census, &vcpus, when) })
+}
+
+fn vcpus_of(stopped: &Stopped<'_>) -> Result<Vec<Vcpu>, String> {
+    Ok(stopped.cpus()?.iter().map(|(index, state)| vcpu_of(*index, &state.sregs)).collect())
 }
 
 /// Is this a moment for a dump of a guest in which nothing is wrong?
@@ -126,11 +178,19 @@ fn note(machine: &Machine, report: &Report) {
     let totals = &mut record.verifier;
     totals.verified += 1;
     totals.entries_walked += report.entries_walked;
+    totals.tables_walked += report.tables;
+    totals.tables_compared += report.tables_compared;
+    totals.translated += report.addresses_compared;
     totals.micros += report.micros;
     if totals.rules.is_empty() {
         totals.rules = ptshare_verifier::rules().iter().map(|r| r.name.to_owned()).collect();
     }
     totals.violations.extend(report.findings.iter().map(|f| f.to_string()));
+    for finding in &report.findings {
+        if !totals.broken.iter().any(|rule| rule == finding.rule) {
+            totals.broken.push(finding.rule.to_owned());
+        }
+    }
 }
 
 fn violation_text(machine: &Machine, report: &Report, census: u64, vcpus: &[Vcpu], when: &str) -> String {

@@ -38,22 +38,76 @@ pub enum VerifyMode {
     Faults(u64),
 }
 
+/// The judge at random instants.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RandomVerify {
+    /// How often in a second of running, on average.
+    pub hz: f64,
+    /// Of the times between two instants.
+    pub seed: u64,
+}
+
+/// What `--verify` takes: when to verify, in terms of the guest and of time.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Verify {
+    /// At which of the guest's checkpoints.
+    pub mode: VerifyMode,
+    /// At random instants too.
+    pub random: Option<RandomVerify>,
+}
+
+/// How the values of `--verify` are written.
+const VERIFY_VALUES: &str = "off, exit, every-exit, every-fault, faults:N, random:HZ or random:HZ,SEED, or one of the last two \
+                             behind another and a plus sign";
+/// Most verdicts asked for in a second.
+const HZ_MAX: f64 = 1e5;
+
 impl std::str::FromStr for VerifyMode {
     type Err = String;
 
-    /// `off`, `exit`, `every-exit`, or `faults=N` with N above 0.
+    /// `off`, `exit`, `every-exit`, `every-fault`, or `faults:N` with N above 0 (also `faults=N`).
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(VerifyMode::Off),
             "exit" => Ok(VerifyMode::Exit),
             "every-exit" => Ok(VerifyMode::EveryExit),
+            "every-fault" => Ok(VerifyMode::Faults(1)),
             _ => text
-                .strip_prefix("faults=")
+                .strip_prefix("faults:")
+                .or_else(|| text.strip_prefix("faults="))
                 .and_then(|n| n.parse().ok())
                 .filter(|&n| n > 0)
                 .map(VerifyMode::Faults)
-                .ok_or_else(|| format!("`{text}` is not one of off, exit, every-exit, faults=N")),
+                .ok_or_else(|| format!("`{text}` is not one of {VERIFY_VALUES}")),
         }
+    }
+}
+
+impl std::str::FromStr for RandomVerify {
+    type Err = String;
+
+    /// `random:HZ` or `random:HZ,SEED`; the seed is 0 unless given.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (hz, seed) = text.strip_prefix("random:")?.split_once(',').unwrap_or((&text[7..], "0"));
+            let hz = hz.parse().ok().filter(|hz| *hz > 0.0 && *hz <= HZ_MAX)?;
+            Some(RandomVerify { hz, seed: seed.parse().ok()? })
+        };
+        parse().ok_or_else(|| format!("`{text}` is not one of {VERIFY_VALUES}"))
+    }
+}
+
+impl std::str::FromStr for Verify {
+    type Err = String;
+
+    /// A [`VerifyMode`], a [`RandomVerify`] (with exits, as without it), or the one, a plus sign and the other.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mode, random) = match text.split_once('+') {
+            Some((mode, random)) => (mode.parse()?, Some(random.parse()?)),
+            None if text.starts_with("random") => (VerifyMode::Exit, Some(text.parse()?)),
+            None => (text.parse()?, None),
+        };
+        Ok(Verify { mode, random })
     }
 }
 
@@ -89,8 +143,10 @@ pub struct Config {
     pub cpus: u32,
     /// `sharing=`: `none`, `pte` or `tree`.
     pub sharing: String,
-    /// When to verify.
+    /// At which of the guest's checkpoints to verify.
     pub verify: VerifyMode,
+    /// Verify at random instants too.
+    pub random: Option<RandomVerify>,
     /// Longest time that the run may take, from the call on.
     pub timeout: Option<Duration>,
     /// The guest's console.
@@ -119,6 +175,7 @@ impl Default for Config {
             cpus: 1,
             sharing: "pte".into(),
             verify: VerifyMode::Exit,
+            random: None,
             timeout: None,
             console: Console::Captured { stdin: Vec::new() },
             dump_path: None,
@@ -218,9 +275,34 @@ mod tests {
         assert_eq!("off".parse(), Ok(VerifyMode::Off));
         assert_eq!("exit".parse(), Ok(VerifyMode::Exit));
         assert_eq!("every-exit".parse(), Ok(VerifyMode::EveryExit));
+        assert_eq!("every-fault".parse(), Ok(VerifyMode::Faults(1)));
         assert_eq!("faults=100".parse(), Ok(VerifyMode::Faults(100)));
-        for text in ["", "on", "faults=0", "faults=", "faults=x"] {
-            assert!(text.parse::<VerifyMode>().is_err(), "{text}");
+        let random = |hz, seed| Some(RandomVerify { hz, seed });
+        for (text, mode, random) in [
+            ("faults:100", VerifyMode::Faults(100), None),
+            ("random:50", VerifyMode::Exit, random(50.0, 0)),
+            ("off+random:0.5,7", VerifyMode::Off, random(0.5, 7)),
+            ("every-fault+random:50,1", VerifyMode::Faults(1), random(50.0, 1)),
+        ] {
+            assert_eq!(text.parse(), Ok(Verify { mode, random }), "{text}");
+        }
+        for text in [
+            "",
+            "on",
+            "faults=0",
+            "faults=",
+            "faults=x",
+            "random:0",
+            "random:-1",
+            "random:x",
+            "random:1,x",
+            "random:NaN",
+            "random",
+            "exit+",
+            "+exit",
+            "exit+exit",
+        ] {
+            assert!(text.parse::<Verify>().is_err(), "{text}");
         }
     }
 

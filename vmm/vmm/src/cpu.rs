@@ -19,11 +19,22 @@ pub trait Cpu {
     /// # Errors
     /// Why the engine does not give them.
     fn state(&self) -> Result<CpuState, String>;
+
+    /// The guest-physical address behind a virtual one, as this CPU would translate it now; `None` if it would fault.
+    ///
+    /// # Errors
+    /// Why the engine cannot say.
+    fn translate(&self, va: u64) -> Result<Option<u64>, String>;
 }
 
 impl Cpu for VcpuFd {
     fn state(&self) -> Result<CpuState, String> {
         let why = |e| format!("KVM does not give a vCPU's registers: {e}");
         Ok(CpuState { regs: self.get_regs().map_err(why)?, sregs: self.get_sregs().map_err(why)? })
+    }
+
+    fn translate(&self, va: u64) -> Result<Option<u64>, String> {
+        let answer = self.translate_gva(va).map_err(|e| format!("KVM_TRANSLATE: {e}"))?;
+        Ok((answer.valid != 0).then_some(answer.physical_address))
     }
 }

@@ -33,7 +33,11 @@ pub fn report(config: &Config, outcome: &Outcome, program: bool) -> Value {
             "checkpoints": outcome.verifier.checkpoints,
             "verified": outcome.verifier.verified,
             "coalesced": outcome.verifier.coalesced,
+            "random": random(config, outcome),
             "entries_walked": outcome.verifier.entries_walked,
+            "tables_walked": outcome.verifier.tables_walked,
+            "tables_compared": outcome.verifier.tables_compared,
+            "translated": outcome.verifier.translated,
             "rules": outcome.verifier.rules,
             "violations": outcome.verifier.violations,
             "micros": outcome.verifier.micros,
@@ -50,6 +54,21 @@ pub fn report(config: &Config, outcome: &Outcome, program: bool) -> Value {
         object["scenarios"] = all.iter().map(scenario_json).collect();
     }
     object
+}
+
+/// What the judge did at random instants; null if it was not asked to.
+fn random(config: &Config, outcome: &Outcome) -> Value {
+    let totals = &outcome.verifier.random;
+    config.random.map_or(Value::Null, |how| {
+        json!({
+            "hz": how.hz,
+            "seed": how.seed,
+            "pauses": totals.pauses,
+            "retries": totals.retries,
+            "verdicts": totals.verdicts,
+            "in_kernel": totals.in_kernel,
+        })
+    })
 }
 
 fn scenario_json(scenario: &Scenario) -> Value {
@@ -146,6 +165,7 @@ mod tests {
             ("/guest/unshares", json!(0)),
             ("/guest/syscalls_unknown", json!([999])),
             ("/verifier/checkpoints", json!(2)),
+            ("/verifier/random", Value::Null),
             ("/verifier/entries_walked", json!(0)),
             ("/verifier/rules", json!(["a"])),
             ("/verifier/violations", json!([])),

@@ -12,8 +12,8 @@
 //! The library is used in-process by `cargo xtask` and by tests; the binary is a thin shell around [`run`]. One run owns
 //! everything that it makes; several may go on in one process, but only one of them may use the host's console.
 //!
-//! The guest uses one CPU in this version: further vCPUs are created and stay parked. All vCPUs are thus in the VMM
-//! whenever a checkpoint's hypercall is being served.
+//! The guest uses one CPU in this version: further vCPUs are created and stay parked. Whoever looks at guest memory stops
+//! those that run ([`pause`]).
 //!
 //! Unsafe code is confined to [`ram`] and [`sys`].
 
@@ -33,8 +33,10 @@ pub mod json;
 mod kvm;
 mod machine;
 pub mod outcome;
+mod pause;
 mod qemu;
 mod ram;
+mod random;
 mod regs;
 mod runner;
 pub mod scenario;
@@ -43,10 +45,10 @@ mod sys;
 mod vcpu;
 
 pub mod profile;
-pub use config::{Config, Console, Initramfs, VerifyMode, parse_size, show_size};
+pub use config::{Config, Console, Initramfs, RandomVerify, Verify, VerifyMode, parse_size, show_size};
 pub use engine::{Engine, EngineChoice};
 pub use error::VmmError;
-pub use outcome::{Ending, Event, Outcome, Snapshot, VerifierTotals};
+pub use outcome::{Ending, Event, Outcome, RandomTotals, Snapshot, VerifierTotals};
 pub use runner::run;
 pub use scenario::Scenario;
 

@@ -1,6 +1,6 @@
 //! What the threads of one run share: memory, console, the record of what happened, and how it ended.
 //!
-//! Locks: [`Machine::record`], the ending and the serial port are leaves; none is held while another (or one of the
+//! Locks: [`Machine::record`], the pause's, the ending and the serial port are leaves; none is held while another (or one of the
 //! console's) is taken. The first ending wins. [`Machine::stop`] is never undone.
 
 use crate::census;
@@ -8,8 +8,10 @@ use crate::config::VerifyMode;
 use crate::console::{Console, WriteEnd};
 use crate::engine::Engine;
 use crate::outcome::{Ending, Event, Snapshot, VerifierTotals};
+use crate::pause::Pause;
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
+use ptshare_verifier::History;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +41,15 @@ pub struct Record {
     pub stopped_at: Option<String>,
 }
 
+/// What one verdict leaves for the next.
+#[derive(Default)]
+pub struct Notes {
+    /// Shared tables as they were.
+    pub history: History,
+    /// Chooses the addresses that the engine is asked about.
+    pub seed: u64,
+}
+
 /// Tells the guest that console input waits.
 pub type Raise = Box<dyn Fn(&GuestRam) + Send + Sync>;
 
@@ -60,6 +71,10 @@ pub struct Machine {
     pub dump_at: Option<String>,
     /// See [`Record`].
     pub record: Mutex<Record>,
+    /// Where CPUs stand still.
+    pub pause: Pause,
+    notes: Mutex<Notes>,
+    no_second_opinions: AtomicBool,
     /// Readable from the moment that the run is to stop.
     pub stop: EventFd,
     /// Readable from the moment that there is an ending.
@@ -100,6 +115,9 @@ impl Machine {
             dump_at: None,
             raise,
             record: Mutex::default(),
+            pause: Pause::default(),
+            notes: Mutex::default(),
+            no_second_opinions: AtomicBool::new(false),
             stop: event()?,
             ended: event()?,
             stopping: AtomicBool::new(false),
@@ -112,6 +130,21 @@ impl Machine {
     /// The record, locked.
     pub fn record(&self) -> MutexGuard<'_, Record> {
         lock(&self.record)
+    }
+
+    /// The judge's notes, locked; only while the guest stands still.
+    pub fn notes(&self) -> MutexGuard<'_, Notes> {
+        lock(&self.notes)
+    }
+
+    /// Can the engine be asked to translate addresses?
+    pub fn second_opinions(&self) -> bool {
+        !self.no_second_opinions.load(Ordering::Relaxed)
+    }
+
+    /// It cannot.
+    pub fn no_second_opinions(&self) {
+        self.no_second_opinions.store(true, Ordering::Relaxed);
     }
 
     /// The moment of the first guest instruction; the first call sets it.
@@ -140,6 +173,7 @@ impl Machine {
     pub fn begin_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         let _ = self.stop.write(1);
+        self.pause.end();
         self.console.close();
     }
 

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use ptshare_vmm::{
-    Config, Console, Ending, EngineChoice, Initramfs, VerifyMode, engine, exit_code, init_logging, json,
+    Config, Console, Ending, EngineChoice, Initramfs, Verify, engine, exit_code, init_logging, json,
     verbosity,
 };
 use std::path::PathBuf;
@@ -37,9 +37,9 @@ struct Args {
     /// How fork shares page tables: none, pte or tree.
     #[arg(long, default_value = "pte")]
     sharing: String,
-    /// When to verify: off, exit, every-exit, or faults=N.
+    /// When to verify: off, exit, every-exit, every-fault, faults:N; behind a plus sign or alone, random:HZ[,SEED].
     #[arg(long, default_value = "exit")]
-    verify: VerifyMode,
+    verify: Verify,
     /// End the run after this many seconds.
     #[arg(long, value_parser = seconds)]
     timeout: Option<Duration>,
@@ -103,7 +103,8 @@ fn main() -> ExitCode {
         mem_bytes: args.mem,
         cpus: args.cpus,
         sharing: args.sharing,
-        verify: args.verify,
+        verify: args.verify.mode,
+        random: args.verify.random,
         timeout: args.timeout,
         console: Console::Inherit,
         dump_path: args.dump,

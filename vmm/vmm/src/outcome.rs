@@ -77,20 +77,43 @@ pub struct Event {
 pub struct VerifierTotals {
     /// Checkpoints that the guest asked for.
     pub checkpoints: u64,
-    /// Checkpoints that were verified (none with `verify=off`).
+    /// Verdicts: checkpoints that were verified (none with `verify=off`), and random instants.
     pub verified: u64,
     /// Process exits that were left to the next checkpoint (see [`crate::VerifyMode::Exit`]).
     pub coalesced: u64,
+    /// At random instants; these verdicts count as verified too.
+    pub random: RandomTotals,
     /// Page-table entries walked.
     pub entries_walked: u64,
+    /// Tables walked, each counted once a verdict.
+    pub tables_walked: u64,
+    /// Shared tables compared word by word with the verdict before.
+    pub tables_compared: u64,
+    /// Addresses that the engine translated as the judge did.
+    pub translated: u64,
     /// Dumps written of a guest in which nothing was wrong.
     pub dumps: u64,
     /// Names of the rules that were checked.
     pub rules: Vec<String>,
     /// Findings, as text; not empty only when the run ended with [`Ending::Violation`].
     pub violations: Vec<String>,
+    /// Names of the rules that they break, each once.
+    pub broken: Vec<String>,
     /// Time spent verifying, microseconds.
     pub micros: u64,
+}
+
+/// What the judge did at random instants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RandomTotals {
+    /// Times that all CPUs were stopped.
+    pub pauses: u64,
+    /// Pauses that found a CPU inside a critical section, so that the guest went on and was stopped again soon.
+    pub retries: u64,
+    /// Pauses that ended in a verdict.
+    pub verdicts: u64,
+    /// Verdicts that found some CPU in the kernel.
+    pub in_kernel: u64,
 }
 
 /// All there is to know about a finished run.

@@ -11,7 +11,7 @@ use crate::outcome::{Ending, Outcome};
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use crate::sys::{self, RawTerminal, StopSignals, Want};
-use crate::{boot, census, cmdline, exit_code, kvm, profile, qemu, vcpu};
+use crate::{boot, census, cmdline, exit_code, kvm, profile, qemu, random, vcpu};
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use log::{debug, info};
@@ -215,6 +215,12 @@ fn drive(
     let mut failed = start(&mut threads).err();
     if machine.console.is_host() {
         match spawn(machine, "console".into(), read_console) {
+            Ok(thread) => threads.push(thread),
+            Err(e) => failed = Some(e),
+        }
+    }
+    if let Some(how) = config.random {
+        match spawn(machine, "judge".into(), move |m| random::run(m, how)) {
             Ok(thread) => threads.push(thread),
             Err(e) => failed = Some(e),
         }

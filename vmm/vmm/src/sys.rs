@@ -201,6 +201,24 @@ pub fn kick_signal() -> i32 {
     SIGRTMIN()
 }
 
+/// A thread of this process, to be kicked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThreadId(libc::pid_t);
+
+/// The calling thread.
+pub fn this_thread() -> ThreadId {
+    // SAFETY: no precondition.
+    ThreadId(unsafe { libc::gettid() })
+}
+
+impl ThreadId {
+    /// Sends [`kick_signal`]. A thread that has ended does not mind.
+    pub fn kick(self) {
+        // SAFETY: no pointer; the target is a thread of this very process, or nobody.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.0, kick_signal()) };
+    }
+}
+
 /// Installs the handler of [`kick_signal`] for the whole process; harmless when done again.
 ///
 /// # Errors

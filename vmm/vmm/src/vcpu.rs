@@ -50,9 +50,11 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
         debug!("KVM does not count emulated instructions");
     }
     let _kickable = Kickable::tie(&mut vcpu);
+    let _member = machine.pause.join(index);
     let mut block = None;
     machine.started();
     while !machine.stopping() {
+        machine.pause.point(index, &vcpu);
         let ending = match enter(machine, ports, &mut vcpu) {
             Step::Resume => None,
             Step::Kicked => {

@@ -28,16 +28,19 @@ const REASONS: &[(&str, &str)] = &[
     ("fork_exit", "the fixed parts of fork and exit, which no sharing makes smaller"),
     (
         "read_each",
-        "each reader takes a fault a page where the table is not shared; Linux maps 16 around each fault",
+        "each reader maps the file, which looks for the object's tables, and takes a fault a span where they are not shared",
     ),
-    ("readers_faults", "there is no fault-around: one page a fault"),
+    ("_faults", "the first to read a table's span fills it, a few neighbours with each fault"),
+    ("_all", "the fixed parts of fork, and a table for each process's own mappings"),
+    ("_tables_kb", "a process has a table for each of its own mappings that lie apart"),
+    ("boot", "everything up to the first program, the unpacking of the root among it"),
     ("vmpte_kb", "a process counts the shared tables that it uses as Linux counts its own"),
     ("syscall", "the dispatcher is a table in Rust behind an entry that saves all registers"),
     ("clock", "there is no vDSO: reading the clock is a system call"),
 ];
 
-/// The page; `plot` is the plot's path as seen from it.
-pub fn page(report: &Report, plot: &str) -> String {
+/// The page; `folder` is that of the plots as seen from it, empty or ending in a slash.
+pub fn page(report: &Report, folder: &str) -> String {
     let mut out = String::from(
         "# Benchmarks\n\nWhat fork and its consequences cost in ptshare and in Linux. `cargo xtask bench` writes this page; \
          every figure\ncomes from one run of it.\n\n",
@@ -45,8 +48,9 @@ pub fn page(report: &Report, plot: &str) -> String {
     if report.quick {
         out += "This was a quick run (`--quick`): large memories are left out.\n\n";
     }
-    let _ = writeln!(out, "![What fork costs by the size of the parent's memory]({plot})\n");
+    let _ = writeln!(out, "![What fork costs by the size of the parent's memory]({folder}fork.svg)\n");
     glance(&mut out, report);
+    let _ = writeln!(out, "![What page tables take by the number of processes]({folder}tables.svg)\n");
     out += "## What was measured, and how\n\n\
         One static program, `tests/programs/src/bin/forkbench/main.rs`, runs unchanged on all of these and reads `CLOCK_MONOTONIC`\n\
         around each step; a figure is the least of three attempts.\n\n\
@@ -59,23 +63,26 @@ pub fn page(report: &Report, plot: &str) -> String {
           each looked at by itself, with a count for each page below.\n\
         - **Nanoseconds** come from KVM on the machine below; compare them within the table only. A KVM that interprets the\n  \
           guest's kernel makes all of them large. The host's own kernel is there for orientation.\n\n\
-        The memory is private, anonymous, in 4 KiB pages, each page written once (*sparse*: one page in each 2 MiB). A *first*\n\
-        write after fork meets shared page tables, a *second* one the next page of the same table. `VmPTE` counts\n\
-        a shared table in every process that uses it. The judge is off (`verify=off`). Under emulation all free memory is used\n\
-        once before: ptshare knows memory that was never used to be zero and does not clear it, which would flatter it here.\n\n";
+        The memory is private, anonymous, in 4 KiB pages, each page written once. *Sparse* is the first page of each 2 MiB alone,\n\
+        *scattered* one page somewhere in each 2 MiB: a search for the entries in a page table ends early when they\n\
+        stand in front. A *first* write after fork meets shared page tables, a *second* one the next page of the same\n\
+        table. `VmPTE` counts a shared table in every process that uses it. Under emulation all free memory is used once before:\n\
+        ptshare knows memory that was never used to be zero and does not clear it, which would flatter it here.\n\n\
+        The *readers* are alive together. Their parent has filled a file in memory through a mapping that it keeps; each maps it\n\
+        for itself at the same address and reads a byte of each page (of each 2 MiB, of huge pages). The page tables are all that the\n\
+        kernel has then more than before the first fork, those for the readers' own stacks and code included: what\n\
+        /proc/meminfo and ptshare's counters say.\n\n\
+        Boot is counted from the kernel's first instruction to the first in user mode; Linux's is what its clock, which starts a\n\
+        little later, says when `/init` begins. The judge is off but for its own two figures, which come from a guest in which\n\
+        every exit is judged.\n\n";
     out += "| | |\n|---|---|\n";
     for (name, value) in &report.machine {
         let _ = writeln!(out, "| {name} | {} |", value.replace('|', "/"));
     }
     for run in &report.runs {
-        if let Err(why) = &run.figures {
-            let _ = writeln!(
-                out,
-                "| missing: {} on {} | {} |",
-                run.system,
-                run.engine,
-                why.replace(['|', '\n'], " ")
-            );
+        for hole in &run.holes {
+            let why = hole.why.replace(['|', '\n'], " ");
+            let _ = writeln!(out, "| missing: {} on {}, {} | {why} |", run.system, run.engine, hole.what);
         }
     }
     let quick = if report.quick { " --quick" } else { "" };
@@ -107,10 +114,12 @@ fn glance(out: &mut String, report: &Report) {
     for (name, words) in [
         ("fork", "fork of a process with {} of memory"),
         ("exit_wait", "exit of its child, which touched nothing, and wait"),
-        ("sparse_fork", "fork with {} of which one page in each 2 MiB is in use"),
+        ("scattered_fork", "fork with {} of which one page in each 2 MiB is in use"),
         ("munmap", "munmap of {}"),
-        ("readers_faults", "faults of ten readers of {} of shared memory"),
-        ("readers_tables_kb", "kB of page tables of the same ten readers, shared ones not counted"),
+        ("crowd10_tables_kb", "kB of page tables of ten readers of a file of {}"),
+        ("crowd10_faults", "faults of ten readers of a file of {}"),
+        ("crowd1000_tables_kb", "kB of page tables of a thousand readers of a file of {}"),
+        ("huge1000_tables_kb", "kB of page tables of a thousand readers of {} of huge pages"),
     ] {
         let size = largest(name);
         if let (Some(theirs), Some(ours)) = (of(linux, name, size), of(tree, name, size)) {
@@ -124,12 +133,12 @@ fn glance(out: &mut String, report: &Report) {
         }
     }
     for (engine, name, small) in
-        [("qemu", "fork", 1 << 20), ("qemu", "fork", 16 << 20), ("kvm", "sparse_fork", 4 << 20)]
+        [("qemu", "fork", 1 << 20), ("qemu", "fork", 16 << 20), ("kvm", "scattered_fork", 4 << 20)]
     {
         let run = find(report, engine, "tree");
         let size = run.and_then(|run| run.sizes(name).last().copied()).unwrap_or(0);
         if let (Some(a), Some(b)) = (of(run, name, size), of(run, name, small)) {
-            let what = if name == "fork" { "" } else { " (sparse)" };
+            let what = if name == "fork" { "" } else { " (scattered)" };
             let _ = writeln!(
                 out,
                 "- `sharing=tree`, {engine}: fork at {}{what} takes {} times the fork at {}.",
@@ -186,19 +195,25 @@ fn slower(out: &mut String, report: &Report) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::measure::Hole;
     use super::*;
 
     #[test]
     fn the_page_says_what_is_missing_and_what_is_slower() {
         let mut report = super::super::files::tests::sample();
+        if let Some(run) = report.runs.get_mut(1) {
+            run.holes.push(Hole { what: "all".into(), why: "no luck".into() });
+        }
         if let Some(Ok(figures)) = report.runs.get_mut(2).map(|run| run.figures.as_mut()) {
             figures.insert(("clock".into(), 0), 99);
         }
-        let text = page(&report, "fork.svg");
-        assert!(text.contains("missing: none on qemu") && text.contains("no luck"));
+        let text = page(&report, "docs/");
+        assert!(text.contains("missing: none on qemu, all") && text.contains("no luck"));
         assert!(text.contains("there is no vDSO: reading the clock is a system call:\n  - *reading the clock*: 99 against 73\n"), "{text}");
         assert!(
-            text.contains("(fork.svg)") && text.contains("fork at 1G takes 1024 times the fork at 1M"),
+            text.contains("(docs/fork.svg)")
+                && text.contains("(docs/tables.svg)")
+                && text.contains("fork at 1G takes 1024 times the fork at 1M"),
             "{text}"
         );
         assert!(text.ends_with("|\n"));

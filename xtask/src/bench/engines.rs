@@ -1,40 +1,23 @@
 //! Which kernels run the benchmark program, on what, and how.
 
 use super::linux::{self, Kernel};
-use super::measure::{self, Figures, Run, Unit};
-use super::{BenchArgs, Report, qemu};
+use super::measure::{Hole, Run, Unit};
+use super::plan::{ON_THE_CLOCK, POOL, PRIVATE, Plan, emulated, on_the_clock};
+use super::{BenchArgs, Report, judge, qemu};
 use crate::cpio::Archive;
 use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
 use crate::process;
 use anyhow::{Context, Result, bail};
-use ptshare_vmm::{Config, Ending, Initramfs, VerifyMode};
+use ptshare_vmm::{Config, Ending, Engine, EngineChoice, Initramfs, VerifyMode, parse_size};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The benchmark program's place in a ptshare guest.
 const PROGRAM: &str = "/usr/bin/forkbench";
 const MODES: [&str; 3] = ["none", "pte", "tree"];
-
-/// What the program is asked to measure under emulation.
-fn emulated(quick: bool) -> &'static [&'static str] {
-    if quick {
-        &["aged", "small", "sparse=1G", "dense=400K,1M,16M,64M", "readers=16M"]
-    } else {
-        &["aged", "small", "sparse=1G,4G,16G", "dense=400K,1M,16M,64M,256M,1G", "readers=256M"]
-    }
-}
-
-/// The same on KVM, which may interpret the kernel's instructions: dense memory would take hours.
-fn on_the_clock(quick: bool) -> &'static [&'static str] {
-    if quick {
-        &["small", "dense=400K,1M", "sparse=4M,1G", "readers=1M"]
-    } else {
-        &["small", "dense=400K,1M,4M", "sparse=4M,64M,1G,4G,16G", "readers=4M"]
-    }
-}
 
 /// Runs everything that can be run.
 ///
@@ -52,13 +35,25 @@ pub fn measure(args: &BenchArgs, built: &Artefacts) -> Result<Report> {
     let mut runs =
         under_emulation(args.quick, built, &program, emulator.as_ref().ok(), &kernel, &mut release)?;
     for mode in MODES {
-        eprintln!("measuring sharing={mode} on KVM ...");
-        let figures = on_kvm(built, &program, mode, args.quick).map_err(|error| format!("{error:#}"));
-        runs.push(Run { engine: "kvm", system: mode, unit: Unit::Nanoseconds, figures });
+        let boots = on_the_clock(args.quick).into_iter().map(|plan| {
+            let output = told(&format!("sharing={mode} on KVM, {}", plan.what), || {
+                on_kvm(built, &program, mode, &plan)
+            });
+            (plan.what.to_owned(), output)
+        });
+        let mut run = Run::of("kvm", mode, Unit::Nanoseconds, boots.collect());
+        if run.figures.is_ok() {
+            let what = "dense memory above 4M, file readers above 100".to_owned();
+            run.holes.push(Hole { what, why: ON_THE_CLOCK.to_owned() });
+        }
+        runs.push(run);
     }
-    eprintln!("measuring this machine's own kernel ...");
-    let figures = on_host(&program, args.quick).map_err(|error| format!("{error:#}"));
-    runs.push(Run { engine: "host", system: "linux", unit: Unit::Nanoseconds, figures });
+    let boots = on_the_clock(args.quick).into_iter().map(|plan| {
+        let output = told(&format!("this machine's own kernel, {}", plan.what), || on_host(&program, &plan));
+        (plan.what.to_owned(), output)
+    });
+    runs.push(Run::of("host", "linux", Unit::Nanoseconds, boots.collect()));
+    judge::measure(args.quick, built, &program, &mut runs);
 
     let say =
         |program: &str, args: &[&str]| process::answer(program, args).unwrap_or_else(|| "unknown".into());
@@ -75,7 +70,10 @@ pub fn measure(args: &BenchArgs, built: &Artefacts) -> Result<Report> {
         ("emulator", emulator.unwrap_or_else(|error| format!("none: {error:#}"))),
         (
             "emulated machine",
-            format!("pc, one CPU, {} of memory, -cpu max, -icount {}", qemu::MEMORY, qemu::CLOCK),
+            format!(
+                "pc, one CPU, 2G of memory (3G with {POOL} for many readers), -cpu max, -icount {}",
+                qemu::CLOCK
+            ),
         ),
         ("Linux under emulation", release.map_or(origin.clone(), |release| format!("{release} ({origin})"))),
         ("host CPU", cpu.map_or("unknown", |(_, name)| name.trim()).to_owned()),
@@ -84,7 +82,17 @@ pub fn measure(args: &BenchArgs, built: &Artefacts) -> Result<Report> {
     Ok(Report { runs, machine, quick: args.quick })
 }
 
-/// ptshare in each mode and Linux, two at a time where there are two CPUs: `-icount` makes that harmless.
+/// Says what is being measured, and how long it took; an error becomes words.
+pub(super) fn told<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T, String> {
+    eprintln!("measuring {what} ...");
+    let start = Instant::now();
+    let result = body().map_err(|error| format!("{error:#}"));
+    let end = if result.is_ok() { "done" } else { "nothing came of it" };
+    eprintln!("measuring {what}: {end} after {:.0} s", start.elapsed().as_secs_f64());
+    result
+}
+
+/// ptshare in each mode and Linux, two boots at a time where there are two CPUs: `-icount` makes that harmless.
 fn under_emulation(
     quick: bool,
     built: &Artefacts,
@@ -93,29 +101,35 @@ fn under_emulation(
     kernel: &Result<Kernel>,
     release: &mut Option<String>,
 ) -> Result<Vec<Run>> {
-    let wanted = emulated(quick);
-    let image = ptshare_image(built, program, wanted)?;
     let mut linux_image = Archive::new();
     linux_image.directory("/dev", 0o755);
     linux_image.directory("/proc", 0o755);
     linux_image.file("/init", 0o755, &std::fs::read(program)?);
     let linux_image = linux_image.finish();
 
-    let boot = |system: &'static str| -> Result<String> {
+    let boot = |system: &'static str, plan: &Plan| -> Result<String> {
         if emulator.is_none() {
             bail!("{} is not installed (Debian's package `qemu-system-x86`)", qemu::PROGRAM);
         }
         if system != "linux" {
-            eprintln!("measuring sharing={system} under emulation ...");
-            return qemu::boot(&built.kernel, &image, &format!("sharing={system} verify=off"));
+            let image = ptshare_image(built, program, plan.wanted)?;
+            let cmdline = format!("sharing={system} verify=off {}", plan.cmdline);
+            let text = qemu::boot(&built.kernel, &image, &cmdline, plan.memory)?;
+            // The other boot is for crowds; once is enough.
+            return Ok(if plan.what == PRIVATE {
+                text + &boot_instructions(built, program, system)?
+            } else {
+                text
+            });
         }
         let kernel = kernel.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        eprintln!("measuring Linux under emulation ...");
-        let cmdline = format!("console=ttyS0 quiet panic=-1 -- {}", wanted.join(" "));
-        qemu::boot(&kernel.vmlinux, &linux_image, &cmdline)
+        let cmdline = format!("console=ttyS0 quiet panic=-1 {} -- {}", plan.cmdline, plan.wanted.join(" "));
+        qemu::boot(&kernel.vmlinux, &linux_image, &cmdline, plan.memory)
     };
     let systems = ["linux", "none", "pte", "tree"];
-    let waiting = Mutex::new(systems.iter().enumerate());
+    let plans = emulated(quick);
+    let boots: Vec<_> = plans.iter().flat_map(|plan| systems.map(|system| (system, plan))).collect();
+    let waiting = Mutex::new(boots.iter());
     let done = Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
     std::thread::scope(|scope| {
@@ -123,68 +137,92 @@ fn under_emulation(
             scope.spawn(|| {
                 loop {
                     let next = waiting.lock().map_or(None, |mut list| list.next());
-                    let Some((at, system)) = next else { return };
-                    let text = boot(system).map_err(|error| format!("{error:#}"));
+                    let Some((system, plan)) = next else { return };
+                    let name =
+                        if *system == "linux" { "Linux".to_owned() } else { format!("sharing={system}") };
+                    let output =
+                        told(&format!("{name} under emulation, {}", plan.what), || boot(system, plan));
                     if let Ok(mut done) = done.lock() {
-                        done.push((at, *system, text));
+                        done.push((*system, plan.what, output));
                     }
                 }
             });
         }
     });
-    let mut done = done.into_inner().unwrap_or_default();
-    done.sort_by_key(|(at, ..)| *at);
+    let done = done.into_inner().unwrap_or_default();
     let mut runs = Vec::new();
-    for (_, system, text) in done {
-        if let ("linux", Ok(text)) = (system, &text) {
-            *release =
-                text.lines().find_map(|line| line.strip_prefix("forkbench: Linux ")).map(str::to_owned);
+    for system in systems {
+        let outputs = done.iter().filter(|(of, ..)| *of == system);
+        let boots: Vec<_> = outputs.map(|(_, what, output)| ((*what).to_owned(), output.clone())).collect();
+        if system == "linux" {
+            *release = boots.iter().find_map(|(_, output)| {
+                let lines = output.as_ref().ok()?.lines();
+                lines.filter_map(|line| line.strip_prefix("forkbench: Linux ")).next().map(str::to_owned)
+            });
         }
-        let figures = text.map(|text| measure::parse(&text));
-        runs.push(Run { engine: "qemu", system, unit: Unit::Instructions, figures });
+        runs.push(Run::of("qemu", system, Unit::Instructions, boots));
     }
     Ok(runs)
 }
 
-fn ptshare_image(built: &Artefacts, program: &Path, wanted: &[&str]) -> Result<Vec<u8>> {
+/// Instructions from the kernel's first to the first in user mode, as a line of the program's.
+fn boot_instructions(built: &Artefacts, program: &Path, mode: &str) -> Result<String> {
+    let config = Config {
+        engine: EngineChoice::Only(Engine::Qemu),
+        icount: true,
+        ..clock_config(built, mode, ptshare_image(built, program, &[])?, "")?
+    };
+    let outcome = ptshare_vmm::run(&config)?;
+    match outcome.insn_emulation_at_first_user {
+        Some(instructions) => Ok(format!("measure boot 0 {instructions}\n")),
+        None => bail!("the guest came to no user instruction: {}", outcome.ending),
+    }
+}
+
+pub(super) fn ptshare_image(built: &Artefacts, program: &Path, wanted: &[&str]) -> Result<Vec<u8>> {
     let mut image = Image::new(&built.init)?;
     image.executable(PROGRAM, program)?;
     let argv: Vec<&str> = std::iter::once(PROGRAM).chain(wanted.iter().copied()).collect();
     Ok(image.finish(Mode::Single, &[Job::new("forkbench", &argv)]))
 }
 
-fn on_kvm(built: &Artefacts, program: &Path, mode: &str, quick: bool) -> Result<Figures> {
-    if !Path::new("/dev/kvm").exists() {
-        bail!("this machine has no /dev/kvm");
-    }
-    let config = Config {
+pub(super) fn clock_config(built: &Artefacts, mode: &str, image: Vec<u8>, cmdline: &str) -> Result<Config> {
+    Ok(Config {
         kernel: built.kernel.clone(),
-        initramfs: Initramfs::Bytes(ptshare_image(built, program, on_the_clock(quick))?),
-        mem_bytes: 2 << 30,
+        initramfs: Initramfs::Bytes(image),
+        mem_bytes: 3 << 30,
         sharing: mode.into(),
         verify: VerifyMode::Off,
         timeout: Some(Duration::from_secs(1800)),
+        cmdline_extra: cmdline.to_owned(),
         ..Config::default()
-    };
+    })
+}
+
+fn on_kvm(built: &Artefacts, program: &Path, mode: &str, plan: &Plan) -> Result<String> {
+    let image = ptshare_image(built, program, plan.wanted)?;
+    let mem_bytes = parse_size(plan.memory).map_err(anyhow::Error::msg)?;
+    let engine = EngineChoice::Only(Engine::Kvm);
+    let config = Config { engine, mem_bytes, ..clock_config(built, mode, image, plan.cmdline)? };
     let outcome = ptshare_vmm::run(&config)?;
     if outcome.ending != Ending::Exited(0) {
         bail!("{}; {}", outcome.ending, String::from_utf8_lossy(&outcome.stderr).trim_end());
     }
-    let mut figures = measure::parse(&String::from_utf8_lossy(&outcome.stdout));
-    if let Some(us) = outcome.first_user_instruction_us {
-        figures.insert(("boot".into(), 0), us * 1000);
+    let mut text = String::from_utf8_lossy(&outcome.stdout).into_owned();
+    if let Some(us) = outcome.first_user_instruction_us.filter(|_| plan.what == PRIVATE) {
+        text += &format!("measure boot 0 {}\n", us * 1000);
     }
-    Ok(figures)
+    Ok(text)
 }
 
-fn on_host(program: &Path, quick: bool) -> Result<Figures> {
+fn on_host(program: &Path, plan: &Plan) -> Result<String> {
     let output = Command::new(program)
-        .args(on_the_clock(quick))
+        .args(plan.wanted)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;
     if !output.status.success() {
         bail!("{}; {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     }
-    Ok(measure::parse(&String::from_utf8_lossy(&output.stdout)))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -19,6 +19,8 @@ pub fn csv(report: &Report) -> String {
 fn unit<'a>(name: &str, of_time: &'a str) -> &'a str {
     if name.ends_with("_kb") {
         "kB"
+    } else if name.ends_with("_per_s") {
+        "1/s"
     } else if super::table::is_count(name) {
         "1"
     } else {
@@ -31,6 +33,8 @@ pub fn json(report: &Report) -> String {
     let machine: Map<String, Value> =
         report.machine.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let runs: Vec<Value> = report.runs.iter().map(|run| {
+        let run_holes: Value =
+            run.holes.iter().map(|hole| json!({ "what": hole.what, "why": hole.why })).collect();
         let head = json!({ "engine": run.engine, "system": run.system, "unit": run.unit.name() });
         let (key, value) = match &run.figures {
             Ok(figures) => {
@@ -43,6 +47,7 @@ pub fn json(report: &Report) -> String {
         };
         let mut run = head;
         run[key] = value;
+        run["holes"] = run_holes;
         run
     }).collect();
     format!("{:#}\n", json!({ "machine": machine, "quick": report.quick, "runs": runs }))
@@ -61,10 +66,14 @@ pub(super) mod tests {
                 text += &format!("measure fork {} {}\n", 1u64 << shift, factor << (shift - 18));
                 text += &format!("measure vmpte_kb {} 44\n", 1u64 << shift);
             }
-            text += &format!("measure sparse_fork {} {}\nmeasure clock 0 73\n", 1u64 << 34, factor << 10);
+            text += &format!("measure scattered_fork {} {}\nmeasure clock 0 73\n", 1u64 << 34, factor << 10);
+            for n in [10, 100, 1000] {
+                text += &format!("measure crowd{n}_tables_kb {} {}\n", 1u64 << 26, n * factor);
+            }
+            text += &format!("measure huge10_tables_kb {} {factor}\n", 1u64 << 30);
             Ok(parse(&text))
         };
-        let run = |engine, system, unit, figures| Run { engine, system, unit, figures };
+        let run = |engine, system, unit, figures| Run { engine, system, unit, figures, holes: Vec::new() };
         Report {
             runs: vec![
                 run("qemu", "linux", Unit::Instructions, figures(9)),
@@ -82,7 +91,7 @@ pub(super) mod tests {
     fn csv_has_one_line_a_figure() {
         let text = csv(&sample());
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 1 + 4 * 8);
+        assert_eq!(lines.len(), 1 + 4 * 12);
         assert!(lines.iter().all(|line| line.split(',').count() == 6), "{text}");
         assert!(lines.contains(&"qemu,linux,fork,1048576,36,instructions"));
         assert!(lines.contains(&"kvm,tree,vmpte_kb,1048576,44,kB"));
@@ -93,7 +102,7 @@ pub(super) mod tests {
         let value: Value = serde_json::from_str(&json(&sample())).unwrap();
         assert_eq!(value["runs"].as_array().unwrap().len(), 5);
         assert_eq!(value["runs"][1]["missing"], "no <engine> & no luck");
-        assert_eq!(value["runs"][0]["figures"].as_array().unwrap().len(), 8);
+        assert_eq!(value["runs"][0]["figures"].as_array().unwrap().len(), 12);
         assert_eq!(value["machine"]["date"], "2000-01-01");
     }
 }

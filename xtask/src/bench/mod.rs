@@ -2,7 +2,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`engines`] | which kernels run the program, on what, and how |
+//! | [`plan`] | what is measured where |
+//! | [`engines`], [`judge`] | which kernels run the program, on what, and how; the judge's speed |
 //! | [`qemu`], [`linux`] | booting under emulation, and the Linux kernel to compare with |
 //! | [`measure`] | the figures |
 //! | [`table`], [`files`], [`plot`], [`document`] | what is made of them |
@@ -12,8 +13,10 @@
 pub mod document;
 pub mod engines;
 pub mod files;
+pub mod judge;
 pub mod linux;
 pub mod measure;
+pub mod plan;
 pub mod plot;
 pub mod qemu;
 pub mod table;
@@ -31,7 +34,7 @@ pub struct BenchArgs {
     /// The Linux kernel to compare with: `deb` (Debian's cloud kernel, fetched with apt), a vmlinux or bzImage, or `none`
     #[arg(long, default_value = "deb", value_name = "deb|FILE|none")]
     pub linux: String,
-    /// Where bench.json, bench.csv, fork.svg and BENCHMARKS.md go; `target/bench/results` unless said otherwise
+    /// Where bench.json, bench.csv, the plots and BENCHMARKS.md go; `target/bench/results` unless said otherwise
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Show Cargo's output
@@ -60,8 +63,8 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         println!("{title}\n{}", table.text());
     }
     for run in &report.runs {
-        if let Err(why) = &run.figures {
-            println!("no figures for {} on {}: {why}", run.system, run.engine);
+        for hole in &run.holes {
+            println!("no figures for {} on {}, {}: {}", run.system, run.engine, hole.what, hole.why);
         }
     }
     let out = args.out.clone().unwrap_or_else(|| paths::target().join("bench").join("results"));
@@ -69,17 +72,21 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     let write = |path: PathBuf, text: &str| {
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    let plot = plot::fork_time(&report);
+    let plots = [("fork.svg", plot::fork_time(&report)), ("tables.svg", plot::tables(&report))];
     write(out.join("bench.json"), &files::json(&report))?;
     write(out.join("bench.csv"), &files::csv(&report))?;
-    write(out.join("fork.svg"), &plot)?;
-    write(out.join("BENCHMARKS.md"), &document::page(&report, "fork.svg"))?;
-    println!("written to {}: bench.json, bench.csv, fork.svg, BENCHMARKS.md", out.display());
+    for (name, plot) in &plots {
+        write(out.join(name), plot)?;
+    }
+    write(out.join("BENCHMARKS.md"), &document::page(&report, ""))?;
+    println!("written to {}: bench.json, bench.csv, fork.svg, tables.svg, BENCHMARKS.md", out.display());
     let complete = report.runs.iter().filter(|run| run.engine == "qemu").all(|run| run.figures.is_ok());
     if !args.quick && complete {
-        write(paths::root().join("docs").join("fork.svg"), &plot)?;
-        write(paths::root().join("BENCHMARKS.md"), &document::page(&report, "docs/fork.svg"))?;
-        println!("a complete run: BENCHMARKS.md and docs/fork.svg of the repository are renewed");
+        for (name, plot) in &plots {
+            write(paths::root().join("docs").join(name), plot)?;
+        }
+        write(paths::root().join("BENCHMARKS.md"), &document::page(&report, "docs/"))?;
+        println!("a complete run: BENCHMARKS.md and the plots in docs of the repository are renewed");
     }
     Ok(u8::from(report.runs.iter().all(|run| run.figures.is_err())))
 }

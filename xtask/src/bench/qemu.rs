@@ -8,8 +8,6 @@ use std::process::{Command, Stdio};
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// What makes time instructions.
 pub const CLOCK: &str = "shift=0,sleep=off";
-/// The guest's memory: the same for every kernel.
-pub const MEMORY: &str = "2G";
 /// Longest time that a boot may take, seconds.
 const LIMIT_SECONDS: &str = "1800";
 
@@ -24,14 +22,14 @@ pub fn version() -> Result<String> {
     }
 }
 
-/// Boots `kernel` with `initramfs` and this command line; gives what came out of the serial port.
+/// Boots `kernel` with `initramfs`, this command line and this much memory; gives what came out of the serial port.
 ///
 /// # Errors
 /// The emulator cannot be started, or the benchmark did not come to its end.
-pub fn boot(kernel: &Path, initramfs: &[u8], cmdline: &str) -> Result<String> {
+pub fn boot(kernel: &Path, initramfs: &[u8], cmdline: &str, memory: &str) -> Result<String> {
     let archive = Scratch::new(initramfs)?;
     let mut command = Command::new("timeout");
-    command.args(["-k", "5", LIMIT_SECONDS, PROGRAM, "-accel", "tcg", "-cpu", "max", "-m", MEMORY]);
+    command.args(["-k", "5", LIMIT_SECONDS, PROGRAM, "-accel", "tcg", "-cpu", "max", "-m", memory]);
     command.args(["-icount", CLOCK, "-display", "none", "-serial", "stdio", "-no-reboot"]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(&archive.0).args(["-append", cmdline]);

@@ -22,20 +22,46 @@ pub const MEASURES: &[(&str, &str)] = &[
     ("sparse_touch", "sparse: first touch of a page"),
     ("sparse_munmap", "sparse: munmap of all of it"),
     ("sparse_vmpte_kb", "sparse: page tables, kB"),
-    ("readers_faults", "10 readers: faults in all"),
-    ("readers_tables_kb", "10 readers: page tables of their own in all, kB"),
-    ("readers_read_each", "10 readers: time of one"),
+    ("scattered_fork", "scattered: fork, in the parent"),
+    ("scattered_exit_wait", "scattered: child's exit + wait"),
+    ("scattered_parent_cold", "scattered: parent's first write"),
+    ("scattered_child_cold", "scattered: child's first write"),
+    ("scattered_touch", "scattered: first touch of a page"),
+    ("scattered_munmap", "scattered: munmap of all of it"),
+    ("crowd10_tables_kb", "10 readers of a file: page tables in all, kB"),
+    ("crowd10_faults", "10 readers of a file: faults in all"),
+    ("crowd10_read_each", "10 readers of a file: mapping and reading, each"),
+    ("crowd10_all", "10 readers of a file: forks and reading, all"),
+    ("crowd100_tables_kb", "100 readers of a file: page tables in all, kB"),
+    ("crowd100_faults", "100 readers of a file: faults in all"),
+    ("crowd100_read_each", "100 readers of a file: mapping and reading, each"),
+    ("crowd100_all", "100 readers of a file: forks and reading, all"),
+    ("crowd1000_tables_kb", "1000 readers of a file: page tables in all, kB"),
+    ("crowd1000_faults", "1000 readers of a file: faults in all"),
+    ("crowd1000_read_each", "1000 readers of a file: mapping and reading, each"),
+    ("crowd1000_all", "1000 readers of a file: forks and reading, all"),
+    ("huge10_tables_kb", "10 readers of huge pages: page tables in all, kB"),
+    ("huge10_faults", "10 readers of huge pages: faults in all"),
+    ("huge10_read_each", "10 readers of huge pages: mapping and reading, each"),
+    ("huge100_tables_kb", "100 readers of huge pages: page tables in all, kB"),
+    ("huge100_faults", "100 readers of huge pages: faults in all"),
+    ("huge100_read_each", "100 readers of huge pages: mapping and reading, each"),
+    ("huge1000_tables_kb", "1000 readers of huge pages: page tables in all, kB"),
+    ("huge1000_faults", "1000 readers of huge pages: faults in all"),
+    ("huge1000_read_each", "1000 readers of huge pages: mapping and reading, each"),
     ("small_fork_exit", "small process: fork + exit + wait"),
     ("small_fork_exec", "small process: fork + exec + exit + wait"),
     ("syscall", "an empty system call"),
     ("clock", "reading the clock"),
     ("spin_100k", "100,000 instructions of a loop"),
     ("boot", "boot to the first user instruction"),
+    ("judge_entries_per_s", "the judge: entries walked in a second"),
+    ("judge_us", "the judge: a verification, us"),
 ];
 
 /// Whether a measure is a number of its own, not a time.
 pub fn is_count(name: &str) -> bool {
-    name.ends_with("_kb") || name.ends_with("_faults")
+    ["_kb", "_faults", "_per_s", "_us"].iter().any(|end| name.ends_with(end))
 }
 
 /// Rows of cells under a head.

@@ -8,7 +8,7 @@ use crate::image::{Image, Job, Mode};
 use crate::run::Sharing;
 use anyhow::{Context, Result};
 use ptshare_trace::Trace;
-use ptshare_vmm::{Config, Ending, EngineChoice, Initramfs, Outcome, VerifyMode};
+use ptshare_vmm::{Config, Ending, EngineChoice, Initramfs, Outcome, Verify};
 use std::time::Duration;
 
 /// Guest memory: traces map GiBs and touch little. Bytes.
@@ -29,7 +29,7 @@ pub struct Guest<'a> {
     /// `sharing=`.
     pub sharing: Sharing,
     /// When to verify.
-    pub verify: VerifyMode,
+    pub verify: Verify,
     /// The content of each page.
     pub verbose: bool,
 }
@@ -90,7 +90,8 @@ impl Guest<'_> {
             engine: self.engine,
             mem_bytes: MEM_BYTES,
             sharing: self.sharing.name().into(),
-            verify: self.verify,
+            verify: self.verify.mode,
+            random: self.verify.random,
             timeout: Some(Duration::from_secs(DEADLINE * (2 + traces.len() as u64 / 8))),
             ..Config::default()
         };

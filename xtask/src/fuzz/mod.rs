@@ -27,7 +27,7 @@ use crate::report;
 use crate::run::{Sharing, refused};
 use anyhow::{Context, Result};
 use ptshare_trace::{Trace, generate, text};
-use ptshare_vmm::{EngineChoice, VerifyMode, engine, exit_code};
+use ptshare_vmm::{EngineChoice, Verify, engine, exit_code};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -91,8 +91,8 @@ pub struct FuzzArgs {
     #[arg(long, value_enum, default_value = "rotate")]
     pub sharing: Modes,
     /// When the verifier walks the page tables: off, exit, every-exit, faults:N
-    #[arg(long, value_name = "WHEN", default_value = "faults:50", value_parser = crate::run::parse_verify)]
-    pub verify: VerifyMode,
+    #[arg(long, value_name = "WHEN", default_value = "faults:50")]
+    pub verify: Verify,
     /// Run the traces of a file instead of generated ones, and say all that they gave
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,

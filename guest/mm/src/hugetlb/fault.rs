@@ -11,6 +11,7 @@ use crate::userfault::{Spot, is_marker};
 use crate::vma::{VM_MAYSHARE, VM_SHARED, VM_WRITE};
 use crate::{Env, FlushRange, Mm, Object, Vma};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use ptshare_mutants::mutant;
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 
 /// Where a leaf goes.
@@ -87,6 +88,7 @@ impl<E: Env> Mm<E> {
             env.stats().anon_fills.fetch_add(1, Relaxed);
             let write = if vma.has(VM_WRITE) { Pte::WRITE } else { 0 };
             let dirty = if access.write { Pte::DIRTY } else { 0 };
+            let own = if mutant!(HUGE_LEAF_MISALIGNED) { own.add(1) } else { own };
             return Ok(Pte::new(own, flags | write | dirty));
         };
         if !access.write {

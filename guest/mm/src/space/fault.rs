@@ -21,8 +21,9 @@ use crate::userfault::{Spot, Ticket, is_marker};
 use crate::vma::VM_UFFD;
 use crate::{Env, FlushRange, Mm, Object, ObjectError, Vma, VmaSet};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
-use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot, USER_END, page_floor};
-use ptshare_wire::frame::FrameKind;
+use ptshare_mutants::mutant;
+use ptshare_paging::{Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, Slot, USER_END, page_floor};
+use ptshare_wire::frame::{FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_UFFD_MINOR, VM_UFFD_WP, VM_WRITE};
 
 /// Pages that a read fault on a file maps at most: itself and neighbours that are in the page cache already. A power of
@@ -205,23 +206,30 @@ impl<E: Env> Mm<E> {
         slot: Slot,
     ) -> Result<(), FaultOutcome> {
         let env = &self.env;
-        let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
+        let mut flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
+        if mutant!(FILL_SETS_GLOBAL) {
+            flags |= Pte::GLOBAL;
+        }
         let leaf = match &vma.object {
             None if access.write => {
                 let pfn = self.alloc_private(vma, page, true)?;
                 env.stats().anon_fills.fetch_add(1, Relaxed);
                 Pte::new(pfn, flags | Pte::WRITE | Pte::DIRTY)
             }
+            None if mutant!(FILL_MAPS_OWN_TABLE) => Pte::new(table, flags),
             None => {
                 let zero = env.zero_page();
                 get_data(env, zero);
                 env.stats().zero_page_fills.fetch_add(1, Relaxed);
-                Pte::new(zero, flags)
+                let open = mutant!(FILL_OPENS_ZERO_PAGE) && vma.has(VM_WRITE);
+                Pte::new(zero, flags | if open { Pte::WRITE } else { 0 })
             }
             Some(object) => return self.fill_from_object(object, vma, page, access, (table, slot)),
         };
         env.store(table, slot, leaf);
-        add_aux(env, table, 1);
+        if !(mutant!(FILL_MISSES_PRESENT_COUNT) && slot.index() == 511) {
+            add_aux(env, table, 1);
+        }
         Ok(())
     }
 
@@ -229,7 +237,14 @@ impl<E: Env> Mm<E> {
     #[inline(always)]
     pub(crate) fn alloc_private(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, NoMemory> {
         let pfn = alloc_data(&self.env, FrameKind::Anon, zeroed, Priority::User)?;
-        set_owner(&self.env, pfn, self.family, vma.pgoff_of(page));
+        if mutant!(FILL_TAGS_ANON_AS_CACHE) {
+            self.env.meta(pfn).state.store(state(FrameKind::Cache, 0, 0), Relaxed);
+        }
+        if mutant!(FILL_TAGS_ANON_AS_ZERO) {
+            self.env.meta(pfn).state.store(state(FrameKind::Zero, 0, 0), Relaxed);
+        }
+        let index = if mutant!(PAGE_INDEX_IGNORES_PGOFF) { page >> PAGE_SHIFT } else { vma.pgoff_of(page) };
+        set_owner(&self.env, pfn, self.family, index);
         Ok(pfn)
     }
 
@@ -244,7 +259,12 @@ impl<E: Env> Mm<E> {
     ) -> Result<(), FaultOutcome> {
         let env = &self.env;
         let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
-        let cached = match object.map_page(vma.pgoff_of(page)) {
+        let index = if mutant!(FAULT_IGNORES_PGOFF) && vma.has(VM_SHARED) {
+            (page - vma.rec.start) >> PAGE_SHIFT
+        } else {
+            vma.pgoff_of(page)
+        };
+        let cached = match object.map_page(index) {
             Ok(pfn) => pfn,
             Err(ObjectError::BeyondEnd) => return Err(FaultOutcome::BusAdrErr),
             Err(ObjectError::NoMemory) => return Err(FaultOutcome::OutOfMemory),
@@ -265,7 +285,8 @@ impl<E: Env> Mm<E> {
             env.stats().cow_copies.fetch_add(1, Relaxed);
             Pte::new(own, flags | Pte::WRITE | Pte::DIRTY)
         } else {
-            Pte::new(cached, flags)
+            let open = mutant!(FILL_OPENS_FILE_PAGE) && vma.has(VM_WRITE);
+            Pte::new(cached, flags | if open { Pte::WRITE } else { 0 })
         };
         env.store(table, slot, leaf);
         add_aux(env, table, 1);
@@ -322,7 +343,9 @@ impl<E: Env> Mm<E> {
             return Ok(());
         }
         // A page with one reference is this leaf's: a second could come only from a copy of this table.
-        if is_kind(state, FrameKind::Anon) && meta.refs.load(Acquire) == 1 {
+        let users = meta.refs.load(Acquire);
+        let alone = users == 1 || (mutant!(COW_TAKES_SHARED_PAGE) && users == 2);
+        if is_kind(state, FrameKind::Anon) && alone {
             env.swap(table, slot, pte.with(granted));
             env.stats().cow_reuses.fetch_add(1, Relaxed);
             return Ok(());
@@ -332,14 +355,18 @@ impl<E: Env> Mm<E> {
         if zero {
             env.stats().anon_fills.fetch_add(1, Relaxed);
         } else {
-            env.copy_page(own, old);
+            if !mutant!(COW_COPIES_NOTHING) {
+                env.copy_page(own, old);
+            }
             env.stats().cow_copies.fetch_add(1, Relaxed);
         }
         env.swap(table, slot, Pte::new(own, leaf_flags(vma.rec.flags) | granted));
         // Other threads may still read the old page through their TLBs.
         env.flush(self.rec(), FlushRange::Pages { start: page, end: page + PAGE_BYTES });
         env.stats().tlb_flushes.fetch_add(1, Relaxed);
-        put_data(env, old);
+        if !mutant!(COW_KEEPS_REFERENCE) {
+            put_data(env, old);
+        }
         Ok(())
     }
 

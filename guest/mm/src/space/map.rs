@@ -9,6 +9,7 @@ use crate::vma::*;
 use crate::{Env, Object, Vma, VmaSet};
 use alloc::sync::Arc;
 use ptshare_abi::sys::general as abi;
+use ptshare_mutants::mutant;
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, page_ceil, page_floor};
 
 /// The flags that MAP_SHARED_VALIDATE accepts for a file in memory: `LEGACY_MAP_MASK`, include/linux/mman.h.
@@ -171,6 +172,9 @@ impl<E: Env> Mm<E> {
     pub(super) fn make_room(&self, set: &mut VmaSet<E>, start: u64, end: u64) -> Result<(), MmError> {
         if set.intersects(start, end) {
             return self.unmap_range(set, start, end);
+        }
+        if mutant!(MMAP_INTO_SHARED_TABLE) {
+            return Ok(());
         }
         Ok(self.unshare_all(start, end)?)
     }

@@ -11,6 +11,7 @@ use crate::vma::layout::is_data;
 use crate::vma::{VM_ACCESS, VM_GROWSDOWN, VM_SEALED, VM_WRITE};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE};
+use ptshare_mutants::mutant;
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil};
 
 impl<E: Env> Mm<E> {
@@ -66,7 +67,7 @@ impl<E: Env> Mm<E> {
         self.check_huge_cut(set, start, end)?;
         // Only what really changes leaves the sharing.
         for vma in set.iter_range(start, end) {
-            if vma.rec.flags & VM_ACCESS != access {
+            if vma.rec.flags & VM_ACCESS != access && !mutant!(MPROTECT_IN_SHARED_TABLE) {
                 self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
             }
         }
@@ -98,7 +99,7 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
         let old = vma.rec.flags;
         let new = old & !VM_ACCESS | access;
         // The VM_MAY* bits stand four places above the rights.
-        if new & !(new >> 4) & VM_ACCESS != 0 {
+        if new & !(new >> 4) & VM_ACCESS != 0 && !mutant!(MPROTECT_IGNORES_MAY) {
             return (at, Some(MmError::AccessDenied));
         }
         let upto = vma.rec.end.min(end);

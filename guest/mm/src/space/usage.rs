@@ -7,6 +7,7 @@ use crate::table::for_entries;
 use crate::vma::*;
 use crate::{Env, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{Entry, Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, page_ceil, page_floor};
 use ptshare_wire::FrameKind;
 use ptshare_wire::frame::FLAG_IN_CACHE;
@@ -136,6 +137,7 @@ impl<E: Env> Mm<E> {
             let shmem = vma.object.as_ref().is_some_and(|object| object.is_shmem());
             self.present_in(vma.rec.start, vma.rec.end, &mut |_, pte| match self.kind_of(pte) {
                 Some(FrameKind::Anon) => usage.rss_anon += 1,
+                Some(FrameKind::Zero) if mutant!(RSS_COUNTS_ZERO_PAGE) => usage.rss_anon += 1,
                 Some(FrameKind::Cache) if shmem => usage.rss_shmem += 1,
                 Some(FrameKind::Cache) => usage.rss_file += 1,
                 Some(FrameKind::Hugetlb) => usage.hugetlb += HUGE_FRAMES,

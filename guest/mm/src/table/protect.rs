@@ -5,6 +5,7 @@ use crate::frame::{is_kind, is_private};
 use crate::hugetlb::is_huge;
 use crate::{Env, FlushBatch, Mm};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{Entry, Level, Pfn, Pte};
 use ptshare_wire::frame::FrameKind;
 use ptshare_wire::vma::{VM_EXEC, VM_READ, VM_SHARED, VM_WRITE};
@@ -34,7 +35,7 @@ pub(crate) fn leaf_with_rights<E: Env>(env: &E, pte: Pte, vm_flags: u64) -> Pte 
     let writable = vm_flags & VM_WRITE != 0
         && !pte.has(Pte::UFFD_WP)
         && if is_private(state) {
-            meta.refs.load(Relaxed) == 1
+            meta.refs.load(Relaxed) == 1 || mutant!(MPROTECT_GRANTS_SHARED_PAGE)
         } else {
             vm_flags & VM_SHARED != 0 && !is_kind(state, FrameKind::Zero)
         };
@@ -93,7 +94,19 @@ impl<E: Env> Mm<E> {
 
     #[inline]
     fn protect_leaf(&self, table: Pfn, item: &Item, vm_flags: u64, batch: &mut FlushBatch<'_, E>) {
-        let new = leaf_with_rights(&self.env, item.pte, vm_flags);
+        let mut new = leaf_with_rights(&self.env, item.pte, vm_flags);
+        if mutant!(MPROTECT_LEAVES_WRITE) && new.present() {
+            new = new.with(item.pte.0 & Pte::WRITE);
+        }
+        if mutant!(MPROTECT_LOSES_NX) {
+            new = new.without(Pte::NO_EXEC);
+        }
+        if mutant!(MPROTECT_LOSES_USER) {
+            new = new.without(Pte::USER);
+        }
+        if mutant!(PROT_NONE_STAYS_PRESENT) && item.pte.present() {
+            new = new.without(Pte::PROT_NONE).with(Pte::PRESENT | Pte::USER);
+        }
         if new == item.pte {
             return;
         }
@@ -103,7 +116,7 @@ impl<E: Env> Mm<E> {
         if late != 0 {
             self.env.swap(table, item.slot, new.with(late));
         }
-        if takes_rights(old, new) {
+        if takes_rights(old, new) && !mutant!(MPROTECT_FLUSH_SKIPPED) {
             batch.touch(item.start, item.end);
         }
     }

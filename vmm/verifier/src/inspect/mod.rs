@@ -106,8 +106,10 @@ impl Guest {
             budget: &mut Options::default().entry_budget,
             graph: Graph::default(),
             pending: Vec::new(),
+            memory: None,
         }
-        .run();
+        .run()
+        .0;
         Ok(Guest { image, census_pa, vcpus, census, mms, frames, graph })
     }
 

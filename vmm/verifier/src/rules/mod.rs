@@ -25,6 +25,7 @@ pub(crate) mod hugetlb_pmd_spans_one_vma;
 pub(crate) mod hugetlb_pool_adds_up;
 pub(crate) mod hugetlb_reservations_backed;
 pub(crate) mod kernel_half_identical;
+pub(crate) mod kvm_translate_agrees;
 pub(crate) mod leaf_refs_equal_maps;
 pub(crate) mod mapped_file_page_in_cache;
 pub(crate) mod mm_table_pages;
@@ -42,6 +43,7 @@ pub(crate) mod prot_none_closed;
 pub(crate) mod reverse_map_equals_walk;
 pub(crate) mod rights_within_vma;
 pub(crate) mod roots_not_shared;
+pub(crate) mod shared_table_unchanged;
 pub(crate) mod sharers_agree;
 pub(crate) mod sharers_at_one_address;
 pub(crate) mod table_level;
@@ -75,6 +77,7 @@ static RULES: &[RuleInfo] = &[
     private_page_shared_not_writable::RULE,
     zero_page_not_writable::RULE,
     file_page_not_writable_privately::RULE,
+    shared_table_unchanged::RULE,
     rights_within_vma::RULE,
     prot_none_closed::RULE,
     no_entry_outside_vma::RULE,
@@ -102,6 +105,7 @@ static RULES: &[RuleInfo] = &[
     pages_reachable::RULE,
     cpu_runs_its_mm::RULE,
     cpumask_has_cpu::RULE,
+    kvm_translate_agrees::RULE,
     vma_list_sorted::RULE,
     vma_rights_allowed::RULE,
     census_is_sound::RULE,

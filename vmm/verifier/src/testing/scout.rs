@@ -80,8 +80,10 @@ impl Scout {
             budget: &mut budget,
             graph: Graph::default(),
             pending: Vec::new(),
+            memory: None,
         }
-        .run();
+        .run()
+        .0;
         let mut scout = Scout {
             census_pa,
             census,

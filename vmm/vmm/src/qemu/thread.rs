@@ -24,6 +24,23 @@ impl Cpu for Emulated<'_> {
         let text = client.monitor("info registers").map_err(|e| e.to_string())?;
         registers::parse(&text).ok_or_else(|| "QEMU does not give the registers".to_owned())
     }
+
+    fn translate(&self, va: u64) -> Result<Option<u64>, String> {
+        let mut client = self.0.try_borrow_mut().map_err(|_| "QEMU is busy".to_owned())?;
+        let text = client.monitor(&format!("gva2gpa {va:#x}")).map_err(|e| e.to_string())?;
+        translation(&text).ok_or_else(|| format!("QEMU answers gva2gpa with `{}`", text.trim()))
+    }
+}
+
+/// Reads the answer of the monitor's `gva2gpa`: `gpa: 0x1234`, or `Unmapped`.
+fn translation(text: &str) -> Option<Option<u64>> {
+    match text.trim() {
+        "Unmapped" => Some(None),
+        text => {
+            let hex = text.strip_prefix("gpa: ")?;
+            u64::from_str_radix(hex.trim_start_matches("0x"), 16).ok().map(Some)
+        }
+    }
 }
 
 /// Runs the guest until the run stops.
@@ -66,6 +83,7 @@ fn serve(
         let state = diagnose::state_of(&machine.ram, &machine.symbols, &cpu);
         Some(Ending::GuestPanic { text: format!("CPU 0 of the guest: {what}\n{state}") })
     };
+    let _member = machine.pause.join(0);
     client.borrow_mut().command("cont", None)?;
     let mut sampling = false;
     while !machine.stopping() {
@@ -73,9 +91,11 @@ fn serve(
         let event = match wake {
             Wake::Event(event) => event,
             Wake::Other => {
-                // A kick by the profiler's clock. One STOP comes, by this command or by a bell that was quicker.
-                sampling = !machine.stopping() && machine.record().profile.is_some();
-                if sampling {
+                // A kick by the profiler's clock, or by the judge's. One STOP comes, by this command or by a bell that was
+                // quicker.
+                let judged = machine.pause.wanted();
+                sampling = !machine.stopping() && !judged && machine.record().profile.is_some();
+                if sampling || judged {
                     client.borrow_mut().command("stop", None)?;
                 }
                 continue;
@@ -110,6 +130,7 @@ fn serve(
             }
             machine.ram.write_u64(block + offset_of!(Block, answers) as u64, calls);
         }
+        machine.pause.point(0, &cpu);
         client.borrow_mut().command("cont", None)?;
     }
     Ok(None)

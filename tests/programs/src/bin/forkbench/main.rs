@@ -2,17 +2,19 @@
 //! nanoseconds of `CLOCK_MONOTONIC` unless the name says otherwise. Under QEMU's `-icount shift=0` a nanosecond is an
 //! instruction.
 //!
-//! Arguments say what is measured: `dense=400K,1M`, `sparse=1G` (one page in each 2 MiB), `readers=256M` (ten processes
-//! read one shared mapping) and `small` (a small process forks, execs). `exit` ends at once: what the exec case runs.
+//! Arguments say what is measured: `dense=400K,1M`, `sparse=1G` (the first page of each 2 MiB), `scattered=1G` (one page
+//! somewhere in each 2 MiB), `crowd=10x256M` (ten processes read one shared file), `huge=10x1G` (the same of huge pages)
+//! and `small` (a small process forks, execs). `exit` ends at once: what the exec case runs. What this kernel cannot do is
+//! a line `hole NAME SIZE WHY`.
 //! `aged`, as the first word, uses all free memory once and then runs the rest as a child: a kernel that knows memory to
 //! be zero since boot then has to clear it like any other.
 //!
 //! As PID 1 (a Linux kernel whose initramfs has this file as `/init`) it mounts /proc, runs itself as a child, and
 //! switches the machine off.
 
+mod crowd;
 mod start;
 
-use ptshare_programs::judge::{self, Counters};
 use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, wait};
 use ptshare_programs::{check, now_ns};
@@ -21,7 +23,6 @@ use ptshare_programs::{check, now_ns};
 const BASE: usize = 0x6000_0000_0000;
 /// Each figure is the least of this many attempts.
 const ROUNDS: usize = 3;
-const READERS: usize = 10;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -41,13 +42,24 @@ fn main() {
         let sizes = sizes.split(',').filter_map(bytes);
         match what {
             "small" => small(own_path),
-            "dense" => sizes.for_each(|size| private(size, PAGE, "")),
-            "sparse" => sizes.for_each(|size| private(size, TABLE, "sparse_")),
-            "readers" => sizes.for_each(readers),
-            _ => check!(false, "`{word}` is none of small, dense=, sparse=, readers=, exit"),
+            "dense" => sizes.for_each(|size| private(size, Spread::Every)),
+            "sparse" => sizes.for_each(|size| private(size, Spread::First)),
+            "scattered" => sizes.for_each(|size| private(size, Spread::Somewhere)),
+            "crowd" => crowds(word).for_each(|(n, size)| crowd::of_file(n, size)),
+            "huge" => crowds(word).for_each(|(n, size)| crowd::of_huge_pages(n, size)),
+            _ => check!(false, "`{word}` is none of small, dense=, sparse=, scattered=, crowd=, huge=, exit"),
         }
     }
     println!("forkbench: done");
+}
+
+/// `WHAT=10x256M,100x64M`: numbers of processes and sizes.
+fn crowds(word: &str) -> impl Iterator<Item = (usize, usize)> {
+    let list = word.split_once('=').map_or("", |(_, list)| list);
+    list.split(',').filter_map(|one| {
+        let (n, size) = one.split_once('x')?;
+        Some((n.parse().ok()?, bytes(size)?))
+    })
 }
 
 fn bytes(text: &str) -> Option<usize> {
@@ -84,16 +96,48 @@ fn mapping(size: usize, kind: i32) -> Region {
     Region { base: BASE, len: size }
 }
 
-/// Private memory of `size` bytes, a page touched in each `step` bytes.
-fn private(size: usize, step: usize, prefix: &str) {
+/// Which pages of a memory are in use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    /// All.
+    Every,
+    /// The first of each 2 MiB.
+    First,
+    /// One of each 2 MiB, at a place that looks random and is the same every time.
+    Somewhere,
+}
+
+impl Spread {
+    /// The n-th page in use, as an offset.
+    fn page(self, n: usize) -> usize {
+        match self {
+            Spread::Every => n * PAGE,
+            Spread::First => n * TABLE,
+            // The upper bits of a product with 2^64 divided by the golden ratio (Knuth, volume 3, section 6.4).
+            Spread::Somewhere => n * TABLE + (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) * PAGE,
+        }
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Spread::Every => "",
+            Spread::First => "sparse_",
+            Spread::Somewhere => "scattered_",
+        }
+    }
+}
+
+/// Private memory of `size` bytes, of which some pages are in use.
+fn private(size: usize, spread: Spread) {
+    let prefix = spread.prefix();
     let region = mapping(size, libc::MAP_PRIVATE);
-    let touches = size.div_ceil(step);
-    let touch = time(|| (0..size).step_by(step).for_each(|offset| region.set(offset, 1)));
+    let touches = size.div_ceil(if spread == Spread::Every { PAGE } else { TABLE });
+    let touch = time(|| (0..touches).for_each(|n| region.set(spread.page(n), 1)));
     report(prefix, "touch", size, touch / touches as u64);
 
     let pipe = Pipe::new();
-    let cold_at = size / 2 / step * step;
-    let warm_at = if step == PAGE { cold_at + PAGE } else { cold_at };
+    let cold_at = spread.page(touches / 2);
+    let warm_at = if spread == Spread::Every { cold_at + PAGE } else { cold_at };
     let mut best = [u64::MAX; 6];
     let mut least = |at: usize, value: u64| best[at] = best[at].min(value);
     for _ in 0..ROUNDS {
@@ -185,42 +229,6 @@ fn spin() {
     unsafe {
         std::arch::asm!("2:", "dec {n}", "jnz 2b", n = inout(reg) 50_000u64 => _, options(nomem, nostack))
     };
-}
-
-/// Ten processes, one after the other, read a shared mapping that is filled.
-fn readers(size: usize) {
-    let region = mapping(size, libc::MAP_SHARED);
-    region.mark_pages(1, 1);
-    let pipe = Pipe::new();
-    let mut sums = [0; 3];
-    // Named here, so that reading them in a child touches no new page.
-    let (mut before, mut after) = (Counters::new(), Counters::new());
-    after.read();
-    for _ in 0..READERS {
-        before.read();
-        let child = process::fork();
-        if child == 0 {
-            let faults = minor_faults();
-            let took = time(|| check!(region.pages_are_marked(1, 1), "a reader sees other bytes"));
-            let faults = minor_faults() - faults;
-            after.read();
-            // Where tables are shared, those that came into being with this process.
-            let own = match judge::present() {
-                true => (after.get("tables_now").saturating_sub(before.get("tables_now"))) * 4,
-                false => vmpte_kb(),
-            };
-            pipe.send(&[faults, own, took]);
-            process::leave(0);
-        }
-        for (sum, value) in sums.iter_mut().zip(pipe.receive()) {
-            *sum += value;
-        }
-        wait(child);
-    }
-    report("readers_", "faults", size, sums[0]);
-    report("readers_", "tables_kb", size, sums[1]);
-    report("readers_", "read_each", size, sums[2] / READERS as u64);
-    region.unmap();
 }
 
 fn minor_faults() -> u64 {

@@ -25,6 +25,7 @@ pub fn aged(own_path: &str, rest: &[String]) -> ! {
 
 /// What PID 1 does; the measuring process is a child, as it is elsewhere.
 pub fn as_init(own_path: &str, wanted: &[String]) -> ! {
+    println!("measure boot 0 {}", ptshare_programs::now_ns());
     let _ = std::fs::create_dir("/proc");
     // SAFETY: all strings are NUL-terminated constants; proc takes no data.
     unsafe { libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), 0, std::ptr::null()) };

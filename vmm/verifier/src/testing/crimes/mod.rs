@@ -19,7 +19,7 @@ use ptshare_wire::FrameMeta;
 use super::scout::{Place, Scout};
 use crate::report::Finding;
 use crate::view::{Image, PhysView};
-use crate::{Options, Vcpu, verify};
+use crate::{Aids, History, Options, Vcpu, verify_with};
 use answers::*;
 use books::*;
 use entries::*;
@@ -37,6 +37,9 @@ pub struct Corruption {
     /// Breaks the image whose census header is at the address; false if it finds nothing to break.
     pub apply: fn(&mut Image, u64) -> bool,
 }
+
+/// Most samples of addresses taken.
+const SAMPLES: u64 = 200;
 
 /// How the judge did on one corruption.
 #[derive(Clone, Debug)]
@@ -65,13 +68,43 @@ pub fn run_corruptions(image: &Image, census_pa: u64, vcpus: &[Vcpu]) -> Vec<Tri
         if !(corruption.apply)(&mut broken, census_pa) {
             return Trial { corruption, verdict: Verdict::NoVictim };
         }
-        let report = verify(&broken, census_pa, vcpus, &Options::default());
+        let options = Options::default();
+        let mut history = History::default();
+        let mut translate = translator(image, vcpus);
+        let mut aids = Aids::default();
+        match corruption.rule {
+            "shared-table-unchanged" => {
+                let first = Aids { history: Some(&mut history), ..Aids::default() };
+                verify_with(image, census_pa, vcpus, &options, first);
+                aids.history = Some(&mut history);
+            }
+            "kvm-translate-agrees" => aids.translate = Some(&mut translate),
+            _ => {}
+        }
+        let mut report = verify_with(&broken, census_pa, vcpus, &options, aids);
+        // A sample may miss the one address that is wrong; many do not.
+        for seed in 1..SAMPLES {
+            if corruption.rule != "kvm-translate-agrees" || !report.findings.is_empty() {
+                break;
+            }
+            let aids = Aids { translate: Some(&mut translate), seed, ..Aids::default() };
+            report = verify_with(&broken, census_pa, vcpus, &options, aids);
+        }
         let rules: BTreeSet<&str> = report.findings.iter().map(|f| f.rule).collect();
         let caught = rules.len() == 1 && rules.contains(corruption.rule);
         let verdict = if caught { Verdict::Caught } else { Verdict::Wrong(report.findings) };
         Trial { corruption, verdict }
     };
     CORRUPTIONS.iter().map(trial).collect()
+}
+
+/// Translates as the vCPUs would in `image`.
+fn translator(image: &Image, vcpus: &[Vcpu]) -> impl FnMut(u32, &[u64]) -> Result<Vec<Option<u64>>, String> {
+    move |index, addresses| {
+        let vcpu = vcpus.iter().find(|vcpu| vcpu.index == index).ok_or("there is no such vCPU")?;
+        let root = Pte(vcpu.cr3).pfn().0;
+        Ok(addresses.iter().map(|va| crate::opinion::translate(image, root, *va)).collect())
+    }
 }
 
 /// Every corruption; at least one for each rule.
@@ -115,6 +148,7 @@ table! {
     "private-page-shared-not-writable": shared_private_page_made_writable;
     "zero-page-not-writable": zero_page_made_writable;
     "file-page-not-writable-privately": private_file_page_made_writable;
+    "shared-table-unchanged": shared_table_gets_another_page shared_table_loses_a_page shared_leaf_made_writable;
     "rights-within-vma": leaf_made_executable leaf_made_writable vma_made_read_only;
     "prot-none-closed": vma_made_prot_none;
     "no-entry-outside-vma": vma_shortened leaf_moved_outside;
@@ -145,6 +179,7 @@ table! {
     "pages-reachable": page_lost;
     "cpu-runs-its-mm": cpu_claims_another_mm;
     "cpumask-has-cpu": cpu_missing_from_mask;
+    "kvm-translate-agrees": pages_swapped;
     "vma-list-sorted": vma_count_wrong vmas_swapped vma_end_unaligned;
     "vma-rights-allowed": vma_right_not_allowed;
     "census-is-sound": magic_wrong vma_index_wild frame_array_wild slots_absurd answers_absurd;

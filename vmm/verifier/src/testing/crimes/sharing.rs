@@ -3,11 +3,11 @@
 use std::mem::offset_of;
 
 use ptshare_paging::{Level, Pte};
-use ptshare_wire::frame::{FrameKind, state};
+use ptshare_wire::frame::{FLAG_HEAD, FrameKind, state};
 use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_UFFD_MISSING, VM_UFFD_WP, VM_WRITE};
-use ptshare_wire::{FrameMeta, VmaRec};
+use ptshare_wire::{CensusHeader, FrameMeta, VmaRec};
 
-use super::{leaf, set_aux, set_entry, set_refs, set_state, shared_tables_wrong};
+use super::{add_to_header, leaf, set_aux, set_entry, set_refs, set_state, shared_tables_wrong};
 use crate::testing::scout::{Place, Scout};
 use crate::view::{Image, PhysView};
 
@@ -137,6 +137,93 @@ pub(super) fn protect_marker_outside(image: &mut Image, s: &Scout) -> Option<()>
     let gap = s.gaps.iter().find(|g| g.level == Level::Pte && !g.shared && s.vma_has(g, 0, VM_UFFD_WP))?;
     set_entry(image, gap, Pte(Pte::UFFD_WP))?;
     set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
+}
+
+// shared-table-unchanged
+
+/// A leaf of a COW-shared PTE page, over anonymous memory.
+fn shared_leaf(s: &Scout) -> Option<&Place> {
+    leaf(s, |p| {
+        let table = s.table(p.table).is_some_and(|t| t.parents > 1 && !t.anywhere);
+        let once = s.target(p).is_some_and(|f| f.kind() == Some(FrameKind::Anon) && f.maps == 1);
+        p.level == Level::Pte && table && once && s.vma(p).is_some_and(|(_, v)| v.object == 0)
+    })
+}
+
+/// A write that was answered in the shared table: another page stands there, and all counts are right.
+pub(super) fn shared_table_gets_another_page(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = *shared_leaf(s)?;
+    let other = *s.leaves.iter().find(|p| {
+        p.table == victim.table
+            && p.slot != victim.slot
+            && s.maps(p, FrameKind::Anon)
+            && same_vma(s, p, &victim)
+    })?;
+    set_entry(image, &victim, other.word)?;
+    set_entry(image, &other, victim.word)?;
+    // Where each says that it belongs.
+    for field in [offset_of!(FrameMeta, a), offset_of!(FrameMeta, b)] {
+        let (x, y) = (s.meta(victim.word.pfn().0, field), s.meta(other.word.pfn().0, field));
+        let (at_x, at_y) = (image.read_u64(x)?, image.read_u64(y)?);
+        image.write_u64(x, at_y);
+        image.write_u64(y, at_x);
+    }
+    Some(())
+}
+
+fn same_vma(s: &Scout, a: &Place, b: &Place) -> bool {
+    s.vma(a).map(|v| v.0) == s.vma(b).map(|v| v.0)
+}
+
+/// A page is thrown away in the shared table, and freed.
+pub(super) fn shared_table_loses_a_page(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = shared_leaf(s)?;
+    let pfn = victim.word.pfn().0;
+    set_entry(image, victim, Pte::ABSENT)?;
+    set_aux(image, s, victim.table, s.frames.get(victim.table)?.aux - 1)?;
+    set_refs(image, s, pfn, 0)?;
+    set_state(image, s, pfn, |_| state(FrameKind::Free, 0, FLAG_HEAD))?;
+    add_to_header(image, s, offset_of!(CensusHeader, free_frames), 1)
+}
+
+/// R/W in a leaf of the shared table, behind R/W = 0 above: harmless until a sharer takes the table back.
+pub(super) fn shared_leaf_made_writable(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| {
+        let table = s.table(p.table).is_some_and(|t| t.parents > 1 && !t.anywhere);
+        p.level == Level::Pte && table && !p.open && !p.word.writable()
+    })?;
+    set_entry(image, victim, victim.word.with(Pte::WRITE))
+}
+
+// kvm-translate-agrees
+
+/// Two private pages of a running process change places, with what their metadata say.
+pub(super) fn pages_swapped(image: &mut Image, s: &Scout) -> Option<()> {
+    let running = |p: &Place| s.cpus.iter().any(|c| c.mm_slot == u64::from(s.mms[p.mm].id.slot) + 1);
+    let whole = |p: &&Place| running(p) && p.level == Level::Pte && s.maps(p, FrameKind::Anon);
+    let mut done = false;
+    // All of them, so that a sample meets one.
+    let victims: Vec<&Place> = s.leaves.iter().filter(whole).collect();
+    for pair in victims.chunks_exact(2) {
+        let [a, b] = pair else { continue };
+        let alike = s.target(a)?.maps == 1 && s.target(b)?.maps == 1 && same_vma(s, a, b);
+        if !alike
+            || a.table != b.table
+            || (a.word.0 ^ b.word.0) & !Pte::ADDR & !Pte::ACCESSED & !Pte::DIRTY != 0
+        {
+            continue;
+        }
+        set_entry(image, a, b.word)?;
+        set_entry(image, b, a.word)?;
+        for field in [offset_of!(FrameMeta, a), offset_of!(FrameMeta, b)] {
+            let (x, y) = (s.meta(a.word.pfn().0, field), s.meta(b.word.pfn().0, field));
+            let (at_x, at_y) = (image.read_u64(x)?, image.read_u64(y)?);
+            image.write_u64(x, at_y);
+            image.write_u64(y, at_x);
+        }
+        done = true;
+    }
+    done.then_some(())
 }
 
 // private-page-shared-not-writable
