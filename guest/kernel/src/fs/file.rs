@@ -380,6 +380,10 @@ impl File {
             let at = object.next_data(offset).filter(|at| *at < size);
             return at.map(|at| at as i64).ok_or(Errno::ENXIO);
         }
+        if object.is_huge() {
+            // hugetlbfs tells no holes apart.
+            return Ok(size as i64);
+        }
         let end = size.div_ceil(4096);
         let mut index = offset / 4096;
         while index < end && object.resident(index) {

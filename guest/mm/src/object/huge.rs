@@ -229,7 +229,8 @@ impl<E: Env> Object<E> {
         if first == last {
             return Ok(());
         }
-        self.zap_mappings(first << PAGES_SHIFT, last << PAGES_SHIFT, false);
+        // Private copies too, other than for small pages (`hugetlb_vmdelete_list`).
+        self.zap_mappings(first << PAGES_SHIFT, last << PAGES_SHIFT, true);
         self.env.critical_enter();
         let result = self.take_huge(first, last);
         self.env.critical_exit();

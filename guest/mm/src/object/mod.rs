@@ -126,6 +126,12 @@ impl<E: Env> Object<E> {
         Self::build(env, NEXT_ID.fetch_add(1, Relaxed), kind, info, bytes)
     }
 
+    /// Is it a System V segment? Shared anonymous memory is of the same kinds.
+    pub fn is_segment(&self) -> bool {
+        matches!(self.kind, ObjectKind::Shm | ObjectKind::Hugetlb)
+            && self.info.path.lock().starts_with("/SYSV")
+    }
+
     /// The object behind a shared anonymous mapping of `bytes`: an unlinked file of Linux's internal tmpfs.
     pub fn shared_anonymous(env: E, bytes: u64) -> Arc<Self> {
         let id = NEXT_ID.fetch_add(1, Relaxed);

@@ -8,7 +8,7 @@ use crate::hugetlb::{HUGE_BYTES, HUGE_SHIFT, huge_ceil, is_huge_aligned};
 use crate::vma::*;
 use crate::{Env, Object, Vma, VmaSet};
 use ptshare_abi::sys::general as abi;
-use ptshare_paging::{PAGE_SHIFT, USER_END};
+use ptshare_paging::{PAGE_SHIFT, USER_END, page_floor};
 
 /// Pages of 4 KiB in a huge one.
 const PAGES: u64 = HUGE_BYTES >> PAGE_SHIFT;
@@ -33,7 +33,11 @@ impl<E: Env> Mm<E> {
                 _ => return Err(MmError::Invalid),
             },
         }
-        let len = huge_ceil(request.len).filter(|&len| len <= USER_END).ok_or(MmError::NoSpace)?;
+        // A length that wraps is 0 by now on Linux.
+        let len = huge_ceil(request.len).ok_or(MmError::Invalid)?;
+        if len > USER_END {
+            return Err(MmError::NoSpace);
+        }
         let (object, pgoff) = match request.object.take() {
             Some(found) => found,
             None => (Object::huge_anonymous(self.env.clone(), len), 0),
@@ -84,7 +88,11 @@ fn place_huge<E: Env>(set: &mut VmaSet<E>, request: &MapRequest<E>, len: u64) ->
         }
         return place(set, request, len);
     }
-    let hint = huge_ceil(request.addr).unwrap_or(0).max(if request.addr == 0 { 0 } else { MMAP_MIN_ADDR });
+    let hint = huge_ceil(page_floor(request.addr)).unwrap_or(0).max(if request.addr == 0 {
+        0
+    } else {
+        MMAP_MIN_ADDR
+    });
     let low = request.has(abi::MAP_32BIT);
     if hint != 0 && set.place(hint, len, low) == Some(hint) {
         return Ok(hint);
