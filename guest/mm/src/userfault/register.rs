@@ -88,7 +88,7 @@ impl<E: Env> Userfault<E> {
         if !change.iter_range(start, end).all(|vma| fits(vma, 0)) {
             return Err(MmError::Invalid);
         }
-        mm.check_huge_cut(&change, start, end)?;
+        mm.check_huge_cut(&change, start, end, |flags| flags & VM_UFFD != 0)?;
         if change.len() + 2 > MAX_MAP_COUNT {
             return Err(MmError::Limit);
         }
