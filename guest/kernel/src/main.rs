@@ -48,6 +48,7 @@ ptshare_machine::kernel_hooks! {
     cpu: crate::task::smp::main,
     return_to_user: crate::trap::return_to_user,
     uaccess_fault: crate::trap::uaccess_fault,
+    wait_userfault: crate::trap::wait_userfault,
     new_task: crate::trap::new_task,
     panicked: crate::trap::panicked,
 }
