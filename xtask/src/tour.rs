@@ -28,6 +28,8 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("shared_anon", "shared memory stays shared over fork"),
     ("shared_file_tables", "section 4.1: 20 processes find one file's PTE pages"),
     ("object_unshare", "section 5: whatever ends the sharing of one process"),
+    ("rmap_truncate", "section 5: from a page to every mapping, to truncate it"),
+    ("proc_views", "section 6: what /proc shows of shared pages and tables"),
     ("segv_repair", "a signal handler repairs the mapping"),
     ("signals_model", "alarm, kill, groups, wait"),
     ("pipe_poll", "pipes and poll"),

@@ -21,6 +21,8 @@ const PROGRAMS: &[&str] = &[
     "shared_anon",
     "shared_file_tables",
     "object_unshare",
+    "rmap_truncate",
+    "proc_views",
     "segv_repair",
     "sigstack_overflow",
     "signals_model",
