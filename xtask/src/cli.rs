@@ -18,7 +18,7 @@ struct Cli {
 enum Verb {
     /// Run a program in a guest of its own, or the tour of scenarios when none is named
     Run(run::RunArgs),
-    /// Build everything and run every test; those that need /dev/kvm or busybox are skipped out loud without it
+    /// Build everything and run every test; those that need an engine or busybox are skipped out loud without it
     Test(test::TestArgs),
     /// Everything that a CI job needs, in one command: lint, tests, the tour, mutants, fuzzing; with JUnit XML and a verdict
     Ci(ci::CiArgs),
