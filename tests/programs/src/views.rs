@@ -29,6 +29,14 @@ pub fn frame(word: u64) -> u64 {
     word & ((1 << 55) - 1)
 }
 
+/// A frame's word in /proc/kpagecount or /proc/kpageflags, which only root may read.
+pub fn of_frame(path: &str, frame: u64) -> Option<u64> {
+    let mut word = [0; 8];
+    let file = File::open(path).ok()?;
+    file.read_exact_at(&mut word, frame * 8).ok()?;
+    Some(u64::from_le_bytes(word))
+}
+
 /// The number behind `name:` in a line of a text.
 fn number(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -11,6 +11,9 @@ const TABLES: usize = 4;
 const STEP: usize = 64;
 const WRITTEN: usize = TABLES * TABLE / PAGE / STEP;
 const BASE: usize = 0x2000_0000_0000;
+/// Bits of /proc/kpageflags (include/uapi/linux/kernel-page-flags.h).
+const KPF_MMAP: u64 = 1 << 11;
+const KPF_ANON: u64 = 1 << 12;
 const ANON: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
 /// Present, of a file, mapped once: what pagemap says of a page.
@@ -40,6 +43,15 @@ fn own_pages(region: Region) {
     region.mark_pages(STEP, 1);
     check_eq!(bits(region.base), (true, false, true));
     check_eq!(bits(region.base + PAGE), (false, false, false));
+    // Where this is root, the frame has a number; and what is known of it can be read (on Linux: if built in).
+    let frame = views::frame(views::pagemap(region.base));
+    if frame != 0
+        && let Some(flags) = views::of_frame("/proc/kpageflags", frame)
+    {
+        check_eq!(views::of_frame("/proc/kpagecount", frame), Some(1));
+        check!(flags & (KPF_MMAP | KPF_ANON) == KPF_MMAP | KPF_ANON, "kpageflags {flags:#x}");
+    }
+    check!(frame != 0 || !judge::present(), "no frame number in a guest where everybody is root");
     // The zero page is nobody's.
     check_eq!(region.get(2 * PAGE), 0);
     check_eq!(bits(region.base + 2 * PAGE), (true, false, false));
