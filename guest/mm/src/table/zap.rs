@@ -56,7 +56,9 @@ impl<E: Env> Mm<E> {
             if !mutant!(ZAP_FLUSH_SKIPPED) {
                 batch.touch(item.start, item.end);
             }
-            batch.add(child);
+            if !leaf || holds_frame(item.pte) {
+                batch.add(child);
+            }
         }
     }
 
