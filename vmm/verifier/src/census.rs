@@ -54,6 +54,8 @@ pub(crate) struct Census {
     pub(crate) zero_page: u64,
     /// Hugetlb pages: total, free, reserved, surplus.
     pub(crate) hugetlb: [u64; 4],
+    /// Of the reserved ones, those promised to objects.
+    pub(crate) hugetlb_promised: u64,
     /// Where the guest puts its answers; 0 for nowhere.
     pub(crate) answers: u64,
     /// What /proc/meminfo shows.
@@ -79,6 +81,7 @@ pub(crate) struct Mm {
     pub(crate) cpumask: u64,
     pub(crate) table_pages: u64,
     pub(crate) family: u64,
+    pub(crate) hugetlb_reserved: u64,
     /// In address order and disjoint, if `vmas_sound`.
     pub(crate) vmas: Vec<VmaRec>,
     /// The list could be read and is in order. Otherwise the rules about VMAs leave this mm alone.
@@ -164,6 +167,7 @@ impl Census {
                 head.u64(offset_of!(CensusHeader, hugetlb_reserved)),
                 head.u64(offset_of!(CensusHeader, hugetlb_surplus)),
             ],
+            hugetlb_promised: head.u64(offset_of!(CensusHeader, hugetlb_promised)),
             answers: head.u64(offset_of!(CensusHeader, answers)),
             totals: Totals {
                 tables: head.u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now)),
@@ -275,6 +279,7 @@ impl Census {
                 cpumask: table.u64(at + offset_of!(MmRec, cpumask)),
                 table_pages: table.u64(at + offset_of!(MmRec, table_pages)),
                 family: table.u64(at + offset_of!(MmRec, family)),
+                hugetlb_reserved: table.u64(at + offset_of!(MmRec, hugetlb_reserved)),
                 vmas: Vec::new(),
                 vmas_sound: false,
             };

@@ -154,6 +154,8 @@ fn judge(
     // What is derived from the books is judged where they are right: otherwise it is wrong too, and no finding of its own.
     if sink.total() == 0 {
         page_tables_counted_once::check(census.totals, &graph, sink);
+        let recount = Recount::new(view, &frames, &graph, phys_mask, Vec::new());
+        hugetlb_reservations_backed::owners(&census, &mms, recount, sink);
         let said = Said::read(view, census.answers, sink);
         if !said.frames.is_empty() || !said.usages.is_empty() {
             let wanted = said.frames.iter().map(|answer| answer.pfn).collect();

@@ -60,6 +60,7 @@ struct Meta {
 struct Space {
     pid: u64,
     family: u64,
+    hugetlb_reserved: u64,
     root: u64,
     cpumask: u64,
     table_pages: u64,
@@ -80,6 +81,8 @@ pub struct Builder {
     kernel_frames: u64,
     /// Hugetlb pages: all, and free ones.
     hugetlb: (u64, u64),
+    /// Pages promised to mms; the other free ones are promised to objects.
+    promised: u64,
     /// Answers given: frames, their places, processes.
     answered: (u64, u64, u64),
     vcpus: Vec<(Vcpu, Option<MmIndex>)>,
@@ -109,6 +112,7 @@ impl Builder {
             zero: 0,
             kernel_frames: 0,
             hugetlb: (0, 0),
+            promised: 0,
             answered: (0, 0, 0),
             vcpus: Vec::new(),
         };
@@ -166,6 +170,12 @@ impl Builder {
         });
     }
 
+    /// Reserves free pages of the pool for a private mapping of `mm`.
+    pub fn reserve_huge(&mut self, mm: MmIndex, pages: u64) {
+        self.spaces[mm.0].hugetlb_reserved += pages;
+        self.promised += pages;
+    }
+
     /// Makes the PMD page that `owner` has over `at` the object's, and lets `user` point at it over its own address `va`.
     pub fn share_object_pmd(&mut self, owner: MmIndex, at: u64, user: MmIndex, va: u64) {
         let shared = self.table(owner, at, Level::Pmd);
@@ -205,7 +215,15 @@ impl Builder {
             self.image.page_mut(root)[slot] = word;
         }
         let family = self.spaces.len() as u64 + 100;
-        self.spaces.push(Space { pid, family, root, cpumask: 0, table_pages: 1, vmas: Vec::new() });
+        self.spaces.push(Space {
+            pid,
+            family,
+            hugetlb_reserved: 0,
+            root,
+            cpumask: 0,
+            table_pages: 1,
+            vmas: Vec::new(),
+        });
         MmIndex(self.spaces.len() - 1)
     }
 
@@ -491,6 +509,7 @@ impl Builder {
             (head(offset_of!(CensusHeader, hugetlb_total)), self.hugetlb.0),
             (head(offset_of!(CensusHeader, hugetlb_free)), self.hugetlb.1),
             (head(offset_of!(CensusHeader, hugetlb_reserved)), self.hugetlb.1),
+            (head(offset_of!(CensusHeader, hugetlb_promised)), self.hugetlb.1 - self.promised),
         ] {
             self.put(pa, field, word);
         }
@@ -533,6 +552,7 @@ impl Builder {
             (offset_of!(MmRec, root), space.root),
             (offset_of!(MmRec, pid), space.pid),
             (offset_of!(MmRec, family), space.family),
+            (offset_of!(MmRec, hugetlb_reserved), space.hugetlb_reserved),
             (offset_of!(MmRec, cpumask), space.cpumask),
             (offset_of!(MmRec, vma_index), LINEAR_BASE + list),
             (offset_of!(MmRec, vma_chunks), chunks.len() as u64),
