@@ -48,6 +48,8 @@ pub const HUGE_SCENARIOS: &[(&str, &str)] = &[
     ("hugetlb_cow", "a private huge page is copied on write"),
     ("hugetlb_share", "20 processes map 1 GiB through one PMD page"),
     ("hugetlb_unshare", "changes take the PMD page out of one process only"),
+    ("hugetlb_sizes", "sizes that there are, and those that are refused"),
+    ("uffd_huge", "userfaultfd: huge pages, and what ends sharing the PMD page"),
 ];
 /// Memory of that boot, bytes; the guest touches little of it.
 const HUGE_MEM_BYTES: u64 = 2 << 30;
