@@ -130,7 +130,9 @@ fn choose<'a>(threads: impl Iterator<Item = &'a Arc<Task>>, sig: u32) -> Option<
 /// Makes a task look at its signals soon.
 pub(super) fn poke(task: &Arc<Task>) {
     task.add_work(WORK_SIGNAL);
-    sched::wake_from(task, |state| state == TaskState::Interruptible);
+    if !sched::wake_from(task, |state| state == TaskState::Interruptible) {
+        sched::kick(task);
+    }
 }
 
 /// Ends the whole process with this wait status: every thread leaves on its next step to user mode.
@@ -154,9 +156,11 @@ pub(crate) fn wake_for_exit(state: &super::SignalState) {
     for task in state.threads() {
         if task.must_exit() {
             task.add_work(WORK_SIGNAL);
-            sched::wake_from(task, |state| {
-                matches!(state, TaskState::Interruptible | TaskState::Killable | TaskState::Stopped)
-            });
+            let sleeps =
+                |state| matches!(state, TaskState::Interruptible | TaskState::Killable | TaskState::Stopped);
+            if !sched::wake_from(task, sleeps) {
+                sched::kick(task);
+            }
         }
     }
 }
