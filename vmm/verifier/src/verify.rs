@@ -81,6 +81,7 @@ pub fn verify_with(
     let mut report = Report::default();
     let _ = judge(view, census_pa, vcpus, options, aids, &mut sink, &mut report);
     (report.findings, report.suppressed) = sink.finish();
+    report.nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
     report.micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
     report
 }
