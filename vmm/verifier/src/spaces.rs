@@ -369,7 +369,7 @@ impl<'a> Walker<'a> {
                 object_shared_tables_uniform::place(at, word, table, over, self.sink);
             }
             if self.objects_seen.insert(child) {
-                object_shared_tables_uniform::pointer(at, word, self.graph, table, self.sink);
+                object_shared_tables_uniform::pointer(at, word, table, self.sink);
             }
         } else if table.parents > 1 && Pte(word).writable() && !huge_objects {
             if clip_of(mm, below, at.va).iter().any(|c| c.flags & VM_WRITE != 0) {
