@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{bench, ci, docs, fuzz, inspect, lint, run, test};
+use crate::{bench, ci, docs, fuzz, inspect, lint, mutants, run, test};
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -26,6 +26,8 @@ enum Verb {
     Build(BuildArgs),
     /// Measure fork and its consequences in every sharing mode and in Linux: tables, files, a plot, BENCHMARKS.md
     Bench(bench::BenchArgs),
+    /// Plant deliberate bugs in the guest kernel one at a time, and see which rule of the judge names each
+    Mutants(mutants::MutantsArgs),
     /// Run random programs here and in the guest, and compare everything that they see
     Fuzz(fuzz::FuzzArgs),
     /// Look at a dump of guest memory: the verdict, page tables, who shares and maps what, what changed between two
@@ -105,12 +107,18 @@ fn carry_out(verb: Verb) -> Result<u8> {
         Verb::Test(args) => test::run(&args),
         Verb::Ci(args) => ci::run(&args),
         Verb::Build(args) => {
-            let options = Options { checked: args.checked, target: args.target, verbose: args.verbose };
+            let options = Options {
+                checked: args.checked,
+                target: args.target,
+                verbose: args.verbose,
+                ..Options::default()
+            };
             let built = guest::build_all(&options)?;
             println!("{}\n{}\n{}", built.kernel.display(), built.init.display(), built.programs.display());
             Ok(0)
         }
         Verb::Bench(args) => bench::run(&args),
+        Verb::Mutants(args) => mutants::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Inspect(args) => Ok(inspect::run(&args)),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),

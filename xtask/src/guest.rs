@@ -83,6 +83,8 @@ impl Target {
 pub struct Options {
     /// The kernel with its own checks on.
     pub checked: bool,
+    /// The kernel with the deliberate bugs of `ptshare-mutants` compiled in, for `mutant=NAME` on its command line.
+    pub mutants: bool,
     /// How the kernel is built.
     pub target: Target,
     /// Cargo's own output is shown.
@@ -91,7 +93,20 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { checked: false, target: Target::LinuxLto, verbose: false }
+        Options { checked: false, mutants: false, target: Target::LinuxLto, verbose: false }
+    }
+}
+
+impl Options {
+    /// The kernel's target folder, and its target. Features do not show in the path that Cargo gives a binary, so the
+    /// kernel with bugs has a folder of its own.
+    fn place(&self) -> (&'static str, &'static str) {
+        match (self.target, self.mutants) {
+            (Target::None, false) => ("guest-none", NONE),
+            (Target::None, true) => ("guest-none-mutants", NONE),
+            (Target::LinuxLto, false) => ("guest", LINUX),
+            (Target::LinuxLto, true) => ("guest-mutants", LINUX),
+        }
     }
 }
 
@@ -110,10 +125,7 @@ impl Artefacts {
     /// Where they are once built.
     pub fn expected(options: &Options) -> Artefacts {
         let profile = if options.checked { "guest-checked" } else { "guest" };
-        let (folder, target) = match options.target {
-            Target::None => ("guest-none", NONE),
-            Target::LinuxLto => ("guest", LINUX),
-        };
+        let (folder, target) = options.place();
         Artefacts {
             kernel: paths::target().join(folder).join(target).join(profile).join("ptshare-kernel"),
             init: paths::target().join("init").join(LINUX).join("guest").join("ptshare-init"),
@@ -179,10 +191,7 @@ pub fn lint_init() -> Command {
 /// # Errors
 /// Cargo fails, or the kernel holds a forbidden instruction.
 pub fn build_kernel(options: &Options) -> Result<PathBuf> {
-    let (target, folder) = match options.target {
-        Target::None => (NONE, "guest-none"),
-        Target::LinuxLto => (LINUX, "guest"),
-    };
+    let (folder, target) = options.place();
     if !options.target.available() {
         bail!(
             "the compiler has no {target} target here: `rustup target add {target}`, or leave the choice of target to \
@@ -191,6 +200,7 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
     }
     let profile = if options.checked { "guest-checked" } else { "guest" };
     let what = match (options.target, options.checked) {
+        _ if options.mutants => "building the guest kernel with the deliberate bugs",
         (Target::LinuxLto, false) => "building the guest kernel",
         (Target::LinuxLto, true) => "building the guest kernel with its checks on",
         (Target::None, false) => "building the guest kernel for x86_64-unknown-none",
@@ -198,6 +208,9 @@ pub fn build_kernel(options: &Options) -> Result<PathBuf> {
     };
     let mut command =
         cargo("build", "ptshare-kernel", profile, target, folder, &kernel_flags(options.target)?);
+    if options.mutants {
+        command.args(["--features", "mutants"]);
+    }
     process::quietly(what, &mut command, options.verbose)?;
     let kernel = Artefacts::expected(options).kernel;
     check_instructions(&kernel)?;

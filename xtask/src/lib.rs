@@ -11,6 +11,7 @@
 //! | [`fuzz`] | `cargo xtask fuzz` |
 //! | [`inspect`] | `cargo xtask inspect` |
 //! | [`bench`] | `cargo xtask bench` |
+//! | [`mutants`] | `cargo xtask mutants` |
 //! | [`ci`] | `cargo xtask ci` |
 //! | [`test`] | `cargo xtask test` |
 //! | [`lint`] | `cargo xtask lint` |
@@ -29,6 +30,7 @@ pub mod image;
 pub mod inspect;
 pub mod isa;
 pub mod lint;
+pub mod mutants;
 pub mod paths;
 pub mod process;
 pub mod report;

@@ -95,7 +95,12 @@ pub struct RunArgs {
 impl RunArgs {
     /// How the guest is built for this run.
     pub fn build_options(&self) -> guest::Options {
-        guest::Options { checked: self.checked, target: self.target, verbose: self.verbose >= 2 }
+        guest::Options {
+            checked: self.checked,
+            target: self.target,
+            verbose: self.verbose >= 2,
+            ..guest::Options::default()
+        }
     }
 
     /// The run's configuration, but for console and initramfs.

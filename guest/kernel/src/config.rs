@@ -17,6 +17,7 @@ const DEFAULT_SMALL_TABLES: u32 = 3;
 
 /// Reads the command line.
 pub fn init() {
+    mutate();
     let sharing = match boot::option("sharing") {
         Some("none") => 0,
         Some("tree") => 2,
@@ -50,6 +51,21 @@ pub fn init() {
             klog!(2, "hugepages={huge}: there is memory for {total}");
         }
     }
+}
+
+/// Switches on the deliberate bug that `mutant=NAME` names. A kernel that has no such bug does not run without it: what
+/// it would show is not what was asked for.
+fn mutate() {
+    let Some(name) = boot::option("mutant") else { return };
+    #[cfg(feature = "mutants")]
+    if ptshare_mutants::select(name) {
+        return;
+    }
+    klog!(
+        1,
+        "mutant={name}: this kernel has no such deliberate bug (`cargo xtask mutants --list` names those of its build)"
+    );
+    ptshare_machine::hyper::exit(125);
 }
 
 /// How fork treats page tables (`sharing=none|pte|tree`).

@@ -46,6 +46,7 @@ ptshare_machine::kernel_hooks! {
     console: crate::fs::console_input,
     return_to_user: crate::trap::return_to_user,
     uaccess_fault: crate::trap::uaccess_fault,
+    wait_userfault: crate::trap::wait_userfault,
     new_task: crate::trap::new_task,
     panicked: crate::trap::panicked,
 }

@@ -190,6 +190,9 @@ pub(crate) fn fill_kernel_half(root: Pfn) {
         // SAFETY: a static table of atomics.
         words[slot].store(unsafe { &boot_pgd }[slot].load(Relaxed), Relaxed);
     }
+    if ptshare_mutants::mutant!(KERNEL_HALF_ALIASED) {
+        words[KERNEL_SLOTS[0] + 1].store(words[KERNEL_SLOTS[0]].load(Relaxed), Relaxed);
+    }
 }
 
 pub(crate) fn clear_kernel_half(root: Pfn) {

@@ -6,6 +6,7 @@ use core::arch::x86_64::__cpuid_count;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ptshare_mm::Env;
+use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
 use ptshare_wire::CpuRec;
 
@@ -270,13 +271,16 @@ pub fn load_mm(mm: Option<(u32, Pfn)>, pid: u64) {
     let bit = 1u64 << (cpu.id.load(Relaxed) & 63);
     let old = rec.mm_slot.load(Relaxed);
     if slot_plus_1 != 0 {
+        let bit = if mutant!(CPUMASK_LACKS_CPU) { 0 } else { bit };
         Machine.mm_rec(slot_plus_1 as u32 - 1).cpumask.fetch_or(bit, Relaxed);
     }
     set_cr3(root.pa().0);
     if old != 0 {
         Machine.mm_rec(old as u32 - 1).cpumask.fetch_and(!bit, Relaxed);
     }
-    rec.mm_slot.store(slot_plus_1, Relaxed);
+    if !(mutant!(CPU_RECORD_LAGS) && slot_plus_1 > 2) {
+        rec.mm_slot.store(slot_plus_1, Relaxed);
+    }
     cpu.root.store(root.0, Relaxed);
     Machine.critical_exit();
 }

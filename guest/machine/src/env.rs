@@ -1,11 +1,11 @@
 //! [`Machine`]: the memory-management core's view of the real machine.
 
-use crate::{boot, cpu, memory, phys, random};
+use crate::{boot, cpu, memory, phys, random, trap};
 use core::arch::asm;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use ptshare_mm::frame::Buddy;
-use ptshare_mm::{Env, FlushRange, Mms, ObjectTables};
+use ptshare_mm::{Env, FlushRange, Mms, ObjectTables, Ticket};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
 use ptshare_wire::census::MM_SLOTS;
@@ -216,6 +216,10 @@ impl Env for Machine {
     #[inline]
     fn census_va<T>(&self, value: &T) -> u64 {
         core::ptr::from_ref(value) as u64
+    }
+
+    fn wait_userfault(&self, ticket: Ticket) -> bool {
+        trap::wait_userfault(ticket.context, ticket.number)
     }
 
     fn random(&self) -> u64 {

@@ -57,7 +57,7 @@ pub use pod::Pod;
 macro_rules! kernel_hooks {
     (main: $main:path, syscall: $syscall:path, page_fault: $page_fault:path, exception: $exception:path,
      timer: $timer:path, console: $console:path, return_to_user: $return_to_user:path,
-     uaccess_fault: $uaccess_fault:path, new_task: $new_task:path, panicked: $panicked:path $(,)?) => {
+     uaccess_fault: $uaccess_fault:path, wait_userfault: $wait_userfault:path, new_task: $new_task:path, panicked: $panicked:path $(,)?) => {
         #[allow(unsafe_code, missing_docs)]
         mod kernel_hooks {
             use $crate::trap::TrapFrame;
@@ -92,6 +92,10 @@ macro_rules! kernel_hooks {
             #[unsafe(no_mangle)]
             fn ptshare_hook_uaccess_fault(addr: u64, write: bool) -> bool {
                 $uaccess_fault(addr, write)
+            }
+            #[unsafe(no_mangle)]
+            fn ptshare_hook_wait_userfault(context: u32, number: u32) -> bool {
+                $wait_userfault(context, number)
             }
             #[unsafe(no_mangle)]
             fn ptshare_hook_new_task() {

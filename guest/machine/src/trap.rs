@@ -105,6 +105,7 @@ unsafe extern "Rust" {
     safe fn ptshare_hook_console();
     safe fn ptshare_hook_return_to_user(frame: &mut TrapFrame);
     safe fn ptshare_hook_uaccess_fault(addr: u64, write: bool) -> bool;
+    safe fn ptshare_hook_wait_userfault(context: u32, number: u32) -> bool;
     safe fn ptshare_hook_new_task();
 }
 
@@ -212,4 +213,9 @@ fn kernel_fault(frame: &mut TrapFrame, addr: u64) {
 /// May the kernel mend a fault at this user address? For [`crate::uaccess`]'s own walks.
 pub(crate) fn mend(addr: u64, write: bool) -> bool {
     ptshare_hook_uaccess_fault(addr, write)
+}
+
+/// Waits for the handler of a fault of the current task: see `ptshare_mm::Env::wait_userfault`.
+pub(crate) fn wait_userfault(context: u32, number: u32) -> bool {
+    ptshare_hook_wait_userfault(context, number)
 }

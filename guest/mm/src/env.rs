@@ -6,6 +6,7 @@
 use crate::frame::Buddy;
 use crate::rmap::Mms;
 use crate::share::ObjectTables;
+use crate::userfault::Ticket;
 use ptshare_paging::{Pfn, Pte, Slot};
 use ptshare_sync::Lock;
 use ptshare_wire::{CensusHeader, FrameMeta, MmRec, Stats};
@@ -112,6 +113,10 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// The address at which the kernel reaches `value`, as the census gives it: for VMA chunks. The guest answers with
     /// the address itself; the arena gives something that its own view can translate.
     fn census_va<T>(&self, value: &T) -> u64;
+    /// Waits until user mode has dealt with a fault of this task. Called with no lock held.
+    ///
+    /// False when that cannot be awaited: the task must end. (The arena never waits.)
+    fn wait_userfault(&self, ticket: Ticket) -> bool;
     /// A random number for address-space layout.
     fn random(&self) -> u64;
 }

@@ -200,6 +200,7 @@ macro_rules! syscalls {
                 203 sched_setaffinity "pid, len, mask" "accepted where it names a CPU that is online; nothing is bound";
                 204 sched_getaffinity "pid, len, mask" "";
                 213 epoll_create "size" "";
+                216 remap_file_pages "start, size, prot, pgoff, flags" "";
                 217 getdents64 "fd, buf, count" "";
                 218 set_tid_address "tidptr" "";
                 219 restart_syscall "" "";
@@ -255,6 +256,7 @@ macro_rules! syscalls {
                 318 getrandom "buf, count, flags" "";
                 319 memfd_create "name, flags" "";
                 322 execveat "dirfd, path, argv, envp, flags" "relative to a descriptor only where /proc is mounted";
+                323 userfaultfd "flags" "page faults only: no events for fork, mremap, munmap; no UFFDIO_MOVE, no UFFDIO_POISON, no asynchronous write protection";
                 325 mlock2 "addr, len, flags" "";
                 326 copy_file_range "in, off_in, out, off_out, len, flags" "regular files only";
                 327 preadv2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";
@@ -326,7 +328,6 @@ macro_rules! syscalls {
                 212 lookup_dcookie "";
                 214 epoll_ctl_old "";
                 215 epoll_wait_old "";
-                216 remap_file_pages "";
                 222 timer_create "";
                 223 timer_settime "";
                 224 timer_gettime "";
@@ -378,7 +379,6 @@ macro_rules! syscalls {
                 317 seccomp "";
                 320 kexec_file_load "";
                 321 bpf "";
-                323 userfaultfd "";
                 324 membarrier "";
                 333 io_pgetevents "";
                 334 rseq "glibc and musl run without it";

@@ -2,7 +2,12 @@
 //! with the judge at the doorbell.
 
 use ptshare_boot_tests::{BUSYBOX, Programs, assert_clean, config, have_busybox, run_single};
+use ptshare_verifier::{dump, verify};
 use ptshare_vmm::{Config, Ending, Engine, EngineChoice, VerifyMode, engine, exit_code};
+use ptshare_wire::CensusHeader;
+use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
+use std::mem::offset_of;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -137,5 +142,76 @@ fn no_stale_translation_is_used_under_emulation() {
     for sharing in ["none", "pte", "tree"] {
         let text = emulate("tlb_probe", sharing, &[]);
         assert!(text.contains("thread-fork: no stale translation"), "sharing={sharing}: {text}");
+    }
+}
+
+/// Guest memory of this size marks the guest that [`a_crime_from_outside_is_seen`] wrongs.
+const VICTIM_BYTES: u64 = 300 << 20;
+/// The kernel's image, its census in it, ends below this.
+const IMAGE_END: usize = 32 << 20;
+
+/// The memory file of the victim, once it runs.
+fn victim() -> Option<std::fs::File> {
+    let ours = std::fs::read_dir("/proc/self/fd").ok()?.filter_map(Result::ok);
+    let open = |path: std::path::PathBuf| {
+        std::fs::read_link(&path).ok()?.to_str()?.contains("ptshare-ram").then_some(())?;
+        let file = std::fs::File::options().read(true).write(true).open(path).ok()?;
+        (file.metadata().ok()?.len() == VICTIM_BYTES).then_some(file)
+    };
+    ours.filter_map(|entry| open(entry.path())).next()
+}
+
+/// Makes the census of a running guest count more free frames than there are. False while it has none.
+fn miscount() -> bool {
+    let Some(file) = victim() else { return false };
+    let mut image = vec![0; IMAGE_END];
+    if file.read_exact_at(&mut image, 0).is_err() {
+        return false;
+    }
+    let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
+    let header = (0..IMAGE_END - 8).step_by(8).find(|&at| {
+        word(at) == CENSUS_MAGIC
+            && word(at + offset_of!(CensusHeader, version)) as u32 == CENSUS_VERSION
+            && word(at + offset_of!(CensusHeader, free_frames)) != 0
+    });
+    let Some(header) = header else { return false };
+    let at = header + offset_of!(CensusHeader, free_frames);
+    file.write_all_at(&(word(at) + 5).to_le_bytes(), at as u64).unwrap();
+    true
+}
+
+#[test]
+fn a_crime_from_outside_is_seen() {
+    if !have_busybox() {
+        return;
+    }
+    for engine in [Engine::Kvm, Engine::Qemu].map(EngineChoice::Only) {
+        if let Err(error) = engine::choose(engine) {
+            eprintln!("SKIP: {error}");
+            continue;
+        }
+        let built = find_built(&Options::default()).unwrap_or_else(|error| panic!("{error}"));
+        let folder = tempfile::tempdir().unwrap();
+        let dump_path = Some(folder.path().join("dump"));
+        let config = Config { engine, mem_bytes: VICTIM_BYTES, dump_path, ..config(&built, "pte") };
+        let outcome = std::thread::scope(|scope| {
+            let script = "echo ready; sleep 4; true; sleep 1";
+            let run = scope
+                .spawn(|| run_single(&built, config.clone(), Path::new(BUSYBOX), &["sh", "-c", script], b""));
+            // While the program sleeps nothing counts frames.
+            std::thread::sleep(Duration::from_secs(1));
+            while !run.is_finished() && !miscount() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            run.join().unwrap()
+        });
+        let Ending::Violation { report } = &outcome.ending else {
+            panic!("{engine:?}: {}", outcome.ending);
+        };
+        assert!(report.contains("violation of frames-add-up"), "{engine:?}: {report}");
+        assert_eq!(outcome.status, exit_code::VIOLATION);
+        let (image, census, cpus) = dump::read(&folder.path().join("dump")).unwrap();
+        let again = verify(&image, census, &cpus, &ptshare_verifier::Options::default());
+        assert!(again.findings.iter().any(|found| found.rule == "frames-add-up"), "{:?}", again.findings);
     }
 }

@@ -39,5 +39,5 @@ pub fn vcpu(arena: &Arena) -> Vcpu {
 
 /// The judge's report on these address spaces of an arena.
 pub fn judge(arena: &Arena, mms: &[&Mm<Arena>]) -> Report {
-    verify(&View(arena.image(mms)), Image::HEADER_PA, &[vcpu(arena)], &Options::default())
+    verify(&View(arena.image_of_tables(mms)), Image::HEADER_PA, &[vcpu(arena)], &Options::default())
 }

@@ -84,9 +84,14 @@ impl Region {
 
     /// A mapping of an open file at this address, which is free.
     pub fn of_file_at(base: usize, fd: i32, len: usize, prot: i32, flags: i32) -> Region {
+        Region::of_file_from(base, fd, 0, len, prot, flags)
+    }
+
+    /// As [`Region::of_file_at`], from this offset of the file on.
+    pub fn of_file_from(base: usize, fd: i32, offset: usize, len: usize, prot: i32, flags: i32) -> Region {
         let flags = flags | libc::MAP_FIXED_NOREPLACE;
         // SAFETY: a new mapping at a free address harms nobody.
-        let at = unsafe { libc::mmap(base as *mut _, len, prot, flags, fd, 0) };
+        let at = unsafe { libc::mmap(base as *mut _, len, prot, flags, fd, offset as i64) };
         check!(at as usize == base, "mmap of a file at {base:#x} failed: {}", errno());
         Region { base, len }
     }

@@ -24,7 +24,8 @@ use crate::rules::{
     file_page_not_writable_privately, frame_fits_vma, hugetlb_pmd_fits_object, mapped_file_page_in_cache,
     mm_table_pages, no_entry_outside_vma, object_shared_tables_uniform, object_table_keeps_place,
     object_table_spans_one_vma, private_page_shared_not_writable, prot_none_closed, reverse_map_equals_walk,
-    rights_within_vma, sharers_agree, sharers_at_one_address, table_once_in_mm, zero_page_not_writable,
+    rights_within_vma, sharers_agree, sharers_at_one_address, table_once_in_mm, userfaultfd_owns_tables,
+    zero_page_not_writable,
 };
 use crate::view::PhysView;
 
@@ -263,6 +264,10 @@ impl<'a> Walker<'a> {
     /// Compares this mm's view of a shared table with the first sharer's; true if there is nothing between them.
     fn meet_sharers(&mut self, m: u32, index: u32, level: Level, base: u64) -> bool {
         let Some(mm) = self.mms.get(m as usize) else { return false };
+        if let Some(table) = self.graph.tables.get(index as usize) {
+            let at = At { mm: mm.id, va: base, level };
+            userfaultfd_owns_tables::shared(at, table, &mm.vmas, level.span_bytes(), self.sink);
+        }
         let Some(first) = self.shared.get_mut(index as usize) else { return false };
         match first {
             None => {
@@ -308,7 +313,12 @@ impl<'a> Walker<'a> {
             let pte = Pte(raw & !(Pte::ADDR & !self.phys_mask));
             let at = At { mm: mm.id, va: base + ((slot as u64) << level.shift()), level };
             match pte.decode(level) {
-                Entry::Absent | Entry::Marker(_) => {}
+                Entry::Absent => {}
+                Entry::Marker(_) if mm.vmas_sound => {
+                    let vma = mm.vmas.get(mm.vmas.partition_point(|v| v.end <= at.va));
+                    userfaultfd_owns_tables::entry(at, raw, vma, self.sink);
+                }
+                Entry::Marker(_) => {}
                 Entry::Table(pfn) => {
                     let below = level.below().zip(self.graph.index_of(self.frames, pfn.0));
                     let Some((below, child)) = below.filter(|_| !spent) else { return };
@@ -323,6 +333,7 @@ impl<'a> Walker<'a> {
                         cursor += 1;
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
+                    userfaultfd_owns_tables::entry(at, raw, mm.vmas.get(cursor), self.sink);
                     self.leaf(mm, cursor, at, raw, (pfn.0, !table.anywhere), rights);
                     if table.object
                         && let Some(frame) = self.frames.get(pfn.0)

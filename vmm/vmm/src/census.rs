@@ -29,8 +29,9 @@ pub fn snapshot(ram: &GuestRam, pa: u64) -> Option<Snapshot> {
         let start = word(at + offset_of!(RamRange, start))?;
         let end = word(at + offset_of!(RamRange, end))?;
         let virgin = word(at + offset_of!(RamRange, virgin))?;
-        snapshot.frames_total += end.saturating_sub(start);
-        snapshot.frames_free += end.saturating_sub(virgin);
+        // A guest's numbers may be anything.
+        snapshot.frames_total = snapshot.frames_total.saturating_add(end.saturating_sub(start));
+        snapshot.frames_free = snapshot.frames_free.saturating_add(end.saturating_sub(virgin));
     }
     Some(snapshot)
 }
@@ -68,5 +69,10 @@ mod tests {
         assert_eq!(snapshot.stats.len(), Stats::NAMES.len());
         assert_eq!((snapshot.frames_total, snapshot.frames_free), (0xf00, 26));
         assert_eq!(unknown_syscalls(&ram, pa), [300, 301]);
+        // A count that went below zero.
+        put(offset_of!(CensusHeader, free_frames), u64::MAX - 3);
+        put(range + offset_of!(RamRange, end), u64::MAX);
+        let wild = super::snapshot(&ram, pa).unwrap();
+        assert_eq!((wild.frames_total, wild.frames_free), (u64::MAX - 0x100, u64::MAX));
     }
 }

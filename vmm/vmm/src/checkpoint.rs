@@ -187,6 +187,11 @@ fn note(machine: &Machine, report: &Report) {
         totals.rules = ptshare_verifier::rules().iter().map(|r| r.name.to_owned()).collect();
     }
     totals.violations.extend(report.findings.iter().map(|f| f.to_string()));
+    for finding in &report.findings {
+        if !totals.broken.iter().any(|rule| rule == finding.rule) {
+            totals.broken.push(finding.rule.to_owned());
+        }
+    }
 }
 
 fn violation_text(machine: &Machine, report: &Report, census: u64, vcpus: &[Vcpu], when: &str) -> String {

@@ -97,6 +97,8 @@ pub struct VerifierTotals {
     pub rules: Vec<String>,
     /// Findings, as text; not empty only when the run ended with [`Ending::Violation`].
     pub violations: Vec<String>,
+    /// Names of the rules that they break, each once.
+    pub broken: Vec<String>,
     /// Time spent verifying, microseconds.
     pub micros: u64,
     /// The same, nanoseconds, each verdict exactly.

@@ -14,6 +14,7 @@ use super::pidfd::Pidfd;
 use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use super::table::FileTable;
+use super::userfault::Userfaultfd;
 use super::virt::{Node, Snapshot};
 use super::{device, memfd, regular};
 use crate::KObject;
@@ -51,6 +52,8 @@ pub enum Ops {
     Event(EventCounter),
     /// epoll.
     Epoll(Epoll),
+    /// userfaultfd.
+    Userfault(Arc<Userfaultfd>),
     /// A process.
     Pidfd(Pidfd),
 }
@@ -197,7 +200,7 @@ impl File {
             | Ops::Duplex(..)
             | Ops::Event(_)
             | Ops::Epoll(_)
-            | Ops::Pidfd(_) => true,
+            | Ops::Userfault(_) => true,
             Ops::Device(device) => device.is_stream(),
             _ => false,
         }
@@ -273,6 +276,8 @@ impl File {
                 node.read(snapshot, pos, sink)
             }
             Ops::Event(counter) => counter.read(sink, self.nonblock()),
+            Ops::Userfault(uffd) => uffd.read(sink, self.nonblock()),
+            Ops::Epoll(_) => Err(Errno::EINVAL.into()),
             Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         }
     }
@@ -319,6 +324,8 @@ impl File {
             Ops::Pipe(pipe) | Ops::Duplex(_, pipe) => pipe.write(source, self.nonblock()),
             Ops::Virtual(node, _) => node.write(source, pos),
             Ops::Event(counter) => counter.write(source, self.nonblock()),
+            Ops::Userfault(uffd) => uffd.write(source),
+            Ops::Epoll(_) => Err(Errno::EINVAL.into()),
             Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         };
         wrote.map(|wrote| (pos, wrote))
@@ -373,6 +380,10 @@ impl File {
             let at = object.next_data(offset).filter(|at| *at < size);
             return at.map(|at| at as i64).ok_or(Errno::ENXIO);
         }
+        if object.is_huge() {
+            // hugetlbfs tells no holes apart.
+            return Ok(size as i64);
+        }
         let end = size.div_ceil(4096);
         let mut index = offset / 4096;
         while index < end && object.resident(index) {
@@ -401,6 +412,7 @@ impl File {
             Ops::Host(stream) => console::host_poll(*stream),
             Ops::Event(counter) => counter.poll(),
             Ops::Epoll(epoll) => epoll.poll(),
+            Ops::Userfault(uffd) => uffd.poll(self.nonblock()),
             Ops::Pidfd(pidfd) => pidfd.poll(),
             Ops::Place => super::poll::POLLNVAL,
             _ => BOTH,
@@ -425,6 +437,7 @@ impl File {
             Ops::Tty(_) | Ops::Host(_) => f(console::queue()),
             Ops::Event(counter) => counter.queues(f),
             Ops::Epoll(epoll) => f(epoll.queue()),
+            Ops::Userfault(uffd) => f(uffd.queue()),
             Ops::Pidfd(pidfd) => f(pidfd.queue()),
             _ => {}
         }
@@ -450,6 +463,7 @@ impl Drop for File {
                 from.close(true, false);
                 to.close(false, true);
             }
+            Ops::Userfault(uffd) => uffd.close(),
             _ => {}
         }
         locks::release_file(self.path.inode(), core::ptr::from_ref(self) as u64);

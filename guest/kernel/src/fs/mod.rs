@@ -50,6 +50,7 @@ pub mod superblock;
 mod sys;
 pub mod table;
 pub mod text;
+pub mod userfault;
 pub mod virt;
 pub mod walk;
 

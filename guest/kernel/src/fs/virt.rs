@@ -44,6 +44,8 @@ pub enum What {
     Line(fn(&mut Text), fn(&[u8]) -> Result<(), Errno>),
     /// A symbolic link.
     Link(fn(&mut Text)),
+    /// What is read at a position, in a file without an end of its own.
+    Words(fn(u64, &mut Sink) -> SysResult),
 }
 
 /// A file that is made when it is looked at.
@@ -227,7 +229,7 @@ impl Node {
                 What::Number(value, _) => {
                     text.dec(value.load(Relaxed)).c(b'\n');
                 }
-                What::Dir(_) | What::Link(_) => return Err(Errno::EISDIR),
+                What::Dir(_) | What::Link(_) | What::Words(_) => return Err(Errno::EISDIR),
             },
             Node::ProcRoot => return Err(Errno::EISDIR),
             Node::Pid(node) => node.text(text)?,
@@ -247,6 +249,9 @@ impl Node {
             && let Some(result) = node.read_binary(pos, sink)
         {
             return result;
+        }
+        if let Node::Fixed(Entry { what: What::Words(read), .. }) = self {
+            return read(pos, sink);
         }
         let kept = snapshot.0.lock().clone();
         let text = match kept {

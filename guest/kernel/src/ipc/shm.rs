@@ -279,12 +279,7 @@ pub fn shmdt(a: &Args, _: &mut TrapFrame) -> SysResult {
         let mut next = None;
         mm.for_each_vma(&mut |vma| {
             let Some(object) = vma.object else { return };
-            let segment = match object.kind() {
-                ObjectKind::Shm => true,
-                ObjectKind::Hugetlb => object.info().path.lock().starts_with("/SYSV"),
-                _ => false,
-            };
-            if !segment || vma.start < addr {
+            if vma.start < addr || !object.is_segment() {
                 return;
             }
             let in_place = vma.start - addr == vma.offset;

@@ -20,6 +20,7 @@ use super::{Priority, kind_bits};
 use crate::Env;
 use crate::hugetlb::HugePool;
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
 use ptshare_wire::CensusHeader;
 use ptshare_wire::census::RAM_RANGES_MAX;
@@ -287,7 +288,8 @@ impl Buddy {
         let meta = env.meta(Pfn(first));
         let next = self.heads[class][order];
         let flags = FLAG_HEAD | if class == ZEROED { FLAG_ZEROED } else { 0 };
-        meta.state.store(state(FrameKind::Free, order as u8, flags), Relaxed);
+        let written = order as u8 + u8::from(mutant!(FREE_BLOCK_TOO_LARGE) && order == 0);
+        meta.state.store(state(FrameKind::Free, written, flags), Relaxed);
         meta.aux.store(0, Relaxed);
         meta.a.store(next, Relaxed);
         meta.b.store(0, Relaxed);
@@ -295,6 +297,9 @@ impl Buddy {
             env.meta(Pfn(next)).b.store(first, Relaxed);
         }
         self.heads[class][order] = first;
+        if mutant!(FREE_COUNT_DRIFTS) && class == ZEROED {
+            return;
+        }
         add_free(env, 1 << order);
     }
 

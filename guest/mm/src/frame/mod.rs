@@ -13,6 +13,7 @@ pub use buddy::{Buddy, MAX_ORDER};
 
 use crate::Env;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
 use ptshare_wire::frame::{FrameKind, state};
 
@@ -114,7 +115,10 @@ pub(crate) fn put_data_locked<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) 
 fn free_data<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) {
     if is_kind(env.meta(pfn).state.load(Relaxed), FrameKind::Hugetlb) {
         allocator.huge_put(env, pfn);
-    } else {
+    } else if !mutant!(FREED_PAGE_LOST) {
+        if mutant!(FREED_PAGE_KEEPS_COUNT) {
+            get_data(env, pfn);
+        }
         allocator.free(env, pfn, 0, false);
     }
 }
@@ -132,6 +136,9 @@ fn drop_ref<E: Env>(env: &E, pfn: Pfn) -> bool {
     let meta = env.meta(pfn);
     let before = meta.refs.fetch_sub(1, AcqRel);
     debug_assert!(before > 0, "refs-not-negative: frame {:#x}", pfn.0);
+    if mutant!(PAGE_FREED_BEFORE_LAST) && before == 2 && is_kind(meta.state.load(Relaxed), FrameKind::Anon) {
+        return true;
+    }
     before == 1 && !is_kind(meta.state.load(Relaxed), FrameKind::Zero)
 }
 
@@ -150,7 +157,9 @@ pub fn alloc_kernel<E: Env>(env: &E, order: usize, zeroed: bool) -> Result<Pfn, 
             if zeroed && !was_zeroed {
                 env.zero_pages(pfn, 1 << order);
             }
-            env.census().kernel_frames.fetch_add(1 << order, Relaxed);
+            if !(mutant!(KERNEL_FRAMES_UNCOUNTED) && order > 0) {
+                env.census().kernel_frames.fetch_add(1 << order, Relaxed);
+            }
             Ok(pfn)
         }
     };

@@ -9,6 +9,7 @@ use super::HUGE_FRAMES;
 use crate::Env;
 use crate::frame::{Buddy, NoMemory};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
 use ptshare_wire::CensusHeader;
 use ptshare_wire::frame::{FLAG_POOL_FREE, FLAG_ZEROED, FrameKind, state};
@@ -138,7 +139,9 @@ impl Buddy {
         let census = env.census();
         if reserved {
             debug_assert!(get(&census.hugetlb_reserved) > 0, "hugetlb-pool-adds-up: nothing is reserved");
-            sub(&census.hugetlb_reserved, 1);
+            if !mutant!(POOL_KEEPS_RESERVATION) {
+                sub(&census.hugetlb_reserved, 1);
+            }
         } else if !env.may_allocate() {
             return None;
         } else if spare(census) == 0 {
@@ -149,7 +152,8 @@ impl Buddy {
         }
         let (pfn, zeroed) = self.unlist_free(env)?;
         let meta = env.meta(pfn);
-        meta.state.store(state(FrameKind::Hugetlb, 0, 0), Relaxed);
+        let kind = if mutant!(HUGE_PAGE_TAGGED_ANON) { FrameKind::Anon } else { FrameKind::Hugetlb };
+        meta.state.store(state(kind, 0, 0), Relaxed);
         meta.aux.store(0, Relaxed);
         meta.refs.store(1, Relaxed);
         Some((pfn, zeroed))
@@ -162,7 +166,7 @@ impl Buddy {
             sub(&census.hugetlb_surplus, 1);
             sub(&census.hugetlb_total, 1);
             self.give_whole(env, pfn, false);
-        } else {
+        } else if !mutant!(POOL_LOSES_PAGE) {
             self.list_free(env, pfn, false);
         }
     }

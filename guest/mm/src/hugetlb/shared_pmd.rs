@@ -12,6 +12,7 @@ use crate::table::{note_shared, put_table, sub_aux};
 use crate::vma::{VM_ACCESS, VM_HUGETLB, VM_SHARED};
 use crate::{Env, FlushRange, Mm, Vma};
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use ptshare_mutants::mutant;
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FrameKind, OBJECT_PMD_RIGHTS_SHIFT, state};
 
@@ -30,12 +31,16 @@ pub(crate) fn is_object_pmd<E: Env>(env: &E, table: Pfn) -> bool {
     env.meta(table).state.load(Relaxed) & FLAG_OBJECT_PMD != 0
 }
 
-/// The key of the PMD page over `page` in this VMA; `None` where the article's conditions do not hold: shared, hugetlb, and
-/// the whole aligned GiB inside the VMA.
+/// The key of the PMD page over `page` in this VMA; `None` where the article's conditions do not hold: shared, hugetlb,
+/// the whole aligned GiB inside the VMA, and no userfaultfd that hears of minor faults or writes.
 pub(super) fn key<E: Env>(vma: &Vma<E>, page: u64) -> Option<Key> {
     let start = Level::Pmd.span_start(page);
-    let covers = vma.rec.start <= start && start + Level::Pmd.span_bytes() <= vma.rec.end;
-    if !covers || !vma.has(VM_HUGETLB | VM_SHARED) {
+    let mut end = vma.rec.end;
+    if mutant!(PMD_ROUNDS_VMA_END_UP) {
+        end = end.next_multiple_of(Level::Pmd.span_bytes());
+    }
+    let covers = vma.rec.start <= start && start + Level::Pmd.span_bytes() <= end;
+    if !covers || !vma.has(VM_HUGETLB | VM_SHARED) || vma.owns_tables() {
         return None;
     }
     let first = (vma.pgoff_of(start) << ptshare_paging::PAGE_SHIFT) >> HUGE_SHIFT;
@@ -58,7 +63,8 @@ pub(super) fn find<E: Env>(env: &E, key: Key) -> Option<Pfn> {
     let mut at = allocator.huge.tables;
     while at != 0 {
         let meta = env.meta(Pfn(at));
-        if meta.a.load(Relaxed) == key.part && meta.state.load(Relaxed) == key.state {
+        let same_rights = meta.state.load(Relaxed) == key.state || mutant!(PMD_IGNORES_RIGHTS);
+        if meta.a.load(Relaxed) == key.part && same_rights {
             let alive = |refs: u32| (refs > 0).then(|| refs + 1);
             let Ok(before) = meta.refs.fetch_update(AcqRel, Relaxed, alive) else { return None };
             drop(allocator);
@@ -142,7 +148,7 @@ impl<E: Env> Mm<E> {
     ///
     /// # Errors
     /// [`crate::NoMemory`]. What was built so far stays: it changes nothing that the process can see.
-    pub(super) fn huge_pmd(&self, vma: Option<&Vma<E>>, page: u64) -> Result<Pfn, crate::NoMemory> {
+    pub(crate) fn huge_pmd(&self, vma: Option<&Vma<E>>, page: u64) -> Result<Pfn, crate::NoMemory> {
         debug_assert!(is_huge_aligned(page));
         let env = &self.env;
         let slot = Level::Pgd.slot(page);
@@ -167,7 +173,9 @@ impl<E: Env> Mm<E> {
         if let Some(table) = key.and_then(|key| find(env, key)) {
             env.store(pud, slot, Pte::user_table(table));
             crate::table::add_aux(env, pud, 1);
-            self.count_tables(1);
+            if !mutant!(PMD_TAKEOVER_UNCOUNTED) {
+                self.count_tables(1);
+            }
             env.stats().pmd_tables_shared.fetch_add(1, Relaxed);
             return Ok(table);
         }

@@ -6,6 +6,7 @@ use crate::frame::{is_kind, is_private};
 use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::table::{get_table, holds_frame, next_entry, set_aux};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
 use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FrameKind};
 
@@ -36,7 +37,8 @@ pub(crate) fn copy_entries<E: Env>(
                     Level::Pud => is_object_pmd(env, pte.pfn()),
                     _ => is_object_table(env, pte.pfn()),
                 };
-                if object { pte } else { protect(env, src, slot, pte) }
+                let open = mutant!(TREE_COPY_LEAVES_WRITE) && level != Level::Pmd;
+                if object || open { pte } else { protect(env, src, slot, pte) }
             }
         };
         env.store(dst, slot, copy);
@@ -50,7 +52,8 @@ pub(crate) fn copy_entries<E: Env>(
 #[inline]
 pub(crate) fn copy_table<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level) -> u32 {
     let entries = env.meta(src).aux.load(Relaxed);
-    let copied = copy_entries(env, (src, dst), level, (0, ENTRIES), entries);
+    let end = ENTRIES - usize::from(mutant!(COPY_FORGETS_SLOT_511) && level == Level::Pte);
+    let copied = copy_entries(env, (src, dst), level, (0, end), entries);
     set_aux(env, dst, copied);
     if level == Level::Pmd {
         copy_huge_flag(env, src, dst);
@@ -71,7 +74,10 @@ pub(crate) fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte 
         return pte;
     }
     let meta = env.meta(pte.pfn());
-    meta.refs.fetch_add(1, Relaxed);
+    if !(mutant!(COPY_MISSES_SLOT_0) && slot.index() == 0) {
+        let twice = mutant!(COPY_COUNTS_SLOT_511_TWICE) && slot.index() == 511;
+        meta.refs.fetch_add(1 + u32::from(twice), Relaxed);
+    }
     if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte }
 }
 
@@ -89,5 +95,8 @@ fn copy_small_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
 /// Clears R/W in the original; gives the entry as it is now.
 #[inline]
 fn protect<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
+    if mutant!(COPY_PROTECTS_COPY_ONLY) {
+        return pte.without(Pte::WRITE);
+    }
     if pte.writable() { env.clear_bits(src, slot, Pte::WRITE).without(Pte::WRITE) } else { pte }
 }

@@ -6,6 +6,7 @@ use crate::Env;
 use crate::frame::is_kind;
 use crate::table::{holds_frame, note_shared_by, set_aux};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{ENTRIES, Level, Pfn, Pte, Slot};
 use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FrameKind};
 
@@ -43,7 +44,12 @@ fn hold_leaves<E: Env>(env: &E, table: Pfn) {
         let pte = env.load(table, slot);
         if pte.present() || holds_frame(pte) {
             let meta = env.meta(pte.pfn());
-            meta.refs.fetch_add(1, Relaxed);
+            if !(mutant!(DENSE_COPY_MISSES_SLOT_511) && slot.index() == 511) {
+                meta.refs.fetch_add(1, Relaxed);
+            }
+            if mutant!(DENSE_COPY_LEAVES_WRITE) {
+                continue;
+            }
             if pte.writable() && is_kind(meta.state.load(Relaxed), FrameKind::Anon) {
                 env.clear_bits(table, slot, Pte::WRITE);
             }

@@ -9,21 +9,27 @@
 //! | `Tree` | shared below the root | shared with their parents |
 //!
 //! PTE pages that translate part of a VMA that the child does not get (MADV_DONTFORK) or gets empty
-//! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied.
+//! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied. So are those over memory that is
+//! registered with userfaultfd and private, or under its write protection.
 //!
 //! PTE pages that belong to an object (`share/object.rs`) are used by the child too, R/W as it is; in mode `None` its
 //! faults find them.
 
 use super::reserve::Reserve;
 use super::{copy_entries, copy_huge_flag, copy_leaf, copy_table, is_object_meta, is_object_table};
-use crate::frame::NoMemory;
+use crate::frame::{NoMemory, get_data};
 use crate::hugetlb::{is_huge, is_object_pmd};
-use crate::table::{for_entries, for_entries_while, get_table, lock_table, note_shared_by, set_aux};
+use crate::table::{
+    for_entries, for_entries_while, get_table, lock_table, next_entry, note_shared_by, set_aux,
+};
+use crate::userfault::unmarked;
+use crate::vma::owns_tables;
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte};
-use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD};
-use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK};
+use ptshare_mutants::mutant;
+use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte, Slot};
+use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FrameKind, state};
+use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_UFFD_WP, VM_WIPEONFORK, VM_WRITE};
 use ptshare_wire::{VmaRec, stats::Stats};
 
 /// Tables of an mm below the root.
@@ -78,12 +84,12 @@ impl<E: Env> Mm<E> {
             return trim_child(set, child);
         }
         let eager = small || mode == Sharing::None;
-        let special = set.iter().any(|vma| !is_inherited(&vma.rec, eager));
+        let special = set.iter().any(|vma| is_special(&vma.rec, eager));
         let mut tables = census.upper;
         if eager {
             tables += census.pte;
         } else if special {
-            let skipped = set.iter().filter(|vma| !is_inherited(&vma.rec, eager));
+            let skipped = set.iter().filter(|vma| is_special(&vma.rec, eager));
             tables += skipped.map(|vma| self.pte_tables_in(vma.rec.start, vma.rec.end)).sum::<u64>();
         }
         let reserve = Reserve::fill(&self.env, tables)?;
@@ -108,6 +114,9 @@ impl<E: Env> Mm<E> {
     }
 
     fn flush_all(&self) {
+        if mutant!(FORK_FLUSH_SKIPPED) {
+            return;
+        }
         self.env.flush(self.rec(), FlushRange::All);
         self.env.stats().tlb_flushes.fetch_add(1, Relaxed);
     }
@@ -142,7 +151,7 @@ impl<E: Env> Mm<E> {
         let entries = self.env.meta(self.root).aux.load(Relaxed);
         for_entries(&self.env, self.root, entries, |slot, pte| {
             get_table(&self.env, pte.pfn());
-            if pte.writable() {
+            if pte.writable() && !mutant!(TREE_FORK_LEAVES_WRITE) {
                 self.env.clear_bits(self.root, slot, Pte::WRITE);
             }
             self.env.store(child.root, slot, pte.without(Pte::WRITE));
@@ -155,7 +164,12 @@ impl<E: Env> Mm<E> {
 
 /// Takes out of a child that shares everything what it must not see.
 fn trim_child<E: Env>(set: &VmaSet<E>, child: &Mm<E>) -> Result<(), NoMemory> {
-    for vma in set.iter().filter(|vma| !is_inherited(&vma.rec, false)) {
+    for vma in set.iter().filter(|vma| is_special(&vma.rec, false)) {
+        if is_inherited(&vma.rec, false) {
+            child.unshare_all(vma.rec.start, vma.rec.end)?;
+            child.unmark(vma, vma.rec.start, vma.rec.end);
+            continue;
+        }
         child.unshare_edges(vma.rec.start, vma.rec.end)?;
         let mut batch = child.batch();
         child.zap(vma.rec.start, vma.rec.end, &mut batch);
@@ -176,7 +190,7 @@ impl<E: Env> Fork<'_, E> {
             copy_huge_flag(env, src, dst);
             self.copy_pte_pages(src, dst, base, in_src)
         } else {
-            self.share_pte_pages(src, dst, in_src)
+            self.share_pte_pages(src, dst, base, in_src)
         };
         set_aux(env, dst, entries);
         entries
@@ -190,6 +204,10 @@ impl<E: Env> Fork<'_, E> {
             if level == Level::Pud && is_object_pmd(env, pte.pfn()) {
                 if self.set.find(start).is_some_and(|vma| vma.rec.flags & VM_DONTCOPY == 0) {
                     get_table(env, pte.pfn());
+                    if mutant!(HUGE_FORK_COUNTS_ENTRIES) {
+                        let leaves = env.meta(pte.pfn()).aux.load(Relaxed);
+                        for_entries(env, pte.pfn(), leaves, |_, leaf| get_data(env, leaf.pfn()));
+                    }
                     env.store(dst, slot, pte);
                     env.stats().pmd_tables_shared.fetch_add(1, Relaxed);
                     self.linked += 1;
@@ -209,18 +227,28 @@ impl<E: Env> Fork<'_, E> {
     }
 
     /// Shares all PTE pages below a PMD page: the loop that the time of a fork is made of.
-    fn share_pte_pages(&mut self, src: Pfn, dst: Pfn, in_src: u32) -> u32 {
+    fn share_pte_pages(&mut self, src: Pfn, dst: Pfn, base: u64, in_src: u32) -> u32 {
         let (env, mut entries, mut newly_shared) = (self.env, 0, 0);
         for_entries(env, src, in_src, |slot, pte| {
             let meta = env.meta(pte.pfn());
-            newly_shared += u64::from(meta.refs.fetch_add(1, Relaxed) == 1);
-            let copy = if pte.writable() && !is_object_meta(meta) {
-                env.clear_bits(src, slot, Pte::WRITE);
+            let last = entries + 1 == in_src;
+            let counted = u32::from(!(mutant!(FORK_COUNTS_ONE_SHORT) && last));
+            newly_shared += u64::from(meta.refs.fetch_add(counted, Relaxed) == 1);
+            if mutant!(FORK_TAGS_WRONG_LEVEL) {
+                meta.state.store(state(FrameKind::Table, Level::Pmd as u8, 0), Relaxed);
+            }
+            let open = mutant!(FORK_LEAVES_READ_ONLY_VMAS) && self.is_read_only(slot, base);
+            let copy = if pte.writable() && !is_object_meta(meta) && !open {
+                if !mutant!(FORK_PROTECTS_CHILD_ONLY) {
+                    env.clear_bits(src, slot, Pte::WRITE);
+                }
                 pte.without(Pte::WRITE)
             } else {
                 pte
             };
-            env.store(dst, slot, copy);
+            // Several tables in a row: not the one that holds the stack.
+            let shifted = mutant!(FORK_SHIFTS_LAST_TABLE) && last && in_src > 3;
+            env.store(dst, if shifted { slot.next().unwrap_or(slot) } else { slot }, copy);
             entries += 1;
         });
         self.shared += u64::from(entries);
@@ -237,12 +265,13 @@ impl<E: Env> Fork<'_, E> {
             if is_huge(pte) {
                 // In a mode that copies, the pages of shared mappings refault.
                 if !self.has_skipped(start, self.eager) {
-                    env.store(dst, slot, copy_leaf(env, src, slot, pte));
-                    entries += 1;
+                    let copy = unmarked(copy_leaf(env, src, slot, pte));
+                    env.store(dst, slot, copy);
+                    entries += u32::from(copy.0 != 0);
                 }
                 return;
             }
-            let split = self.special && self.has_skipped(start, self.eager);
+            let split = self.special && self.has_special(start);
             let copy = if is_object_table(env, pte.pfn()) {
                 self.share_object_table(pte, start)
             } else if self.eager || split {
@@ -300,6 +329,9 @@ impl<E: Env> Fork<'_, E> {
                 let to = (vma.rec.end.min(end) - start) >> PAGE_SHIFT;
                 let slots = (from as usize, to as usize);
                 entries += copy_entries(self.env, (src, dst), Level::Pte, slots, u32::MAX);
+                if vma.has(VM_UFFD_WP) {
+                    entries -= unmark_entries(self.env, dst, slots);
+                }
             }
         }
         set_aux(self.env, dst, entries);
@@ -316,6 +348,19 @@ impl<E: Env> Fork<'_, E> {
         let end = start + Level::Pte.span_bytes();
         let mut vmas = self.set.iter_from(start).take_while(|vma| vma.rec.start < end);
         vmas.any(|vma| !is_inherited(&vma.rec, eager))
+    }
+
+    /// Does the PTE page at `start` translate part of a VMA for which it cannot be shared?
+    fn has_special(&self, start: u64) -> bool {
+        let end = start + Level::Pte.span_bytes();
+        let mut vmas = self.set.iter_from(start).take_while(|vma| vma.rec.start < end);
+        vmas.any(|vma| is_special(&vma.rec, self.eager))
+    }
+
+    /// Can the first page below an entry of the PMD page at `base` not be written to?
+    fn is_read_only(&self, slot: Slot, base: u64) -> bool {
+        let start = base + ((slot.index() as u64) << Level::Pmd.shift());
+        self.set.find(start).is_some_and(|vma| vma.rec.flags & VM_WRITE == 0)
     }
 
     fn take(&mut self, level: Level) -> Option<Pfn> {
@@ -335,10 +380,33 @@ impl<E: Env> Fork<'_, E> {
     }
 }
 
+/// Takes userfaultfd's marks off the entries `[from, to)` of a table that nobody else can reach; gives the number of entries
+/// that were nothing but a mark.
+#[cold]
+fn unmark_entries<E: Env>(env: &E, table: Pfn, (from, to): (usize, usize)) -> u32 {
+    let (mut at, mut gone) = (from, 0);
+    while let Some((slot, pte)) = next_entry(env, table, at, to) {
+        if pte.has(Pte::UFFD_WP) {
+            let plain = unmarked(pte);
+            env.store(table, slot, plain);
+            gone += u32::from(plain.0 == 0);
+        }
+        at = slot.index() + 1;
+    }
+    gone
+}
+
 /// Does a child get the entries of this VMA? If PTE pages are copied, those of shared mappings need not be: the object
 /// has the pages.
 #[inline]
 fn is_inherited(vma: &VmaRec, eager: bool) -> bool {
-    vma.flags & (VM_DONTCOPY | VM_WIPEONFORK) == 0
-        && !(eager && vma.flags & VM_SHARED != 0 && vma.object != 0)
+    (vma.flags & (VM_DONTCOPY | VM_WIPEONFORK) == 0 || mutant!(FORK_HANDS_ON_DONTFORK))
+        && !((eager || owns_tables(vma.flags)) && vma.flags & VM_SHARED != 0 && vma.object != 0)
+}
+
+/// Is the child's part of this VMA's tables not just the parent's? It gets no entries of the VMA, or, where the VMA is
+/// registered with a userfaultfd of the parent's, only copies of them.
+#[inline]
+fn is_special(vma: &VmaRec, eager: bool) -> bool {
+    !is_inherited(vma, eager) || owns_tables(vma.flags)
 }

@@ -21,10 +21,11 @@
 use super::registry::ObjectKey;
 use crate::frame::NoMemory;
 use crate::table::{add_aux, alloc_table, free_table, get_table, put_table, sub_aux};
-use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_WRITE};
+use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_UFFD_MISSING, VM_WRITE};
 use crate::{Env, FlushRange, Mm, Vma};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use ptshare_paging::{Level, Pfn, Pte, Slot};
+use ptshare_mutants::mutant;
+use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_wire::FrameMeta;
 use ptshare_wire::frame::{FLAG_OBJECT_TABLE, FrameKind, state};
 
@@ -47,7 +48,9 @@ pub(crate) fn drop_object_ref<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) -> 
     let mut tables = env.object_tables().lock();
     let before = meta.refs.fetch_sub(1, AcqRel);
     if before == 1 {
-        tables.remove(meta.a.load(Relaxed), meta.b.load(Relaxed), table);
+        if !mutant!(OBJECT_DEAD_TABLE_LISTED) {
+            tables.remove(meta.a.load(Relaxed), meta.b.load(Relaxed), table);
+        }
         meta.state.store(plain(), Relaxed);
     }
     before
@@ -59,7 +62,9 @@ pub(crate) fn disown<E: Env>(env: &E, table: Pfn) -> bool {
     let mut tables = env.object_tables().lock();
     let alone = meta.refs.load(Acquire) == 1;
     if alone {
-        tables.remove(meta.a.load(Relaxed), meta.b.load(Relaxed), table);
+        if !mutant!(OBJECT_DEAD_TABLE_LISTED) {
+            tables.remove(meta.a.load(Relaxed), meta.b.load(Relaxed), table);
+        }
         meta.state.store(plain(), Relaxed);
     }
     alone
@@ -76,13 +81,29 @@ impl<E: Env> Mm<E> {
     fn object_key(&self, vma: &Vma<E>, va: u64) -> Option<ObjectKey> {
         let object = vma.object.as_ref()?;
         let span = Level::Pte.span_start(va);
-        let flags = vma.rec.flags & !VM_HINTS;
-        let covered = vma.rec.start <= span && span + Level::Pte.span_bytes() <= vma.rec.end;
-        let pure = flags & VM_SHARED != 0 || flags & VM_WRITE == 0;
-        if !covered || !pure || flags & VM_HUGETLB != 0 || !self.env.share_file() {
+        // Missing pages are the object's: whether one is reported, each mapping decides at its own fault.
+        let mut flags = vma.rec.flags & !(VM_HINTS | VM_UFFD_MISSING);
+        let (mut start, mut end) = (vma.rec.start, vma.rec.end);
+        if mutant!(OBJECT_BORDER_PAGE) {
+            end += PAGE_BYTES;
+        }
+        if mutant!(OBJECT_BORDER_SPAN) {
+            start = Level::Pte.span_start(start);
+        }
+        let covered = start <= span && span + Level::Pte.span_bytes() <= end;
+        let pure = flags & VM_SHARED != 0 || flags & VM_WRITE == 0 || mutant!(OBJECT_KEY_TAKES_PRIVATE);
+        if mutant!(OBJECT_KEY_IGNORES_RIGHTS) {
+            flags &= !VM_WRITE;
+        }
+        let pgoff = if mutant!(OBJECT_KEY_IGNORES_PGOFF) {
+            span.wrapping_sub(vma.rec.start) / PAGE_BYTES
+        } else {
+            vma.pgoff_of(span)
+        };
+        if !covered || !pure || flags & VM_HUGETLB != 0 || vma.owns_tables() || !self.env.share_file() {
             return None;
         }
-        Some(ObjectKey { object: object.id(), pgoff: vma.pgoff_of(span), flags })
+        Some(ObjectKey { object: object.id(), pgoff, flags })
     }
 
     /// Puts a PTE page below the absent entry `slot` of `parent`, a PMD page of this mm's own, for `va` in `vma`, which
@@ -106,10 +127,13 @@ impl<E: Env> Mm<E> {
         };
         let entry = Pte::user_table(table);
         // Nobody may write through this table, now or after a later change of the VMA: that leaves it first.
-        let read_only = key.flags & VM_WRITE == 0 && is_object_table(env, table);
+        let read_only =
+            key.flags & VM_WRITE == 0 && is_object_table(env, table) && !mutant!(OBJECT_READ_ONLY_OPEN);
         env.store(parent, slot, if read_only { entry.without(Pte::WRITE) } else { entry });
         add_aux(env, parent, 1);
-        self.count_tables(1);
+        if !(mutant!(OBJECT_TAKEOVER_UNCOUNTED) && env.meta(table).refs.load(Relaxed) > 1) {
+            self.count_tables(1);
+        }
         Ok(table)
     }
 
@@ -158,6 +182,9 @@ fn take<E: Env>(env: &E, key: &ObjectKey) -> Option<Pfn> {
     let tables = env.object_tables().lock();
     let table = tables.find(key)?;
     get_table(env, table);
+    if mutant!(OBJECT_TAKEOVER_COUNTS_TWICE) {
+        get_table(env, table);
+    }
     env.stats().object_tables_shared.fetch_add(1, Relaxed);
     Some(table)
 }

@@ -6,7 +6,9 @@ use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::table::{Entries, alloc_raw_table, alloc_table, lock_table, put_table};
 use crate::{Env, FlushRange, Mm};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{Level, Pfn, Pte, Slot};
+use ptshare_wire::frame::{FrameKind, state};
 
 impl<E: Env> Mm<E> {
     /// Makes the table below an entry with R/W = 0 this mm's own, and sets R/W: takes it back if it is its last user
@@ -21,9 +23,13 @@ impl<E: Env> Mm<E> {
         let entry = env.load(parent, slot);
         let shared = entry.pfn();
         let guard = lock_table(env, shared, below);
-        if env.meta(shared).refs.load(Relaxed) == 1 && !is_object_table(env, shared) {
+        let users = env.meta(shared).refs.load(Relaxed);
+        let alone = users == 1 || (mutant!(RECLAIM_WITH_TWO_USERS) && users == 2);
+        if alone && !is_object_table(env, shared) {
             // Only a fork of this mm could share it again, and that needs the locks that are held here.
-            env.swap(parent, slot, entry.with(Pte::WRITE));
+            if !mutant!(RECLAIM_FORGETS_WRITE) {
+                env.swap(parent, slot, entry.with(Pte::WRITE));
+            }
             env.stats().reclaims.fetch_add(1, Relaxed);
             return Ok(shared);
         }
@@ -36,6 +42,13 @@ impl<E: Env> Mm<E> {
             copy_table(env, shared, copy, below);
             copy
         };
+        if mutant!(UNSHARE_TAGS_COPY_AS_DATA) {
+            env.meta(copy).state.store(state(FrameKind::Anon, 0, 0), Relaxed);
+        }
+        if mutant!(UNSHARE_SETS_RESERVED_BIT) && below == Level::Pte && env.load(copy, Slot::new(0)).present()
+        {
+            env.store(copy, Slot::new(0), env.load(copy, Slot::new(0)).with(1 << 51));
+        }
         env.swap(parent, slot, Pte::user_table(copy));
         drop(guard);
         env.stats().unshares.fetch_add(1, Relaxed);
@@ -43,7 +56,9 @@ impl<E: Env> Mm<E> {
         let start = va & !(level.entry_bytes() - 1);
         env.flush(self.rec(), FlushRange::Pages { start, end: start + level.entry_bytes() });
         env.stats().tlb_flushes.fetch_add(1, Relaxed);
-        put_table(env, shared);
+        if !mutant!(UNSHARE_KEEPS_COUNT) {
+            put_table(env, shared);
+        }
         Ok(copy)
     }
 
@@ -100,6 +115,9 @@ impl<E: Env> Mm<E> {
         }
         let _upper = self.page_table.lock();
         self.unshare_edge(start, start, end)?;
+        if mutant!(HOLE_UNSHARES_LEFT_ONLY) {
+            return Ok(());
+        }
         self.unshare_edge(end - 1, start, end)
     }
 

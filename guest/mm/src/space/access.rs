@@ -104,6 +104,11 @@ impl<E: Env> Mm<E> {
             match self.fault(va, Access { write, exec: false, user: true }) {
                 FaultOutcome::Resolved => {}
                 FaultOutcome::OutOfMemory => return Err(MmError::NoMemory),
+                // Another process's handler is not waited for (Linux: `get_user_pages_remote` without `locked`).
+                FaultOutcome::Userfault(ticket) => {
+                    self.forget_userfault(va, ticket);
+                    return Err(MmError::Fault);
+                }
                 FaultOutcome::SegvMapErr | FaultOutcome::SegvAccErr | FaultOutcome::BusAdrErr => {
                     return Err(MmError::Fault);
                 }

@@ -23,7 +23,7 @@ enum Work {
     Free,
     /// MADV_REMOVE.
     Remove,
-    /// Nothing, but not on locked memory.
+    /// Nothing, but not on locked memory, nor on huge pages.
     Age,
     /// Nothing.
     Nothing,
@@ -59,7 +59,7 @@ impl<E: Env> Mm<E> {
             }
             Work::Age => {
                 let set = self.vmas.read();
-                walk(&set, addr, end, &mut |vma, _, _| vma.rec.flags & VM_LOCKED == 0)
+                walk(&set, addr, end, &mut |vma, _, _| vma.rec.flags & (VM_LOCKED | VM_HUGETLB) == 0)
             }
             Work::Nothing => walk(&self.vmas.read(), addr, end, &mut |_, _, _| true),
         }
@@ -79,7 +79,7 @@ impl<E: Env> Mm<E> {
             fits
         });
         let update = |flags: u64| flags & !clear | set_bits;
-        self.check_huge_cut(&change, start, stop)?;
+        self.check_huge_cut(&change, start, stop, |flags| update(flags) != flags)?;
         for vma in change.iter_range(start, stop) {
             let (old, new) = (vma.rec.flags, update(vma.rec.flags));
             if (old ^ new) & !VM_HINTS != 0 {

@@ -8,6 +8,7 @@ use crate::vma::{
     VM_WRITE, Vma,
 };
 use crate::{Env, VmaSet};
+use ptshare_mutants::mutant;
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, page_ceil, page_floor};
 
 impl<E: Env> Mm<E> {
@@ -43,6 +44,10 @@ impl<E: Env> Mm<E> {
             return Ok(None);
         }
         if brk <= layout.brk {
+            // A heap that has been unmapped or moved away does not shrink (`brk`, mm/mmap.c).
+            if !set.intersects(new_end, old_end) {
+                return Err(MmError::NotMapped);
+            }
             return self.unmap_range(set, new_end, old_end).map(|()| None);
         }
         let pages = (new_end - old_end) >> PAGE_SHIFT;
@@ -58,7 +63,9 @@ impl<E: Env> Mm<E> {
         {
             return Err(MmError::Limit);
         }
-        self.unshare_all(old_end, new_end)?;
+        if !mutant!(BRK_INTO_SHARED_TABLE) {
+            self.unshare_all(old_end, new_end)?;
+        }
         set.insert_merged(Vma::anonymous(old_end, new_end, flags));
         Ok((flags & (VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED).then_some((old_end, new_end)))
     }

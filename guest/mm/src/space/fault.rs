@@ -17,11 +17,14 @@
 use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data, set_owner};
 use crate::hugetlb::HUGE_BYTES;
 use crate::table::{add_aux, leaf_flags, leaf_with_rights};
+use crate::userfault::{Spot, Ticket, is_marker};
+use crate::vma::VM_UFFD;
 use crate::{Env, FlushRange, Mm, Object, ObjectError, Vma, VmaSet};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
-use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte, Slot, USER_END, page_floor};
-use ptshare_wire::frame::FrameKind;
-use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_WRITE};
+use ptshare_mutants::mutant;
+use ptshare_paging::{Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, Slot, USER_END, page_floor};
+use ptshare_wire::frame::{FrameKind, state};
+use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_UFFD_MINOR, VM_UFFD_WP, VM_WRITE};
 
 /// Pages that a read fault on a file maps at most: itself and neighbours that are in the page cache already. A power of
 /// two; the window is aligned.
@@ -60,6 +63,8 @@ pub enum FaultOutcome {
     BusAdrErr,
     /// No frame is left: somebody must be killed.
     OutOfMemory,
+    /// A message has been posted to the userfaultfd of the range: wait for its handler, and repeat the access.
+    Userfault(Ticket),
 }
 
 impl From<NoMemory> for FaultOutcome {
@@ -122,7 +127,7 @@ impl<E: Env> Mm<E> {
         let result = if vma.rec.flags & VM_HUGETLB != 0 {
             self.fault_huge(vma, addr, access)
         } else {
-            self.resolve(vma, page_floor(addr), access)
+            self.resolve(vma, addr, access)
         };
         self.env.critical_exit();
         match result {
@@ -132,7 +137,8 @@ impl<E: Env> Mm<E> {
     }
 
     #[inline(always)]
-    fn resolve(&self, vma: &Vma<E>, page: u64, access: Access) -> Result<(), FaultOutcome> {
+    fn resolve(&self, vma: &Vma<E>, addr: u64, access: Access) -> Result<(), FaultOutcome> {
+        let page = page_floor(addr);
         loop {
             let path = match self.walk(page, access.write) {
                 Some(path) => path,
@@ -142,7 +148,12 @@ impl<E: Env> Mm<E> {
             let slot = Level::Pte.slot(page);
             let pte = self.env.load(path.table, slot);
             return if pte.0 == 0 {
+                if vma.rec.flags & VM_UFFD != 0 {
+                    return self.fill_registered(vma, addr, access, (path.table, slot));
+                }
                 self.fill(vma, page, access, path.table, slot)
+            } else if pte.has(Pte::UFFD_WP) {
+                self.marked(vma, addr, access, (path.table, slot), pte)
             } else if access.write && pte.present() && !pte.writable() {
                 self.write_protected(vma, page, path.table, slot, pte)
             } else {
@@ -150,6 +161,28 @@ impl<E: Env> Mm<E> {
                 Ok(())
             };
         }
+    }
+
+    /// A fault on an entry that userfaultfd has marked.
+    #[inline(never)]
+    fn marked(
+        &self,
+        vma: &Vma<E>,
+        addr: u64,
+        access: Access,
+        (table, slot): (Pfn, Slot),
+        pte: Pte,
+    ) -> Result<(), FaultOutcome> {
+        if is_marker(pte) {
+            return self.fill_registered(vma, addr, access, (table, slot));
+        }
+        let spot = Spot { addr, page: page_floor(addr) };
+        let pte = self.report_protected(vma, spot, access, (table, slot), pte)?;
+        if access.write && pte.present() && !pte.writable() {
+            return self.write_protected(vma, spot.page, table, slot, pte);
+        }
+        self.regrant(vma, table, slot, pte, access);
+        Ok(())
     }
 
     /// Another CPU or another sharer was faster. Or the leaf lags behind the VMA: give it what the VMA allows. Granting
@@ -164,7 +197,7 @@ impl<E: Env> Mm<E> {
 
     /// Fills an absent entry. The lock of `table` is held.
     #[inline(always)]
-    fn fill(
+    pub(crate) fn fill(
         &self,
         vma: &Vma<E>,
         page: u64,
@@ -173,23 +206,30 @@ impl<E: Env> Mm<E> {
         slot: Slot,
     ) -> Result<(), FaultOutcome> {
         let env = &self.env;
-        let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
+        let mut flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
+        if mutant!(FILL_SETS_GLOBAL) {
+            flags |= Pte::GLOBAL;
+        }
         let leaf = match &vma.object {
             None if access.write => {
                 let pfn = self.alloc_private(vma, page, true)?;
                 env.stats().anon_fills.fetch_add(1, Relaxed);
                 Pte::new(pfn, flags | Pte::WRITE | Pte::DIRTY)
             }
+            None if mutant!(FILL_MAPS_OWN_TABLE) => Pte::new(table, flags),
             None => {
                 let zero = env.zero_page();
                 get_data(env, zero);
                 env.stats().zero_page_fills.fetch_add(1, Relaxed);
-                Pte::new(zero, flags)
+                let open = mutant!(FILL_OPENS_ZERO_PAGE) && vma.has(VM_WRITE);
+                Pte::new(zero, flags | if open { Pte::WRITE } else { 0 })
             }
             Some(object) => return self.fill_from_object(object, vma, page, access, (table, slot)),
         };
         env.store(table, slot, leaf);
-        add_aux(env, table, 1);
+        if !(mutant!(FILL_MISSES_PRESENT_COUNT) && slot.index() == 511) {
+            add_aux(env, table, 1);
+        }
         Ok(())
     }
 
@@ -197,7 +237,14 @@ impl<E: Env> Mm<E> {
     #[inline(always)]
     pub(crate) fn alloc_private(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, NoMemory> {
         let pfn = alloc_data(&self.env, FrameKind::Anon, zeroed, Priority::User)?;
-        set_owner(&self.env, pfn, self.family, vma.pgoff_of(page));
+        if mutant!(FILL_TAGS_ANON_AS_CACHE) {
+            self.env.meta(pfn).state.store(state(FrameKind::Cache, 0, 0), Relaxed);
+        }
+        if mutant!(FILL_TAGS_ANON_AS_ZERO) {
+            self.env.meta(pfn).state.store(state(FrameKind::Zero, 0, 0), Relaxed);
+        }
+        let index = if mutant!(PAGE_INDEX_IGNORES_PGOFF) { page >> PAGE_SHIFT } else { vma.pgoff_of(page) };
+        set_owner(&self.env, pfn, self.family, index);
         Ok(pfn)
     }
 
@@ -212,7 +259,12 @@ impl<E: Env> Mm<E> {
     ) -> Result<(), FaultOutcome> {
         let env = &self.env;
         let flags = leaf_flags(vma.rec.flags) | Pte::ACCESSED;
-        let cached = match object.map_page(vma.pgoff_of(page)) {
+        let index = if mutant!(FAULT_IGNORES_PGOFF) && vma.has(VM_SHARED) {
+            (page - vma.rec.start) >> PAGE_SHIFT
+        } else {
+            vma.pgoff_of(page)
+        };
+        let cached = match object.map_page(index) {
             Ok(pfn) => pfn,
             Err(ObjectError::BeyondEnd) => return Err(FaultOutcome::BusAdrErr),
             Err(ObjectError::NoMemory) => return Err(FaultOutcome::OutOfMemory),
@@ -233,11 +285,13 @@ impl<E: Env> Mm<E> {
             env.stats().cow_copies.fetch_add(1, Relaxed);
             Pte::new(own, flags | Pte::WRITE | Pte::DIRTY)
         } else {
-            Pte::new(cached, flags)
+            let open = mutant!(FILL_OPENS_FILE_PAGE) && vma.has(VM_WRITE);
+            Pte::new(cached, flags | if open { Pte::WRITE } else { 0 })
         };
         env.store(table, slot, leaf);
         add_aux(env, table, 1);
-        if !access.write {
+        // Around a page whose neighbours are to be reported when touched, nothing is filled in.
+        if !access.write && vma.rec.flags & (VM_UFFD_MINOR | VM_UFFD_WP) == 0 {
             self.fault_around(object, vma, page, table);
         }
         Ok(())
@@ -289,7 +343,9 @@ impl<E: Env> Mm<E> {
             return Ok(());
         }
         // A page with one reference is this leaf's: a second could come only from a copy of this table.
-        if is_kind(state, FrameKind::Anon) && meta.refs.load(Acquire) == 1 {
+        let users = meta.refs.load(Acquire);
+        let alone = users == 1 || (mutant!(COW_TAKES_SHARED_PAGE) && users == 2);
+        if is_kind(state, FrameKind::Anon) && alone {
             env.swap(table, slot, pte.with(granted));
             env.stats().cow_reuses.fetch_add(1, Relaxed);
             return Ok(());
@@ -299,14 +355,18 @@ impl<E: Env> Mm<E> {
         if zero {
             env.stats().anon_fills.fetch_add(1, Relaxed);
         } else {
-            env.copy_page(own, old);
+            if !mutant!(COW_COPIES_NOTHING) {
+                env.copy_page(own, old);
+            }
             env.stats().cow_copies.fetch_add(1, Relaxed);
         }
         env.swap(table, slot, Pte::new(own, leaf_flags(vma.rec.flags) | granted));
         // Other threads may still read the old page through their TLBs.
         env.flush(self.rec(), FlushRange::Pages { start: page, end: page + PAGE_BYTES });
         env.stats().tlb_flushes.fetch_add(1, Relaxed);
-        put_data(env, old);
+        if !mutant!(COW_KEEPS_REFERENCE) {
+            put_data(env, old);
+        }
         Ok(())
     }
 
@@ -322,7 +382,7 @@ impl<E: Env> Mm<E> {
         end: u64,
         write: bool,
     ) -> Result<(), FaultOutcome> {
-        let access = Access { write, exec: false, user: true };
+        let access = Access { write, exec: false, user: false };
         let mut at = start;
         while at < end {
             let Some(vma) = set.find(at) else { return Err(FaultOutcome::SegvMapErr) };

@@ -13,6 +13,7 @@ mod access;
 mod advise;
 mod brk;
 mod fault;
+mod file_pages;
 mod fork;
 mod huge;
 pub mod limits;
@@ -46,6 +47,7 @@ use crate::{Env, NoMemory, VmaSet, rmap};
 use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
 use ptshare_sync::{Lock, Rank, RwLock, WriteGuard};
 use ptshare_wire::MmRec;
@@ -187,7 +189,9 @@ impl<E: Env> Drop for Mm<E> {
         self.vmas.get_mut().clear();
         let rec = self.rec();
         self.vmas_published_empty(rec);
-        rec.root.store(0, Relaxed);
+        if !mutant!(EXIT_KEEPS_ROOT) {
+            rec.root.store(0, Relaxed);
+        }
         rec.table_pages.store(0, Relaxed);
         free_root(&env, self.root);
         env.return_mm_slot(self.slot);

@@ -4,6 +4,7 @@ use super::Mm;
 use super::limits::max_map_count;
 use crate::error::MmError;
 use crate::{Env, VmaSet};
+use ptshare_mutants::mutant;
 use ptshare_paging::{Level, PAGE_BYTES, is_user_range, page_ceil};
 
 impl<E: Env> Mm<E> {
@@ -23,11 +24,13 @@ impl<E: Env> Mm<E> {
             return Ok(());
         };
         set.check_unsealed(start, end)?;
-        self.check_huge_cut(set, start, end)?;
+        self.check_huge_cut(set, start, end, |_| true)?;
         if first.rec.start < start && end < first.rec.end && set.len() >= max_map_count() {
             return Err(MmError::Limit);
         }
-        self.discard(set, start, end)?;
+        let forgotten =
+            if mutant!(MUNMAP_FORGETS_LAST_PAGE) && end - start > PAGE_BYTES { PAGE_BYTES } else { 0 };
+        self.discard(set, start, end - forgotten)?;
         self.huge.release(&self.env, start, end);
         set.remove_range(start, end);
         Ok(())
@@ -36,7 +39,9 @@ impl<E: Env> Mm<E> {
     /// Removes what is mapped in `[start, end)` from the tables; the VMAs stay. The last step that can fail comes first.
     pub(super) fn discard(&self, set: &VmaSet<E>, start: u64, end: u64) -> Result<(), MmError> {
         let (low, high) = free_surroundings(set, start, end);
-        self.unshare_edges(low, high)?;
+        if !mutant!(DISCARD_IN_SHARED_TABLE) {
+            self.unshare_edges(low, high)?;
+        }
         let mut batch = self.batch();
         self.zap(low, high, &mut batch);
         batch.finish();

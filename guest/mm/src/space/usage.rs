@@ -7,6 +7,7 @@ use crate::table::for_entries;
 use crate::vma::*;
 use crate::{Env, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{Entry, Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, page_ceil, page_floor};
 use ptshare_wire::FrameKind;
 use ptshare_wire::frame::FLAG_IN_CACHE;
@@ -92,7 +93,7 @@ pub struct SmapsEntry {
 }
 
 /// Letters of the VmFlags line, in the order of `show_smap_vma_flags` (fs/proc/task_mmu.c).
-const LETTERS: [(u64, &str); 21] = [
+const LETTERS: [(u64, &str); 24] = [
     (VM_READ, "rd"),
     (VM_WRITE, "wr"),
     (VM_EXEC, "ex"),
@@ -102,6 +103,8 @@ const LETTERS: [(u64, &str); 21] = [
     (VM_MAYEXEC, "me"),
     (VM_MAYSHARE, "ms"),
     (VM_GROWSDOWN, "gd"),
+    (VM_UFFD_MISSING, "um"),
+    (VM_UFFD_WP, "uw"),
     (VM_LOCKED, "lo"),
     (VM_SEQ_READ, "sr"),
     (VM_RAND_READ, "rr"),
@@ -114,6 +117,7 @@ const LETTERS: [(u64, &str); 21] = [
     (VM_NOHUGEPAGE, "nh"),
     (VM_DROPPABLE, "dp"),
     (VM_SEALED, "sl"),
+    (VM_UFFD_MINOR, "ui"),
 ];
 
 /// Calls `f` with each two-letter name of the VmFlags line.
@@ -133,6 +137,7 @@ impl<E: Env> Mm<E> {
             let shmem = vma.object.as_ref().is_some_and(|object| object.is_shmem());
             self.present_in(vma.rec.start, vma.rec.end, &mut |_, pte| match self.kind_of(pte) {
                 Some(FrameKind::Anon) => usage.rss_anon += 1,
+                Some(FrameKind::Zero) if mutant!(RSS_COUNTS_ZERO_PAGE) => usage.rss_anon += 1,
                 Some(FrameKind::Cache) if shmem => usage.rss_shmem += 1,
                 Some(FrameKind::Cache) => usage.rss_file += 1,
                 Some(FrameKind::Hugetlb) => usage.hugetlb += HUGE_FRAMES,

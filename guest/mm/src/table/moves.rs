@@ -1,10 +1,11 @@
 //! mremap: entries of one range move to another.
 
-use super::node::{Entries, add_aux, lock_table, sub_aux};
+use super::node::{Entries, add_aux, get_table, lock_table, put_table, sub_aux};
 use crate::frame::NoMemory;
 use crate::{Env, FlushBatch, Mm};
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{Level, Pte};
+use ptshare_mutants::mutant;
+use ptshare_paging::{Level, PAGE_BYTES, Pte};
 
 /// Bytes that one PTE page translates.
 const SPAN: u64 = Level::Pte.span_bytes();
@@ -35,8 +36,10 @@ impl<E: Env> Mm<E> {
             let step = step_bytes(from, to, len_bytes - done);
             if step == SPAN && self.move_table(from, to) {
                 // The target too: a CPU may have cached the way to the empty table, which is about to go.
-                batch.touch(from, from + step);
-                batch.touch(to, to + step);
+                if !mutant!(MREMAP_FLUSH_SKIPPED) {
+                    batch.touch(from, from + step);
+                    batch.touch(to, to + step);
+                }
             } else {
                 self.move_leaves(from, to, step, batch);
             }
@@ -68,6 +71,12 @@ impl<E: Env> Mm<E> {
         if self.env.meta(target.table).aux.load(Relaxed) != 0 {
             return false;
         }
+        if mutant!(MREMAP_KEEPS_SOURCE) {
+            get_table(&self.env, source.table);
+            let empty = self.env.swap(target.pmd, target.pmd_slot, Pte::user_table(source.table));
+            put_table(&self.env, empty.pfn());
+            return true;
+        }
         // The empty table takes the source's place, and goes when that range is pruned.
         let moved = self.env.swap(source.pmd, source.pmd_slot, Pte::user_table(target.table));
         self.env.swap(target.pmd, target.pmd_slot, moved);
@@ -84,7 +93,8 @@ impl<E: Env> Mm<E> {
                 let _guard = lock_table(&self.env, source.table, Level::Pte);
                 self.env.swap(source.table, item.slot, Pte::ABSENT)
             };
-            let place = Level::Pte.slot(to + (item.start - from));
+            let shift = if mutant!(MREMAP_WRONG_DELTA) { PAGE_BYTES } else { 0 };
+            let place = Level::Pte.slot(to + (item.start - from) + shift);
             let _guard = lock_table(&self.env, target.table, Level::Pte);
             self.env.store(target.table, place, pte);
             moved += 1;
@@ -92,7 +102,9 @@ impl<E: Env> Mm<E> {
         if moved != 0 {
             sub_aux(&self.env, source.table, moved);
             add_aux(&self.env, target.table, moved);
-            batch.touch(from, from + step);
+            if !mutant!(MREMAP_FLUSH_SKIPPED) {
+                batch.touch(from, from + step);
+            }
         }
     }
 

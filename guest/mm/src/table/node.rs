@@ -5,6 +5,7 @@ use crate::frame::{NoMemory, Priority, put_data_locked, take};
 use crate::hugetlb::{forget, is_huge};
 use crate::share::{drop_object_ref, is_object_meta};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use ptshare_mutants::mutant;
 use ptshare_paging::{ENTRIES, Entry, Level, Pfn, Pte, Slot};
 use ptshare_sync::{Rank, acquire, release, spin_wait};
 use ptshare_wire::FrameMeta;
@@ -106,10 +107,11 @@ pub(crate) fn note_shared_by<E: Env>(env: &E, tables: u64) {
 pub(crate) fn put_table<E: Env>(env: &E, table: Pfn) -> bool {
     let meta = env.meta(table);
     let before = drop_table_ref(env, table, meta);
-    if before == 2 {
+    if before == 2 && !mutant!(SHARED_COUNTER_STICKS) {
         env.stats().tables_shared_now.fetch_sub(1, Relaxed);
     }
-    if before == 1 {
+    let early = mutant!(TABLE_FREED_BEFORE_LAST) && before == 2 && !is_object_meta(meta);
+    if before == 1 || early {
         drop_contents(env, table, meta);
     }
     before > 1
@@ -123,7 +125,8 @@ fn drop_table_ref<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) -> u32 {
         env.stats().object_detaches.fetch_add(u64::from(before > 1), Relaxed);
         before
     } else {
-        meta.refs.fetch_sub(1, AcqRel)
+        let twice = mutant!(DETACH_COUNTS_TWICE) && meta.refs.load(Relaxed) >= 3;
+        meta.refs.fetch_sub(1 + u32::from(twice), AcqRel)
     };
     debug_assert!(before > 0, "table-refs-equal-parents: table {:#x} has no parents", table.0);
     before
@@ -146,6 +149,9 @@ fn drop_contents<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) {
         // What huge leaves there were are gone.
         drop_children(env, table, meta.aux.load(Relaxed), sparse);
     }
+    if mutant!(EMPTY_TABLE_LOST) && state >> 8 & 0xff == Level::Pte as u32 {
+        return;
+    }
     free_table(env, table, sparse);
 }
 
@@ -155,7 +161,10 @@ fn drop_leaves<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
         if clear {
             env.store(table, slot, Pte::ABSENT);
         }
-        put_data_locked(env, &mut allocator, pte.pfn());
+        // A marker holds nothing.
+        if pte.0 & Pte::ADDR != 0 {
+            put_data_locked(env, &mut allocator, pte.pfn());
+        }
     });
 }
 
@@ -166,7 +175,9 @@ fn drop_huge_leaves<E: Env>(env: &E, table: Pfn, entries: u32) {
     for_entries(env, table, entries, |slot, pte| {
         if is_huge(pte) {
             env.store(table, slot, Pte::ABSENT);
-            put_data_locked(env, &mut allocator, pte.pfn());
+            if pte.0 & Pte::ADDR != 0 {
+                put_data_locked(env, &mut allocator, pte.pfn());
+            }
             dropped += 1;
         }
     });

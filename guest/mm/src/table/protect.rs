@@ -1,10 +1,11 @@
 //! Rights of leaves, from the VMA's flags.
 
-use super::node::{Entries, Item, lock_table};
+use super::node::{Entries, Item, holds_frame, lock_table};
 use crate::frame::{is_kind, is_private};
 use crate::hugetlb::is_huge;
 use crate::{Env, FlushBatch, Mm};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{Entry, Level, Pfn, Pte};
 use ptshare_wire::frame::FrameKind;
 use ptshare_wire::vma::{VM_EXEC, VM_READ, VM_SHARED, VM_WRITE};
@@ -32,8 +33,9 @@ pub(crate) fn leaf_with_rights<E: Env>(env: &E, pte: Pte, vm_flags: u64) -> Pte 
     let state = meta.state.load(Relaxed);
     let mut flags = leaf_flags(vm_flags);
     let writable = vm_flags & VM_WRITE != 0
+        && !pte.has(Pte::UFFD_WP)
         && if is_private(state) {
-            meta.refs.load(Relaxed) == 1
+            meta.refs.load(Relaxed) == 1 || mutant!(MPROTECT_GRANTS_SHARED_PAGE)
         } else {
             vm_flags & VM_SHARED != 0 && !is_kind(state, FrameKind::Zero)
         };
@@ -72,7 +74,9 @@ impl<E: Env> Mm<E> {
             for item in Entries::new(&self.env, table, level, start, end) {
                 if level == Level::Pmd && is_huge(item.pte) {
                     let _guard = lock_table(&self.env, table, level);
-                    self.protect_leaf(table, &item, vm_flags, batch);
+                    if holds_frame(item.pte) {
+                        self.protect_leaf(table, &item, vm_flags, batch);
+                    }
                     continue;
                 }
                 debug_assert!(item.pte.writable(), "unshare-before-change: {:#x} at {level:?}", item.start);
@@ -90,7 +94,19 @@ impl<E: Env> Mm<E> {
 
     #[inline]
     fn protect_leaf(&self, table: Pfn, item: &Item, vm_flags: u64, batch: &mut FlushBatch<'_, E>) {
-        let new = leaf_with_rights(&self.env, item.pte, vm_flags);
+        let mut new = leaf_with_rights(&self.env, item.pte, vm_flags);
+        if mutant!(MPROTECT_LEAVES_WRITE) && new.present() {
+            new = new.with(item.pte.0 & Pte::WRITE);
+        }
+        if mutant!(MPROTECT_LOSES_NX) {
+            new = new.without(Pte::NO_EXEC);
+        }
+        if mutant!(MPROTECT_LOSES_USER) {
+            new = new.without(Pte::USER);
+        }
+        if mutant!(PROT_NONE_STAYS_PRESENT) && item.pte.present() {
+            new = new.without(Pte::PROT_NONE).with(Pte::PRESENT | Pte::USER);
+        }
         if new == item.pte {
             return;
         }
@@ -100,7 +116,7 @@ impl<E: Env> Mm<E> {
         if late != 0 {
             self.env.swap(table, item.slot, new.with(late));
         }
-        if takes_rights(old, new) {
+        if takes_rights(old, new) && !mutant!(MPROTECT_FLUSH_SKIPPED) {
             batch.touch(item.start, item.end);
         }
     }

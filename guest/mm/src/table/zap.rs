@@ -5,6 +5,7 @@ use crate::frame::is_private;
 use crate::hugetlb::{is_huge, is_object_pmd};
 use crate::{Env, FlushBatch, Mm};
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_mutants::mutant;
 use ptshare_paging::{Level, Pfn, Pte};
 use ptshare_wire::frame::FLAG_HUGE_LEAVES;
 
@@ -46,14 +47,18 @@ impl<E: Env> Mm<E> {
             }
             self.env.swap(table, item.slot, Pte::ABSENT);
             sub_aux(&self.env, table, 1);
-            if !leaf {
+            if !leaf && !mutant!(ZAP_LEAVES_TABLE_PAGES) {
                 self.count_tables(self.tables_in(child, below).wrapping_neg());
             }
             if level == Level::Pud && is_object_pmd(&self.env, child) && self.is_shared(child) {
                 self.env.stats().pmd_detaches.fetch_add(1, Relaxed);
             }
-            batch.touch(item.start, item.end);
-            batch.add(child);
+            if !mutant!(ZAP_FLUSH_SKIPPED) {
+                batch.touch(item.start, item.end);
+            }
+            if !leaf || holds_frame(item.pte) {
+                batch.add(child);
+            }
         }
     }
 
@@ -64,12 +69,14 @@ impl<E: Env> Mm<E> {
             let old = self.env.swap(table, item.slot, Pte::ABSENT);
             removed += 1;
             // Before `add`: it may flush.
-            batch.touch(item.start, item.end);
-            if holds_frame(old) {
+            if !mutant!(ZAP_FLUSH_SKIPPED) {
+                batch.touch(item.start, item.end);
+            }
+            if holds_frame(old) && !(mutant!(ZAP_KEEPS_REFERENCE) && item.end == end) {
                 batch.add(old.pfn());
             }
         }
-        sub_aux(&self.env, table, removed);
+        sub_aux(&self.env, table, removed - u32::from(mutant!(ZAP_COUNTS_ONE_LESS) && removed > 1));
     }
 
     fn is_shared(&self, table: Pfn) -> bool {
@@ -120,6 +127,9 @@ impl<E: Env> Mm<E> {
         if let Some(below) = level.below() {
             for item in Entries::new(&self.env, table, level, start, end) {
                 let part = (item.start, item.end);
+                if mutant!(TRUNCATE_SKIPS_A_TABLE) && level == Level::Pmd && item.slot.index() == 2 {
+                    continue;
+                }
                 if level == Level::Pmd && is_huge(item.pte) {
                     let _guard = lock_table(&self.env, table, level);
                     self.zap_leaf_in_place(table, &item, even_cows, batch);

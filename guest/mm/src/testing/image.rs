@@ -17,9 +17,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn};
 use ptshare_wire::census::VMA_CHUNK_MAX;
 use ptshare_wire::frame::FRAME_META_BYTES;
+use ptshare_wire::frame::FrameKind;
 use ptshare_wire::layout::LINEAR_BASE;
 use ptshare_wire::stats::Stats;
-use ptshare_wire::{CensusHeader, CpuRec, MmRec, VmaRec};
+use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, VmaRec};
 use std::collections::HashMap;
 
 const GIB: u64 = 1 << 30;
@@ -97,9 +98,19 @@ pub(super) fn reserve_regions(header: &CensusHeader) {
 impl Arena {
     /// Copies physical memory with a full census. `mms` are all that exist; their VMAs are written out.
     pub fn image(&self, mms: &[&Mm<Arena>]) -> Image {
+        self.image_if(mms, &|_| true)
+    }
+
+    /// [`Arena::image`] without the content of pages that are no tables: all that the judge reads, in a fraction of the time.
+    pub fn image_of_tables(&self, mms: &[&Mm<Arena>]) -> Image {
+        let table = |meta: &FrameMeta| meta.state.load(Relaxed) & 0xff == FrameKind::Table as u32;
+        self.image_if(mms, &|pfn| pfn < RAM_START as usize || table(&self.0.metas[pfn]))
+    }
+
+    fn image_if(&self, mms: &[&Mm<Arena>], wanted: &dyn Fn(usize) -> bool) -> Image {
         let mut image = Image::default();
         for (pfn, page) in self.0.pages.iter().enumerate() {
-            if let Some(page) = page.get() {
+            if let Some(page) = page.get().filter(|_| wanted(pfn)) {
                 let words = Box::new(core::array::from_fn(|i| page[i].load(Relaxed)));
                 image.pages.insert(pfn as u64, words);
             }

@@ -384,6 +384,10 @@ impl Env for Arena {
         core::ptr::from_ref(value).addr() as u64
     }
 
+    fn wait_userfault(&self, _: crate::Ticket) -> bool {
+        false
+    }
+
     fn random(&self) -> u64 {
         // xorshift64: the same layout in every run.
         let mut x = self.0.random.load(Relaxed);

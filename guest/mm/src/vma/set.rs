@@ -21,6 +21,7 @@ use alloc::boxed::Box;
 use alloc::sync::Weak;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use ptshare_mutants::mutant;
 use ptshare_wire::MmRec;
 use ptshare_wire::census::VMA_CHUNK_MAX;
 
@@ -262,7 +263,9 @@ impl<E: Env> VmaSet<E> {
         let pos = self.seek(addr);
         let Some(vma) = self.get_mut(pos).filter(|vma| vma.rec.start < addr) else { return };
         let upper = vma.over(addr, vma.rec.end);
-        vma.set_range(vma.rec.start, addr);
+        if !mutant!(SPLIT_LEAVES_OVERLAP) {
+            vma.set_range(vma.rec.start, addr);
+        }
         // Not the canonical `next`: an insertion at the end of this chunk is wanted, not at the front of the next.
         self.insert_at(Pos { slot: pos.slot + 1, ..pos }, upper);
     }
@@ -335,7 +338,10 @@ impl<E: Env> VmaSet<E> {
     /// Shows the list to the judge.
     pub(crate) fn publish(&mut self, env: &E, rec: &MmRec) {
         self.settle();
-        let va = self.index.first().map_or(0, |first| env.census_va(first));
+        let mut va = self.index.first().map_or(0, |first| env.census_va(first));
+        if mutant!(CENSUS_LIST_UNREACHABLE) {
+            va &= 0xffff_ffff;
+        }
         rec.vma_index.store(va, Relaxed);
         rec.vma_chunks.store(self.index.len() as u64, Relaxed);
         rec.vma_count.store(self.len as u64, Relaxed);

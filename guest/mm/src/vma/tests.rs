@@ -77,6 +77,9 @@ impl Env for NoMachine {
     fn census_va<T>(&self, value: &T) -> u64 {
         core::ptr::from_ref(value).addr() as u64
     }
+    fn wait_userfault(&self, _: crate::Ticket) -> bool {
+        unreachable!()
+    }
     fn random(&self) -> u64 {
         4
     }

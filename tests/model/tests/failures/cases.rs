@@ -241,7 +241,7 @@ fn advice() -> Vec<Case> {
         madvise("DONTFORK", ANON + P, SPAN, abi::MADV_DONTFORK),
         madvise("DONTFORK of a part of an object's table", SHARED + P, 4 * P, abi::MADV_DONTFORK),
         madvise("WIPEONFORK", ANON + SPAN, SPAN + P, abi::MADV_WIPEONFORK).by(2),
-        madvise("HUGEPAGE", ANON + P, SPAN, abi::MADV_HUGEPAGE),
+        madvise("RANDOM", ANON + P, SPAN, abi::MADV_RANDOM),
         madvise("SEQUENTIAL of a part of an object's table", CODE + P, 4 * P, abi::MADV_SEQUENTIAL),
         madvise("DONTDUMP in a GiB", HUGE_SHARED + HUGE, HUGE, abi::MADV_DONTDUMP),
         madvise("POPULATE_READ", ANON + SPAN - 5 * P, 10 * P, abi::MADV_POPULATE_READ).fills(),

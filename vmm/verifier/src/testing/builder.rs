@@ -307,6 +307,12 @@ impl Builder {
         self.map(mm, va, Level::Pte, pfn, flags);
     }
 
+    /// Puts a marker of userfaultfd's write protection at `va`, where no page is.
+    pub fn map_marker(&mut self, mm: MmIndex, va: u64) {
+        let table = self.table(mm, va, Level::Pte);
+        self.store(table, Level::Pte.slot(va), Pte(Pte::UFFD_WP));
+    }
+
     /// Puts a page under PROT_NONE at `va`: held, without access.
     pub fn map_no_access(&mut self, mm: MmIndex, va: u64) {
         let pfn = self.private_frame(mm, va);

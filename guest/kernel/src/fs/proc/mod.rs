@@ -1,10 +1,11 @@
 //! procfs: what is in its root; the processes are in `pid.rs`.
 
 mod extra;
+mod kpage;
 mod maps;
 pub mod pid;
 mod status;
-mod sysctl;
+pub mod sysctl;
 mod system;
 mod sysvipc;
 
@@ -30,6 +31,8 @@ pub static ROOT: &[Entry] = &[
     text("cpuinfo", system::cpuinfo),
     text("devices", system::devices),
     text("filesystems", system::filesystems),
+    Entry { name: "kpagecount", mode: 0o400, what: What::Words(kpage::count) },
+    Entry { name: "kpageflags", mode: 0o400, what: What::Words(kpage::flags) },
     text("loadavg", system::loadavg),
     text("meminfo", system::meminfo),
     text("partitions", system::partitions),

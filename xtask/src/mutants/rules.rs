@@ -1,0 +1,33 @@
+//! What the judge's rules and the catalogue of invariants owe: a mutant, or a reason why there is none.
+
+use ptshare_verifier::catalogue::{Check, DRAWN};
+
+/// Rules without a mutant, and why. A rule that has one must not stand here.
+pub const EXCEPTIONS: &[(&str, &str)] = &[];
+
+const ONE_CPU: &str = "one CPU runs the guest, and a switch of address spaces flushes it: nothing would show";
+
+/// Invariants of the catalogue without a mutant, and why, beside those about what ptshare does not have.
+pub const UNPLANTED: &[(u8, &str)] = &[
+    (11, "the counts of roots and data frames are those of I4 and I24, which have mutants"),
+    (20, ONE_CPU),
+    (23, ONE_CPU),
+    (26, "only a failing allocation shows it, and the core's own tests fail each of them in turn"),
+    (44, ONE_CPU),
+];
+
+/// Why an invariant has no mutant, if there is a reason.
+pub fn reason(number: u8) -> Option<&'static str> {
+    let not_there = DRAWN.iter().find(|item| item.number == number).and_then(|item| match item.check {
+        Check::NotThere(what) => Some(what),
+        _ => None,
+    });
+    UNPLANTED.iter().find(|unplanted| unplanted.0 == number).map(|unplanted| unplanted.1).or(not_there)
+}
+
+/// The numbers of the catalogue in a text: of `I13, CVE-2021-38198` only 13.
+pub fn numbers(text: &str) -> Vec<u8> {
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter_map(|word| word.strip_prefix('I')?.parse().ok())
+        .collect()
+}
