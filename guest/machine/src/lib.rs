@@ -39,6 +39,8 @@ pub mod phys;
 #[cfg(guest)]
 pub mod random;
 #[cfg(guest)]
+pub mod smp;
+#[cfg(guest)]
 pub mod time;
 #[cfg(guest)]
 pub mod trap;
@@ -52,12 +54,13 @@ pub use pod::Pod;
 
 /// Gives the machine the kernel's entry points. Used once, by the kernel's main file.
 ///
-/// `main` runs first, on the boot stack; the others are called on the current task's kernel stack, interrupts off.
+/// `main` runs first, on the boot stack, and `cpu` first on every other CPU; the others are called on the current task's kernel stack, interrupts off.
 #[macro_export]
 macro_rules! kernel_hooks {
     (main: $main:path, syscall: $syscall:path, page_fault: $page_fault:path, exception: $exception:path,
-     timer: $timer:path, console: $console:path, return_to_user: $return_to_user:path,
-     uaccess_fault: $uaccess_fault:path, wait_userfault: $wait_userfault:path, new_task: $new_task:path, panicked: $panicked:path $(,)?) => {
+     timer: $timer:path, console: $console:path, ipi: $ipi:path, cpu: $cpu:path,
+     return_to_user: $return_to_user:path, uaccess_fault: $uaccess_fault:path,
+     wait_userfault: $wait_userfault:path, new_task: $new_task:path, panicked: $panicked:path $(,)?) => {
         #[allow(unsafe_code, missing_docs)]
         mod kernel_hooks {
             use $crate::trap::TrapFrame;
@@ -84,6 +87,14 @@ macro_rules! kernel_hooks {
             #[unsafe(no_mangle)]
             fn ptshare_hook_console() {
                 $console()
+            }
+            #[unsafe(no_mangle)]
+            fn ptshare_hook_ipi() {
+                $ipi()
+            }
+            #[unsafe(no_mangle)]
+            fn ptshare_hook_cpu() -> ! {
+                $cpu()
             }
             #[unsafe(no_mangle)]
             fn ptshare_hook_return_to_user(frame: &mut TrapFrame) {

@@ -12,7 +12,6 @@ pub const UNPLANTED: &[(u8, &str)] = &[
     (11, "the counts of roots and data frames are those of I4 and I24, which have mutants"),
     (20, ONE_CPU),
     (23, ONE_CPU),
-    (26, "only a failing allocation shows it, and the core's own tests fail each of them in turn"),
     (44, ONE_CPU),
 ];
 

@@ -36,6 +36,10 @@ group! { "Changing mappings":
         "mprotect changes a shared table in place",
         imitates "I17, I22: the 2021 fix of on-demand-fork",
         killed by "sharers-agree" in [PTE: "vm_cases neighbours"] ci;
+    MPROTECT_HALF_DONE = "mprotect-half-done",
+        "mprotect goes on where there is no memory for a table of its own",
+        imitates "I26",
+        killed by "sharers-agree" in [PTE_SMALL: "vm_cases no_memory"];
     MPROTECT_IGNORES_MAY = "mprotect-ignores-may",
         "mprotect makes a mapping of a file that is open for reading writable",
         imitates "I18: the VMA's own limits",
