@@ -329,7 +329,7 @@ impl<E: Env> Fork<'_, E> {
                 let to = (vma.rec.end.min(end) - start) >> PAGE_SHIFT;
                 let slots = (from as usize, to as usize);
                 entries += copy_entries(self.env, (src, dst), Level::Pte, slots, u32::MAX);
-                if vma.has(VM_UFFD_WP) && !mutant!(FORK_HANDS_ON_MARKS) {
+                if vma.has(VM_UFFD_WP) {
                     entries -= unmark_entries(self.env, dst, slots);
                 }
             }
@@ -408,5 +408,5 @@ fn is_inherited(vma: &VmaRec, eager: bool) -> bool {
 /// registered with a userfaultfd of the parent's, only copies of them.
 #[inline]
 fn is_special(vma: &VmaRec, eager: bool) -> bool {
-    !is_inherited(vma, eager) || (owns_tables(vma.flags) && !mutant!(FORK_SHARES_WATCHED_TABLES))
+    !is_inherited(vma, eager) || owns_tables(vma.flags)
 }

@@ -32,10 +32,9 @@ impl<E: Env> Userfault<E> {
         }
         let stale = |vma: &Vma<E>| !self.owns(vma) || vma.rec.flags & VM_UFFD != modes;
         for vma in change.iter_range(start, end).filter(|vma| stale(vma)) {
-            if mutant!(REGISTER_KEEPS_SHARING) {
-                break;
+            if !mutant!(UFFD_REGISTER_SHARES) {
+                mm.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
             }
-            mm.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
         }
         if modes & VM_UFFD_WP == 0 {
             mm.unmark_range(&change, start, end);

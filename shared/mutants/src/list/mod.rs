@@ -8,7 +8,6 @@ mod huge;
 mod object;
 mod stale;
 mod unshare;
-mod userfault;
 
 use crate::Mutant;
 pub use change::*;
@@ -18,7 +17,6 @@ pub use huge::*;
 pub use object::*;
 pub use stale::*;
 pub use unshare::*;
-pub use userfault::*;
 
 /// Mutants of one subject.
 #[derive(Debug)]
@@ -30,14 +28,13 @@ pub struct Group {
 }
 
 /// Every group, in the order of the documents.
-pub static GROUPS: [&Group; 8] = [
+pub static GROUPS: [&Group; 7] = [
     &fork::GROUP,
     &unshare::GROUP,
     &count::GROUP,
     &change::GROUP,
     &object::GROUP,
     &huge::GROUP,
-    &userfault::GROUP,
     &stale::GROUP,
 ];
 
