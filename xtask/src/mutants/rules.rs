@@ -5,7 +5,7 @@ use ptshare_verifier::catalogue::{Check, DRAWN};
 /// Rules without a mutant, and why. A rule that has one must not stand here.
 pub const EXCEPTIONS: &[(&str, &str)] = &[];
 
-const ONE_CPU: &str = "one CPU runs the guest, and a switch of address spaces flushes it: nothing would show";
+const ONE_CPU: &str = "the runs of the matrix use one CPU, and a switch of address spaces flushes it: nothing would show";
 
 /// Invariants of the catalogue without a mutant, and why, beside those about what ptshare does not have.
 pub const UNPLANTED: &[(u8, &str)] = &[
