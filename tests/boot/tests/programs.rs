@@ -43,9 +43,16 @@ const PROGRAMS: &[&str] = &[
     "exec_garbage",
     "wild_jump",
     "privileged",
+    "page_cache",
+    "truncate_holes",
+    "shm_attach",
+    "fault_for_all",
+    "cow_leave",
+    "threads_tables",
     "sysv_ipc",
     "memory_calls",
     "process_calls",
+    "trace_child",
 ];
 
 fn compare(built: &Artefacts, config: Config, names: &[&str]) {

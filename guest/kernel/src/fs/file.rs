@@ -13,6 +13,7 @@ use super::locks;
 use super::pidfd::Pidfd;
 use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
+use super::signalfd::SignalSet;
 use super::table::FileTable;
 use super::userfault::Userfaultfd;
 use super::virt::{Node, Snapshot};
@@ -56,6 +57,8 @@ pub enum Ops {
     Userfault(Arc<Userfaultfd>),
     /// A process.
     Pidfd(Pidfd),
+    /// Signals.
+    Signals(SignalSet),
 }
 
 static OPEN_FILES: AtomicU64 = AtomicU64::new(0);
@@ -200,7 +203,9 @@ impl File {
             | Ops::Duplex(..)
             | Ops::Event(_)
             | Ops::Epoll(_)
-            | Ops::Userfault(_) => true,
+            | Ops::Userfault(_)
+            | Ops::Pidfd(_)
+            | Ops::Signals(_) => true,
             Ops::Device(device) => device.is_stream(),
             _ => false,
         }
@@ -276,8 +281,8 @@ impl File {
                 node.read(snapshot, pos, sink)
             }
             Ops::Event(counter) => counter.read(sink, self.nonblock()),
+            Ops::Signals(set) => set.read(sink, self.nonblock()),
             Ops::Userfault(uffd) => uffd.read(sink, self.nonblock()),
-            Ops::Epoll(_) => Err(Errno::EINVAL.into()),
             Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         }
     }
@@ -325,8 +330,7 @@ impl File {
             Ops::Virtual(node, _) => node.write(source, pos),
             Ops::Event(counter) => counter.write(source, self.nonblock()),
             Ops::Userfault(uffd) => uffd.write(source),
-            Ops::Epoll(_) => Err(Errno::EINVAL.into()),
-            Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
+            Ops::Epoll(_) | Ops::Pidfd(_) | Ops::Signals(_) => Err(Errno::EINVAL.into()),
         };
         wrote.map(|wrote| (pos, wrote))
     }
@@ -414,6 +418,7 @@ impl File {
             Ops::Epoll(epoll) => epoll.poll(),
             Ops::Userfault(uffd) => uffd.poll(self.nonblock()),
             Ops::Pidfd(pidfd) => pidfd.poll(),
+            Ops::Signals(set) => set.poll(),
             Ops::Place => super::poll::POLLNVAL,
             _ => BOTH,
         }
@@ -439,6 +444,7 @@ impl File {
             Ops::Epoll(epoll) => f(epoll.queue()),
             Ops::Userfault(uffd) => f(uffd.queue()),
             Ops::Pidfd(pidfd) => f(pidfd.queue()),
+            Ops::Signals(set) => f(set.queue()),
             _ => {}
         }
     }

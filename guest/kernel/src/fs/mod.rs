@@ -46,6 +46,7 @@ pub mod poll;
 pub mod proc;
 mod records;
 pub mod regular;
+pub mod signalfd;
 pub mod superblock;
 mod sys;
 pub mod table;

@@ -11,6 +11,7 @@ use crate::fs::locks::{self, Record};
 use crate::fs::memfd::{self, nameless};
 use crate::fs::pipe::Pipe;
 use crate::fs::proc::sysctl;
+use crate::fs::signalfd::SignalSet;
 use crate::fs::{caller, console, userfault};
 use crate::task::creds::CAP_SYS_PTRACE;
 use crate::task::current;
@@ -179,6 +180,33 @@ pub fn eventfd(a: &Args, _: &mut TrapFrame) -> SysResult {
 /// eventfd2(2).
 pub fn eventfd2(a: &Args, _: &mut TrapFrame) -> SysResult {
     make_eventfd(a[0], a[1] as u32)
+}
+
+fn make_signalfd(fd: i32, at: u64, bytes: u64, flags: u32) -> SysResult {
+    if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 || bytes != 8 {
+        return Err(Errno::EINVAL.into());
+    }
+    let mask: u64 = uaccess::read(at)?;
+    if fd == -1 {
+        crate::heap_room()?;
+        let path = nameless(b"anon_inode:[signalfd]", 0o600, Kind::Anonymous);
+        let file = File::new(path, Ops::Signals(SignalSet::new(mask)), O_RDWR | flags & O_NONBLOCK);
+        return Ok(files().install(file, flags & O_CLOEXEC != 0)?);
+    }
+    let file = files().get(fd)?;
+    let Ops::Signals(set) = &file.ops else { return Err(Errno::EINVAL.into()) };
+    set.set(mask);
+    Ok(fd as u64)
+}
+
+/// signalfd(2).
+pub fn signalfd(a: &Args, _: &mut TrapFrame) -> SysResult {
+    make_signalfd(a[0] as i32, a[1], a[2], 0)
+}
+
+/// signalfd4(2).
+pub fn signalfd4(a: &Args, _: &mut TrapFrame) -> SysResult {
+    make_signalfd(a[0] as i32, a[1], a[2], a[3] as u32)
 }
 
 /// userfaultfd(2).

@@ -108,6 +108,7 @@ fn end_process(task: &CurrentTask, status: u32) {
     }
     timer::set_real_timer(process, 0, 0);
     crate::ipc::sem::process_ends(process.pid);
+    super::trace::tracer_ends(process.pid);
     drop(process.files.replace(None));
     drop(process.fs.replace(None));
     drop(process.exe.replace(None));

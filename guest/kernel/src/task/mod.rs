@@ -34,6 +34,7 @@ pub mod smp;
 pub mod table;
 pub mod thread;
 pub mod timer;
+pub mod trace;
 pub mod usage;
 pub mod uts;
 pub mod wait;

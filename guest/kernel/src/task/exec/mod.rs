@@ -210,6 +210,7 @@ pub fn exec(path: &[u8], mut argv: Strings, envp: Strings, frame: &mut TrapFrame
     exit::release_vfork_parent(process);
     task.context.reset_current();
     *frame = TrapFrame::new_user(entry, sp);
+    super::trace::on_exec(&task);
     Ok(0)
 }
 
