@@ -227,7 +227,7 @@ fn loaded<T>(pa: u64, index: u64) -> &'static T {
 
 #[unsafe(no_mangle)]
 extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
-    cpu::init();
+    cpu::init_boot();
     trap::init();
     hyper::init();
     let start: &StartInfo = loaded(start_info_pa, 0);

@@ -125,9 +125,9 @@ calls! {
     Seek "seek" [Fd, Bytes, Flags(SEEK)];
     /// fstat(2): size.
     Fstat "fstat" [Fd];
-    /// Writes mapped memory into the trace's pipe.
+    /// Writes mapped memory into the trace's pipe; all of it lies in one page.
     PipeOut "pipeout" [Addr, Bytes];
-    /// Reads from the trace's pipe into mapped memory.
+    /// Reads from the trace's pipe into mapped memory, in one page.
     PipeIn "pipein" [Addr, Bytes];
     /// shmget(2) of a private segment: size, flags.
     Shmget "shmget" [Segment, Bytes, Flags(SHMGET)];

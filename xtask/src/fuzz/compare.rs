@@ -1,6 +1,6 @@
 //! What differs between two reports of one trace.
 
-use super::Verdict;
+use super::{Verdict, known};
 use ptshare_trace::Trace;
 use std::fmt;
 
@@ -45,7 +45,10 @@ pub fn compare(trace: &Trace, linux: &Verdict, guest: &Verdict) -> Option<Differ
     };
     let lines = linux.len().max(guest.len());
     let line = |of: &Vec<String>, at: usize| of.get(at).cloned().unwrap_or_else(|| "nothing".into());
-    (0..lines).find(|&at| linux.get(at) != guest.get(at)).map(|at| Difference {
+    let differ = |&at: &usize| {
+        linux.get(at) != guest.get(at) && known::reason(trace, linux.get(at), guest.get(at)).is_none()
+    };
+    (0..lines).find(differ).map(|at| Difference {
         at: place(trace, linux.get(at).or(guest.get(at))),
         linux: line(linux, at),
         guest: line(guest, at),

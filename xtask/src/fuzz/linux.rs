@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const HUGE_PAGES: u64 = 64;
 /// Said when they are missing.
 pub const NO_POOL: &str =
-    "traces with huge pages are left out: write 64 to /proc/sys/vm/nr_hugepages to have them";
+    "traces with huge pages are left out: raise /proc/sys/vm/nr_hugepages until 64 are free to have them";
 /// Seconds that a trace may take.
 const DEADLINE: &str = "20";
 
@@ -22,7 +22,6 @@ pub struct Linux {
     program: PathBuf,
     /// On tmpfs, as the guest's files are.
     folder: PathBuf,
-    huge: bool,
 }
 
 impl Linux {
@@ -36,14 +35,20 @@ impl Linux {
         let folder = Path::new("/dev/shm").join(format!("ptshare-fuzz-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("{}: traces need files on tmpfs", folder.display()))?;
-        let pool = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
-        let huge = pool.trim().parse().is_ok_and(|pages: u64| pages >= HUGE_PAGES);
-        Ok(Linux { program: built.program("trace_run"), folder, huge })
+        Ok(Linux { program: built.program("trace_run"), folder })
     }
 
-    /// Whether traces with huge pages can be run.
+    /// Whether traces with huge pages can be run: some of them make Linux lose reservations, so it may be over with that.
     pub fn has_huge_pages(&self) -> bool {
-        self.huge
+        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let number = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim_start_matches(':').trim().parse::<u64>().ok()
+        };
+        match (number("HugePages_Free"), number("HugePages_Rsvd")) {
+            (Some(free), Some(reserved)) => free.saturating_sub(reserved) >= HUGE_PAGES,
+            _ => false,
+        }
     }
 
     /// Runs traces.

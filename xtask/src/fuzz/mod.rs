@@ -6,6 +6,7 @@
 //!  linux.rs    the interpreter on this machine
 //!  guest.rs    the interpreter in the guest, with as many boots as it takes
 //!  compare.rs  what differs
+//!  known.rs    differences that are meant
 //!  shrink.rs   the smallest trace that still differs
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod batch;
 mod compare;
 mod guest;
+mod known;
 mod linux;
 mod shrink;
 
@@ -247,7 +249,8 @@ fn fuzz(args: &FuzzArgs, built: &Artefacts, linux: &Linux) -> Result<u8> {
     }
     for (round, seeds) in seeds.chunks(args.batch.max(1)).enumerate() {
         let traces: Vec<Trace> = seeds.iter().map(|&seed| generate::generate(seed)).collect();
-        let usable = |trace: &Trace| !trace.huge || linux.has_huge_pages();
+        let huge = linux.has_huge_pages();
+        let usable = |trace: &Trace| !trace.huge || huge;
         totals.left_out += traces.iter().filter(|trace| !usable(trace)).count() as u64;
         let traces: Vec<Trace> = traces.into_iter().filter(usable).collect();
         let expected = linux.run(&traces, false)?;

@@ -183,7 +183,8 @@ impl<T: Kept> Table<T> {
     /// The object with an identifier.
     ///
     /// # Errors
-    /// EINVAL for none there; EIDRM for another in its place.
+    /// EINVAL for none there, or another in its place: EIDRM is for callers that race with the removal
+    /// (`ipc_obtain_object_check`).
     pub fn get(&mut self, id: u64) -> Result<&mut T, Errno> {
         if id > i32::MAX as u64 {
             return Err(Errno::EINVAL);
@@ -191,7 +192,6 @@ impl<T: Kept> Table<T> {
         let seq = (id >> INDEX_BITS) as u16;
         match self.slots.get_mut((id & INDEX_MASK) as usize) {
             Some(Some(object)) if object.perm().seq == seq => Ok(object),
-            Some(Some(_)) => Err(Errno::EIDRM),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -38,9 +38,6 @@ pub fn mmap(a: &Args, _: &mut TrapFrame) -> SysResult {
         request.object = Some((file.mmap_object()?, offset / PAGE_BYTES));
         request.file_readable = file.readable();
         request.file_writable = file.writable();
-        if !request.file_readable {
-            return Err(Errno::EACCES.into());
-        }
         // A sealed file can be mapped for reading, and stays so (mm/shmem.c, `shmem_mmap`).
         if request.file_writable && memfd::is_write_sealed(&file) {
             let shared = flags as u32 & abi::MAP_TYPE != abi::MAP_PRIVATE;
@@ -117,6 +114,12 @@ pub fn mincore(a: &Args, _: &mut TrapFrame) -> SysResult {
         at += run.len() as u64;
         Ok(())
     }))
+}
+
+/// remap_file_pages(2).
+pub fn remap_file_pages(a: &Args, _: &mut TrapFrame) -> SysResult {
+    heap_room()?;
+    done(mm().remap_file_pages(a[0], a[1], a[2], a[3], a[4]))
 }
 
 /// msync(2).

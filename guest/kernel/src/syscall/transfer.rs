@@ -34,7 +34,7 @@ impl Drop for Bounce {
 }
 
 /// Copies up to `len` bytes from file to file. A position that is given is used and moved instead of the file's own.
-fn transfer(
+pub(super) fn transfer(
     from: &File,
     mut from_pos: Option<&mut u64>,
     to: &File,
@@ -202,7 +202,7 @@ pub fn readahead(a: &Args, _: &mut TrapFrame) -> SysResult {
     if matches!(file.ops, Ops::Regular) { Ok(0) } else { Err(Errno::EINVAL.into()) }
 }
 
-/// fallocate(2): modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE.
+/// fallocate(2): modes 0, KEEP_SIZE, PUNCH_HOLE, as Linux has them for files in memory (`shmem_fallocate`).
 pub fn fallocate(a: &Args, _: &mut TrapFrame) -> SysResult {
     const KEEP_SIZE: u32 = 1;
     const PUNCH_HOLE: u32 = 2;
@@ -221,6 +221,8 @@ pub fn fallocate(a: &Args, _: &mut TrapFrame) -> SysResult {
         return Err(Errno::EBADF.into());
     }
     match file.ops {
+        // Known to vfs_fallocate, but not to tmpfs.
+        Ops::Regular if mode & ZERO_RANGE != 0 => return Err(Errno::EOPNOTSUPP.into()),
         Ops::Regular => {}
         Ops::Pipe(_) | Ops::Host(_) | Ops::Duplex(..) => return Err(Errno::ESPIPE.into()),
         _ => return Err(Errno::ENODEV.into()),
@@ -233,7 +235,7 @@ pub fn fallocate(a: &Args, _: &mut TrapFrame) -> SysResult {
     let seals = file.seals();
     let _held = inode.write_hold.take();
     let grows = mode & KEEP_SIZE == 0 && end > object.size_bytes();
-    if seals & crate::fs::memfd::F_SEAL_WRITE != 0 && mode & (PUNCH_HOLE | ZERO_RANGE) != 0
+    if seals & crate::fs::memfd::F_SEAL_WRITE != 0 && mode & PUNCH_HOLE != 0
         || seals & crate::fs::memfd::F_SEAL_GROW != 0 && grows
     {
         return Err(Errno::EPERM.into());
@@ -248,8 +250,7 @@ pub fn fallocate(a: &Args, _: &mut TrapFrame) -> SysResult {
         if fits < len || len / 4096 > crate::fs::default_limit() * 2 {
             return Err(Errno::ENOSPC.into());
         }
-        let zeroed = if mode & ZERO_RANGE != 0 { object.punch_hole(start, len) } else { Ok(()) };
-        zeroed.and_then(|()| object.allocate(start, len, mode & KEEP_SIZE == 0))
+        object.allocate(start, len, mode & KEEP_SIZE == 0)
     };
     crate::fs::io::settle(regular, &inode.sb);
     result.map_err(crate::fs::io::object_errno)?;

@@ -4,7 +4,7 @@ use super::{HUGE_BYTES, HUGE_SHIFT, Regions, is_huge, is_huge_aligned};
 use crate::error::MmError;
 use crate::table::{add_aux, sub_aux};
 use crate::vma::VM_HUGETLB;
-use crate::{Env, FlushBatch, Mm, NoMemory, VmaSet};
+use crate::{Env, FlushBatch, Mm, NoMemory, Vma, VmaSet};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
@@ -111,11 +111,20 @@ impl<E: Env> Mm<E> {
     /// # Errors
     /// `Invalid`.
     #[inline]
-    pub(crate) fn check_huge_cut(&self, set: &VmaSet<E>, start: u64, end: u64) -> Result<(), MmError> {
+    pub(crate) fn check_huge_cut(
+        &self,
+        set: &VmaSet<E>,
+        start: u64,
+        end: u64,
+        changes: impl Fn(u64) -> bool,
+    ) -> Result<(), MmError> {
         if !self.huge.any() {
             return Ok(());
         }
-        let cuts = |at: u64| !is_huge_aligned(at) && set.find(at).is_some_and(|vma| vma.has(VM_HUGETLB));
+        let cuts = |at: u64| {
+            let cut = |vma: &Vma<E>| vma.rec.start < at && vma.has(VM_HUGETLB) && changes(vma.rec.flags);
+            !is_huge_aligned(at) && set.find(at).is_some_and(cut)
+        };
         if cuts(start) || cuts(end) { Err(MmError::Invalid) } else { Ok(()) }
     }
 

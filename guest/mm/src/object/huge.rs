@@ -5,6 +5,7 @@
 //! promises still open is the difference. A promise lasts until truncate, or until the object goes.
 
 use super::{Object, ObjectError, ObjectInfo, ObjectKind, PageMap};
+use crate::error::MmError;
 use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES, HUGE_SHIFT, Quota, Regions};
 use crate::{Env, NoMemory, frame};
 use alloc::string::String;
@@ -113,7 +114,7 @@ impl<E: Env> Object<E> {
         self.size_bytes.fetch_max(bytes, Relaxed);
     }
 
-    fn size_in_huge(&self) -> u64 {
+    pub(super) fn size_in_huge(&self) -> u64 {
         self.size_bytes.load(Relaxed).div_ceil(HUGE_BYTES)
     }
 
@@ -152,6 +153,24 @@ impl<E: Env> Object<E> {
         meta.b.store(index << PAGES_SHIFT, Relaxed);
         meta.state.store(state(FrameKind::Hugetlb, 0, FLAG_IN_CACHE), Relaxed);
         frame::get_data(env, pfn);
+        Ok(pfn)
+    }
+
+    /// Puts a page with the 2 MiB at `content_pa` into the cache at `index`; gives it with a reference for the leaf about to
+    /// be installed.
+    ///
+    /// # Errors
+    /// `Fault` beyond the end, `Exists` where there is a page, `NoMemory`.
+    pub(crate) fn fill_huge(&self, index: u64, content_pa: u64) -> Result<Pfn, MmError> {
+        let mut pages = self.pages.lock();
+        if index >= self.size_in_huge() {
+            return Err(MmError::Fault);
+        }
+        if pages.get(index).is_some() {
+            return Err(MmError::Exists);
+        }
+        let pfn = self.add_huge(&mut pages, index)?;
+        self.env.copy_phys(pfn.pa().0, content_pa, HUGE_BYTES);
         Ok(pfn)
     }
 
@@ -213,7 +232,8 @@ impl<E: Env> Object<E> {
         if first == last {
             return Ok(());
         }
-        self.zap_mappings(first << PAGES_SHIFT, last << PAGES_SHIFT, false);
+        // Private copies too, other than for small pages (`hugetlb_vmdelete_list`).
+        self.zap_mappings(first << PAGES_SHIFT, last << PAGES_SHIFT, true);
         self.env.critical_enter();
         let result = self.take_huge(first, last);
         self.env.critical_exit();

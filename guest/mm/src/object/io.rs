@@ -58,7 +58,8 @@ impl<E: Env> Object<E> {
     }
 
     /// Calls `f(pa, len)` for each page's part of the `len_bytes` from `off` on, making pages as needed. `f` writes
-    /// there and gives the bytes that it wrote; fewer than offered end the walk. The object grows to what was written.
+    /// there and gives the bytes that it wrote; none at two calls in a row end the walk. The object grows to what was
+    /// written, and to `off` in any case.
     /// Gives the bytes written in all.
     ///
     /// # Errors
@@ -77,7 +78,7 @@ impl<E: Env> Object<E> {
         if off > old_size {
             self.zero_tail(old_size);
         }
-        let mut at = off;
+        let (mut at, mut failed) = (off, false);
         while at < end {
             let want = (page_floor(at) + PAGE_BYTES).min(end) - at;
             let pfn = match self.held_page(index_of(at)) {
@@ -88,16 +89,14 @@ impl<E: Env> Object<E> {
             let took = f(pfn.pa().0 + at % PAGE_BYTES, want).min(want);
             self.release(pfn);
             at += took;
-            if took > 0 {
-                self.size_bytes.fetch_max(at, Relaxed);
-            }
-            if took < want {
+            // Also if nothing came of it: a write from memory that is not there makes the page, and a file that ended
+            // before it longer (`shmem_write_end` with 0 bytes copied). That may be what the memory was waiting for,
+            // so the end comes when two tries in a row give nothing.
+            self.size_bytes.fetch_max(at, Relaxed);
+            if took == 0 && failed {
                 break;
             }
-        }
-        if at == off {
-            // Nothing came of it: a page made beyond the end must not stay.
-            self.drop_pages(self.size_in_pages(), u64::MAX);
+            failed = took == 0;
         }
         Ok(at - off)
     }

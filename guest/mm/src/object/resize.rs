@@ -37,7 +37,7 @@ impl<E: Env> Object<E> {
     }
 
     /// Makes `[off, off + len_bytes)` read as zero and gives its whole pages back. The size stays. Private copies of
-    /// the pages stay. The caller holds no mm's `mmap_lock`.
+    /// the pages stay, unless they are huge. The caller holds no mm's `mmap_lock`.
     ///
     /// # Errors
     /// `NoMemory`, with nothing changed. (What lies in the initramfs can only be cleared in a page that hides it.)

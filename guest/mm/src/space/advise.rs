@@ -23,7 +23,7 @@ enum Work {
     Free,
     /// MADV_REMOVE.
     Remove,
-    /// Nothing, but not on locked memory.
+    /// Nothing, but not on locked memory, nor on huge pages.
     Age,
     /// Nothing.
     Nothing,
@@ -59,7 +59,7 @@ impl<E: Env> Mm<E> {
             }
             Work::Age => {
                 let set = self.vmas.read();
-                walk(&set, addr, end, &mut |vma, _, _| vma.rec.flags & VM_LOCKED == 0)
+                walk(&set, addr, end, &mut |vma, _, _| vma.rec.flags & (VM_LOCKED | VM_HUGETLB) == 0)
             }
             Work::Nothing => walk(&self.vmas.read(), addr, end, &mut |_, _, _| true),
         }
@@ -79,7 +79,7 @@ impl<E: Env> Mm<E> {
             fits
         });
         let update = |flags: u64| flags & !clear | set_bits;
-        self.check_huge_cut(&change, start, stop)?;
+        self.check_huge_cut(&change, start, stop, |flags| update(flags) != flags)?;
         for vma in change.iter_range(start, stop) {
             let (old, new) = (vma.rec.flags, update(vma.rec.flags));
             if (old ^ new) & !VM_HINTS != 0 {
@@ -117,7 +117,20 @@ impl<E: Env> Mm<E> {
         });
         let stop = stop.min(USER_END);
         if start < stop && change.intersects(start, stop) {
-            self.discard(&change, start, stop)?;
+            // An object's page that userfaultfd has write-protected is so again when it comes back.
+            let mut at = start;
+            let marked = |vma: &&Vma<E>| vma.has(VM_UFFD_WP) && vma.object.is_some();
+            for vma in change.iter_range(start, stop).filter(marked) {
+                let (from, upto) = (vma.rec.start.max(start), vma.rec.end.min(stop));
+                if at < from {
+                    self.discard(&change, at, from)?;
+                }
+                self.discard_marked(from, upto)?;
+                at = upto;
+            }
+            if at < stop {
+                self.discard(&change, at, stop)?;
+            }
         }
         if sealed { Err(MmError::NotPermitted) } else { result }
     }

@@ -44,6 +44,10 @@ impl<E: Env> Mm<E> {
             return Ok(None);
         }
         if brk <= layout.brk {
+            // A heap that has been unmapped or moved away does not shrink (`brk`, mm/mmap.c).
+            if !set.intersects(new_end, old_end) {
+                return Err(MmError::NotMapped);
+            }
             return self.unmap_range(set, new_end, old_end).map(|()| None);
         }
         let pages = (new_end - old_end) >> PAGE_SHIFT;

@@ -13,6 +13,7 @@ mod access;
 mod advise;
 mod brk;
 mod fault;
+mod file_pages;
 mod fork;
 mod huge;
 pub mod limits;

@@ -8,8 +8,9 @@ use super::limits::max_map_count;
 use super::map::prot_flags;
 use crate::error::MmError;
 use crate::vma::layout::is_data;
-use crate::vma::{VM_ACCESS, VM_GROWSDOWN, VM_SEALED, VM_WRITE};
+use crate::vma::{VM_ACCESS, VM_GROWSDOWN, VM_LOCKED, VM_LOCKONFAULT, VM_SEALED, VM_SHARED, VM_WRITE};
 use crate::{Env, VmaSet};
+use alloc::vec::Vec;
 use ptshare_abi::sys::general::{PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE};
 use ptshare_mutants::mutant;
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, page_ceil};
@@ -56,19 +57,30 @@ impl<E: Env> Mm<E> {
             return Err(MmError::Invalid);
         }
         let (stop, refusal) = allowed_prefix(&change, start, end, prot_flags(prot));
+        let mut writable = Vec::new();
         if start < stop {
+            newly_writable(&change, start, stop, prot_flags(prot), &mut writable);
             self.set_access(&mut change, start, stop, prot_flags(prot))?;
+        }
+        drop(change);
+        for (start, end) in writable {
+            // As on Linux the rights stand whether or not the pages could be brought in.
+            let _ = self.populate(start, end - start);
         }
         refusal.map_or(Ok(()), Err)
     }
 
     /// Gives the mapped range `[start, end)` the access bits `access`.
     fn set_access(&self, set: &mut VmaSet<E>, start: u64, end: u64, access: u64) -> Result<(), MmError> {
-        self.check_huge_cut(set, start, end)?;
+        self.check_huge_cut(set, start, end, |flags| flags & VM_ACCESS != access)?;
         // Only what really changes leaves the sharing.
         for vma in set.iter_range(start, end) {
             if vma.rec.flags & VM_ACCESS != access && !mutant!(MPROTECT_IN_SHARED_TABLE) {
-                self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
+                let done = self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end));
+                if mutant!(MPROTECT_HALF_DONE) && done.is_err() {
+                    break;
+                }
+                done?;
             }
         }
         let mut batch = self.batch();
@@ -82,6 +94,17 @@ impl<E: Env> Mm<E> {
         );
         batch.finish();
         Ok(())
+    }
+}
+
+/// The private locked parts of `[start, end)` that become writable: their pages are copied now (`mprotect_fixup`). Parts for
+/// which there is no memory are left to the faults.
+fn newly_writable<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64, parts: &mut Vec<(u64, u64)>) {
+    let locked = |flags: u64| flags & (VM_WRITE | VM_SHARED | VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED;
+    for vma in set.iter_range(start, end).filter(|vma| access & VM_WRITE != 0 && locked(vma.rec.flags)) {
+        if parts.try_reserve(1).is_ok() {
+            parts.push((vma.rec.start.max(start), vma.rec.end.min(end)));
+        }
     }
 }
 

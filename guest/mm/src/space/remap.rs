@@ -4,7 +4,9 @@ use super::Mm;
 use super::limits::max_map_count;
 use crate::error::MmError;
 use crate::hugetlb::{huge_ceil, is_huge_aligned};
-use crate::vma::{VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SEALED, VM_SHARED, Vma};
+use crate::vma::{
+    VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SEALED, VM_SHARED, VM_UFFD, VM_UFFD_WP, Vma,
+};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, is_user_range, page_ceil};
@@ -90,6 +92,9 @@ impl<E: Env> Mm<E> {
             return Err(MmError::Limit);
         }
         let vma = change.find(old).ok_or(MmError::BadRange)?;
+        if request.fixed.is_some() && request.old_len == request.new_len {
+            return self.move_all(&mut change, request);
+        }
         if vma.has(VM_SEALED) {
             return Err(MmError::NotPermitted);
         }
@@ -149,6 +154,8 @@ impl<E: Env> Mm<E> {
                 return Err(MmError::NotPermitted);
             }
             self.unmap_range(set, target, target + r.new_len)?;
+            // A length that wraps has not been seen to reach over the target.
+            set.find(r.old).ok_or(MmError::BadRange)?;
         }
         if r.old_len > r.new_len {
             let end = r.old.saturating_add(r.old_len);
@@ -169,6 +176,38 @@ impl<E: Env> Mm<E> {
         self.move_vma(set, &r, target)
     }
 
+    /// Moves whatever VMAs are in the range, with the holes between them, to `r.fixed`; there must be one at its start
+    /// (`remap_move`, since Linux 6.17). Nothing grows, so nothing has to be populated. A failure leaves the VMAs before it
+    /// moved, as on Linux.
+    fn move_all(&self, set: &mut VmaSet<E>, r: Remap) -> Result<u64, MmError> {
+        let target = r.fixed.ok_or(MmError::Invalid)?;
+        // `is_sensible` has seen that the target's end is in the address space; the source's may wrap.
+        let end = r.old.saturating_add(r.old_len);
+        let (mut at, mut result) = (r.old, None);
+        while at < end {
+            let Some(vma) = set.find_at_or_after(at).filter(|vma| vma.rec.start < end) else { break };
+            if vma.has(VM_SEALED) {
+                return Err(MmError::NotPermitted);
+            }
+            let (start, stop) = (vma.rec.start.max(at), vma.rec.end.min(end));
+            let len = stop - start;
+            let to = target + (start - r.old);
+            // Segments go alone (`vma_multi_allowed`).
+            let alone = !vma.has(VM_HUGETLB) && vma.object.as_ref().is_some_and(|object| object.is_segment());
+            if alone && (result.is_some() || vma.rec.end < end) {
+                return Err(MmError::BadRange);
+            }
+            let mut part = Remap { old: start, old_len: len, new_len: len, fixed: Some(to), ..r };
+            if vma.has(VM_HUGETLB) {
+                part.fit_huge(to)?;
+            }
+            let (addr, _) = self.remap_to(set, part)?;
+            result.get_or_insert(addr);
+            at = stop;
+        }
+        result.ok_or(MmError::BadRange)
+    }
+
     /// Moves `r.old_len` bytes of one VMA to the free range at `target`, grown to `r.new_len`. Gives the new address, and
     /// what there must be populated because it is locked.
     fn move_vma(
@@ -183,13 +222,16 @@ impl<E: Env> Mm<E> {
         let source = set.find(r.old).ok_or(MmError::BadRange)?;
         let flags = source.rec.flags;
         let whole = (source.rec.start, source.rec.end);
+        // What moves is registered with a userfaultfd no longer (`mremap_userfaultfd_prep`, fs/userfaultfd.c).
+        let marked = (flags & VM_UFFD_WP != 0).then(|| source.over(target, target + r.old_len));
+        let kept = flags & !VM_UFFD;
         let moved = match &source.object {
             Some(object) => {
                 let pgoff = source.pgoff_of(r.old);
-                Vma::of_object(target, target + r.new_len, flags, object.clone(), pgoff)
+                Vma::of_object(target, target + r.new_len, kept, object.clone(), pgoff)
             }
             None => {
-                let mut moved = Vma::anonymous(target, target + r.new_len, flags);
+                let mut moved = Vma::anonymous(target, target + r.new_len, kept);
                 // Pages keep their numbers. Without any the mapping is like a fresh one, and merges like one (Linux:
                 // `copy_vma`).
                 if self.has_private(whole.0, whole.1) {
@@ -208,6 +250,9 @@ impl<E: Env> Mm<E> {
             };
             batch.finish();
             result?;
+            if let Some(marked) = marked {
+                self.unmark(&marked, target, target + r.old_len);
+            }
             if !r.dont_unmap {
                 set.remove_range(r.old, r.old + r.old_len);
             } else if flags & VM_LOCKED != 0 {

@@ -37,7 +37,7 @@ impl<E: Env> Mm<E> {
             return Err(MmError::Limit);
         }
         let seal = |flags| flags | VM_SEALED;
-        self.check_huge_cut(&change, addr, end)?;
+        self.check_huge_cut(&change, addr, end, |flags| flags & VM_SEALED == 0)?;
         self.prepare_cuts(&change, addr, end, seal)?;
         change.update_flags(addr, end, seal, |_, _, _| {});
         Ok(())

@@ -314,7 +314,7 @@ impl Generator {
     /// mincore, msync, pipes.
     pub(super) fn look(&mut self, who: u8) {
         let (start, bytes) = self.range(who);
-        let (addr, len) = self.blemish(start, bytes.min(64 * PAGE));
+        let (addr, len) = self.blemish(start, bytes.min(48 * PAGE));
         match self.random.below(8) {
             0..=3 => self.push(who, Call::Mincore, &[addr, len]),
             4 => {
@@ -322,13 +322,11 @@ impl Generator {
                 self.push(who, Call::Msync, &[addr, len, flags]);
             }
             5 => self.push(who, Call::Maps, &[]),
-            6 => {
-                let bytes = self.random.pick(&[8, 100, PAGE, PAGE + 8]);
-                self.push(who, Call::PipeOut, &[start.0, bytes]);
-            }
-            _ => {
-                let bytes = self.random.pick(&[8, 100, PAGE, PAGE + 8]);
-                self.push(who, Call::PipeIn, &[start.0, bytes]);
+            how => {
+                let call = if how == 6 { Call::PipeOut } else { Call::PipeIn };
+                let bytes = self.random.pick(&[8, 100, 2000, PAGE]);
+                let inside = 8 * self.random.below((PAGE - bytes) / 8 + 1);
+                self.push(who, call, &[start.plus(inside).0, bytes]);
             }
         }
     }

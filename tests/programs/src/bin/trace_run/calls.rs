@@ -177,9 +177,9 @@ impl Machine<'_> {
 
     fn madvise(&self, address: u64, bytes: u64, advice: u64) -> i64 {
         let result = call(libc::SYS_madvise, &[address, bytes, advice]);
-        if result == 0 && advice == libc::MADV_FREE as u64 {
-            // Now, and not when Linux runs out of memory.
-            return call(libc::SYS_madvise, &[address, bytes, libc::MADV_DONTNEED as u64]);
+        if advice == libc::MADV_FREE as u64 {
+            // Now, and not when Linux runs out of memory; also where it has stopped half-way.
+            call(libc::SYS_madvise, &[address, bytes, libc::MADV_DONTNEED as u64]);
         }
         result
     }

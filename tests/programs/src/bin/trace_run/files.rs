@@ -5,7 +5,7 @@ use crate::control::{Record, SCRATCH};
 use crate::final_state::mix;
 use crate::turns::Machine;
 use ptshare_trace::call::NONE;
-use ptshare_trace::{Call, Op, Place};
+use ptshare_trace::{Call, Op, PAGE, Place};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The path of a trace's file.
@@ -111,6 +111,10 @@ impl Machine<'_> {
     /// The trace's pipe.
     pub fn through_pipe(&self, op: &Op) -> Option<i64> {
         let address = self.resolve(Place(op.args[0]), op.args[1])?;
+        // How much of a transfer counts that ends in the middle depends on how a pipe packs its pages.
+        if address % PAGE + op.args[1] > PAGE {
+            return None;
+        }
         Some(match op.call {
             Call::PipeOut => call(libc::SYS_write, &[self.pipe[1] as u64, address, op.args[1]]),
             _ => call(libc::SYS_read, &[self.pipe[0] as u64, address, op.args[1]]),

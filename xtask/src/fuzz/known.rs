@@ -1,0 +1,142 @@
+//! Differences that are known and meant, each as narrow as it can be told. docs/FUZZ.md has a section for each.
+
+use ptshare_trace::names::number;
+use ptshare_trace::{Call, Op, Trace};
+
+/// A known difference.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Its name, which is the title of its section in docs/FUZZ.md.
+    pub name: &'static str,
+    /// Whether it explains that an operation (with those before it) gave one result on Linux and another in the guest.
+    explains: fn(&[Op], &Op, &[u64], &[u64]) -> bool,
+}
+
+/// All of them.
+pub const KNOWN: &[Known] = &[
+    Known {
+        name: "zero pages of a parent are seen by mincore in the child",
+        explains: zero_pages_after_fork,
+    },
+    Known { name: "pages of fallocate are data", explains: allocated_is_data },
+    Known { name: "attachments that were cut merge again", explains: attachments_merge },
+];
+
+/// Why two lines of reports about one operation differ; `None` if nobody knows.
+pub fn reason(trace: &Trace, linux: Option<&String>, guest: Option<&String>) -> Option<&'static str> {
+    let (at, linux) = numbers(linux?)?;
+    let (same, guest) = numbers(guest?)?;
+    let (op, before) = trace.ops.get(..=at)?.split_last()?;
+    KNOWN
+        .iter()
+        .find(|known| at == same && (known.explains)(before, op, &linux, &guest))
+        .map(|known| known.name)
+}
+
+/// The number of an operation, and its result and extra word as far as they are numbers. An error is `u64::MAX`.
+fn numbers(line: &str) -> Option<(usize, Vec<u64>)> {
+    let mut words = line.split_whitespace();
+    let at = words.next()?.parse().ok()?;
+    Some((at, words.map(|word| number(word).unwrap_or(u64::MAX)).collect()))
+}
+
+/// fork copies no page tables of a mapping whose pages were only read (`vma_needs_copy`, mm/memory.c); sharing a table
+/// shares its zero pages, whoever brought them in.
+fn zero_pages_after_fork(before: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
+    let forked = before.iter().any(|op| op.call == Call::Fork);
+    match (linux, guest) {
+        ([0, linux], [0, guest]) if op.call == Call::Mincore && forked => {
+            // The first bit marks the length.
+            linux.leading_zeros() == guest.leading_zeros() && linux & !guest == 0
+        }
+        _ => false,
+    }
+}
+
+/// tmpfs tells pages that fallocate made from such that were written since (`folio_test_uptodate`, mm/shmem.c); here a page
+/// that is there is data.
+fn allocated_is_data(before: &[Op], op: &Op, _: &[u64], _: &[u64]) -> bool {
+    const PUNCH: u64 = 2;
+    const DATA: u64 = 3;
+    op.call == Call::Seek
+        && op.args[2] >= DATA
+        && before.iter().any(|op| op.call == Call::Fallocate && op.args[1] & PUNCH == 0)
+}
+
+/// Linux counts the VMAs of a segment, and cannot merge them once they are split, for they have a `close` (`shm_vm_ops`); here
+/// they merge like others.
+fn attachments_merge(before: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
+    const SIZE: u64 = (1 << 48) - 1;
+    let cuts = [
+        Call::Mprotect,
+        Call::Madvise,
+        Call::Mlock,
+        Call::Mlock2,
+        Call::Munlock,
+        Call::Mlockall,
+        Call::Munlockall,
+        Call::Mremap,
+    ];
+    match (linux, guest) {
+        ([0, linux], [0, guest]) if op.call == Call::Shmstat => {
+            linux & SIZE == guest & SIZE && linux >= guest && before.iter().any(|op| cuts.contains(&op.call))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ptshare_trace::text::parse_all;
+
+    fn explained(trace: &str, linux: &str, guest: &str) -> bool {
+        let trace = parse_all(trace).unwrap().remove(0);
+        reason(&trace, Some(&linux.into()), Some(&guest.into())).is_some()
+    }
+
+    #[test]
+    fn mincore_may_see_more_after_a_fork_and_never_less() {
+        let forked = "trace 1\np0 fork p1\np1 mincore a+0x0 2p";
+        assert!(explained(forked, "1 0x0 0x4", "1 0x0 0x6"));
+        assert!(!explained(forked, "1 0x0 0x6", "1 0x0 0x4"));
+        assert!(!explained(forked, "1 0x0 0x5", "1 0x0 0x6"));
+        assert!(!explained(forked, "1 0x0 0x4", "1 0x0 0xc"));
+        assert!(!explained(forked, "1 E12", "1 0x0 0x6"));
+        assert!(!explained("trace 1\np0 maps\np0 mincore a+0x0 2p", "1 0x0 0x4", "1 0x0 0x6"));
+    }
+
+    #[test]
+    fn holes_differ_only_after_fallocate() {
+        let seek = |mode: &str| format!("trace 1\np0 fallocate f0 {mode} 0x0 1p\np0 seek f0 0x0 hole");
+        assert!(explained(&seek("0"), "1 0x0", "1 0x1000"));
+        assert!(explained(&seek("keep"), "1 0x0", "1 0x1000"));
+        assert!(!explained(&seek("keep|punch"), "1 0x0", "1 0x1000"));
+        assert!(!explained("trace 1\np0 fallocate f0 0 0x0 1p\np0 seek f0 0x0 end", "1 0x0", "1 0x1000"));
+    }
+
+    #[test]
+    fn attachments_may_be_fewer_when_they_were_cut() {
+        let cut = "trace 1\np0 mprotect a+0x0 1p r--\np0 shmstat s0";
+        assert!(explained(cut, "1 0x0 0x3000000001000", "1 0x0 0x2000000001000"));
+        assert!(!explained(cut, "1 0x0 0x2000000001000", "1 0x0 0x3000000001000"));
+        assert!(!explained(cut, "1 0x0 0x3000000001000", "1 0x0 0x2000000002000"));
+        assert!(!explained(
+            "trace 1\np0 maps\np0 shmstat s0",
+            "1 0x0 0x3000000001000",
+            "1 0x0 0x2000000001000"
+        ));
+    }
+
+    #[test]
+    fn each_is_described() {
+        let document = std::fs::read_to_string(crate::paths::root().join("docs/FUZZ.md")).unwrap();
+        for known in KNOWN {
+            assert!(
+                document.contains(&format!("### {}\n", known.name)),
+                "{} is not in docs/FUZZ.md",
+                known.name
+            );
+        }
+    }
+}
