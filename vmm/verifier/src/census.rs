@@ -25,6 +25,9 @@ const VMA_STRIDE_MAX: u64 = 4096;
 /// Most frames that a guest can have: 52 address bits.
 const FRAMES_MAX: u64 = 1 << 40;
 
+/// Most frames given out that are judged: 256 GiB, for which the judge needs a hundredth of that.
+const FRAMES_GIVEN_MAX: u64 = 1 << 26;
+
 /// A managed range of frame numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Ram {
@@ -187,6 +190,11 @@ impl Census {
                 "a frame array within physical memory",
                 format!("{} frames at {:#x}", self.frames, self.frame_array),
             );
+        }
+        let given =
+            self.ram.iter().fold(0, |sum: u64, ram| sum.saturating_add(ram.virgin.saturating_sub(ram.start)));
+        if given > FRAMES_GIVEN_MAX {
+            broken(sink, format!("at most {FRAMES_GIVEN_MAX} frames given out"), format!("{given} frames"));
         }
         for ram in &self.ram {
             if ram.start > ram.virgin || ram.virgin > ram.end || ram.end > self.frames {

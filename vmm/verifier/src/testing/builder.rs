@@ -5,6 +5,8 @@
 //!  0x104.. mm table             0x310.. frame array (32 bytes a frame)             0x380.. answers
 //!  0x400 .. 0x2000 managed: what the builder hands out, then free blocks, then virgin frames
 //! ```
+//!
+//! A guest with more memory has its frame array behind the answers, and the managed frames behind that.
 
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -30,6 +32,7 @@ const MM_TABLE: u64 = 0x10_4000;
 const FRAME_ARRAY: u64 = 0x31_0000;
 const ANSWERS: u64 = 0x38_0000;
 const RAM_START: u64 = 0x400;
+/// Frames of a guest that need not be large.
 const FRAMES: u64 = 0x2000;
 /// Bytes from one VMA to the next: a guest's own fields follow the record.
 const VMA_STRIDE: u64 = 64;
@@ -74,6 +77,10 @@ pub struct MmIndex(usize);
 pub struct Builder {
     image: Image,
     next: u64,
+    frames: u64,
+    ram_start: u64,
+    /// Guest-physical address.
+    frame_array: u64,
     metas: BTreeMap<u64, Meta>,
     spaces: Vec<Space>,
     zero: u64,
@@ -94,8 +101,19 @@ impl Default for Builder {
 impl Builder {
     /// A guest with a kernel, a zero page and no process.
     pub fn new() -> Builder {
+        Builder::with_frames(FRAMES)
+    }
+
+    /// The same in a machine with this many frames.
+    pub fn with_frames(frames: u64) -> Builder {
+        let (frame_array, ram_start) = if frames <= FRAMES {
+            (FRAME_ARRAY, RAM_START)
+        } else {
+            let array = RAM_START * PAGE_BYTES;
+            (array, RAM_START + (frames * FRAME_META_BYTES).div_ceil(PAGE_BYTES))
+        };
         let mut image = Image::new();
-        image.add_extent(0..FRAMES);
+        image.add_extent(0..frames);
         let kernel = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED;
         image.page_mut(KERNEL_ROOT)[LINEAR_SLOT] = Pte::new(Pfn(KERNEL_PUD), kernel).0;
         image.page_mut(KERNEL_ROOT)[511] = Pte::new(Pfn(KERNEL_PUD), kernel).0;
@@ -103,7 +121,10 @@ impl Builder {
         image.page_mut(KERNEL_PUD)[0] = Pte::new(Pfn(0), leaf).0;
         let mut builder = Builder {
             image,
-            next: RAM_START,
+            next: ram_start,
+            frames,
+            ram_start,
+            frame_array,
             metas: BTreeMap::new(),
             spaces: Vec::new(),
             zero: 0,
@@ -454,7 +475,7 @@ impl Builder {
         self.put(ANSWERS, offset_of!(Answers, frames), frames);
         self.put(ANSWERS, offset_of!(Answers, usages), usages);
         for (pfn, meta) in std::mem::take(&mut self.metas) {
-            let pa = FRAME_ARRAY + pfn * FRAME_META_BYTES;
+            let pa = self.frame_array + pfn * FRAME_META_BYTES;
             self.put32(pa, offset_of!(FrameMeta, refs), meta.refs);
             self.put32(pa, offset_of!(FrameMeta, state), meta.state);
             self.put32(pa, offset_of!(FrameMeta, aux), meta.aux);
@@ -478,13 +499,13 @@ impl Builder {
         let reserved = offset_of!(CensusHeader, reserved);
         for ((pa, field), word) in [
             (head(offset_of!(CensusHeader, magic)), CENSUS_MAGIC),
-            (head(ram + offset_of!(RamRange, start)), RAM_START),
+            (head(ram + offset_of!(RamRange, start)), self.ram_start),
             (head(ram + offset_of!(RamRange, virgin)), self.next),
-            (head(ram + offset_of!(RamRange, end)), FRAMES),
+            (head(ram + offset_of!(RamRange, end)), self.frames),
             (head(reserved + offset_of!(ReservedRange, start)), HEADER),
-            (head(reserved + offset_of!(ReservedRange, end)), RAM_START * PAGE_BYTES),
-            (head(offset_of!(CensusHeader, frame_array)), FRAME_ARRAY),
-            (head(offset_of!(CensusHeader, frames)), FRAMES),
+            (head(reserved + offset_of!(ReservedRange, end)), self.ram_start * PAGE_BYTES),
+            (head(offset_of!(CensusHeader, frame_array)), self.frame_array),
+            (head(offset_of!(CensusHeader, frames)), self.frames),
             (head(offset_of!(CensusHeader, free_frames)), free),
             (head(offset_of!(CensusHeader, kernel_frames)), self.kernel_frames),
             (head(offset_of!(CensusHeader, mm_table)), MM_TABLE),
