@@ -60,6 +60,8 @@ pub const HUGE_SCENARIOS: &[(&str, &str)] = &[
     ("hugetlb_when", "When is Huge PMD Sharing established?"),
     ("hugetlb_unshare", "What can cause Huge PMD Unsharing?"),
     ("hugetlb_fork", "fork hands PMD pages on"),
+    ("hugetlb_sizes", "sizes of huge pages that there are, and those that are refused"),
+    ("uffd_huge", "userfaultfd: huge pages, and what ends sharing the PMD page"),
 ];
 /// Memory of that boot, bytes; the guest touches little of it.
 const HUGE_MEM_BYTES: u64 = 2 << 30;

@@ -101,6 +101,7 @@ static CENSUS: CensusHeader = CensusHeader {
     hugetlb_free: AtomicU64::new(0),
     hugetlb_reserved: AtomicU64::new(0),
     hugetlb_surplus: AtomicU64::new(0),
+    hugetlb_promised: AtomicU64::new(0),
     answers: AtomicU64::new(0),
     stats: Stats::new(),
 };
@@ -125,6 +126,7 @@ static MMS: [MmRec; MM_SLOTS] = [const {
         vma_stride: AtomicU64::new(0),
         table_pages: AtomicU64::new(0),
         family: AtomicU64::new(0),
+        hugetlb_reserved: AtomicU64::new(0),
     }
 }; MM_SLOTS];
 

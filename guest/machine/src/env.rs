@@ -154,6 +154,11 @@ impl Env for Machine {
         }
     }
 
+    #[inline]
+    fn cpu(&self) -> usize {
+        cpu::id()
+    }
+
     fn flush_answers(&self) -> u64 {
         cpu::this().flushes_done.load(Relaxed)
     }

@@ -79,6 +79,8 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// mms map.
     fn flush_everyone(&self);
 
+    /// Number of the calling CPU, below 64.
+    fn cpu(&self) -> usize;
     /// How many flushes that other CPUs asked for this CPU has answered. A table is freed only after every CPU that runs
     /// an mm from which it was reachable has answered; so while this number stays the same, every table that this CPU
     /// has reached from the root of the mm that it runs is still a table.

@@ -14,6 +14,8 @@ const PROGRAMS: &[&str] = &[
     "hugetlb_when",
     "hugetlb_unshare",
     "hugetlb_fork",
+    "hugetlb_sizes",
+    "uffd_huge",
 ];
 
 fn huge(built: &Artefacts, sharing: &str, more: &str) -> Config {

@@ -27,6 +27,7 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ("cpu-record-lags", "no mm is loaded on a CPU"),
     ("census-list-unreachable", "the arena writes the lists of VMAs out itself"),
     ("mprotect-ignores-may", "all files are open for writing"),
+    ("uffd-register-shares", "no call here registers with a userfaultfd"),
 ];
 
 fn plan(seed: u64) -> Plan {

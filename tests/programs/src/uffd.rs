@@ -1,5 +1,6 @@
 //! userfaultfd(2) and its requests, with the error numbers that they give.
 
+use crate::huge::HUGE;
 use crate::memory::{PAGE, Region};
 use crate::{errno, process};
 
@@ -217,6 +218,11 @@ fn skip(why: &str) -> ! {
 /// One page of a region.
 pub fn page(range: Region, number: usize) -> Region {
     range.part(number * PAGE, PAGE)
+}
+
+/// A huge page of a region.
+pub fn huge_page(range: Region, number: usize) -> Region {
+    range.part(number * HUGE, HUGE)
 }
 
 /// The line `VmFlags` of the mapping at an address, from /proc/self/smaps: whether it has this two-letter word.

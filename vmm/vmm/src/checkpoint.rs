@@ -194,6 +194,7 @@ fn note(machine: &Machine, report: &Report) {
     totals.tables_compared += report.tables_compared;
     totals.translated += report.addresses_compared;
     totals.micros += report.micros;
+    totals.nanos += report.nanos;
     if totals.rules.is_empty() {
         totals.rules = ptshare_verifier::rules().iter().map(|r| r.name.to_owned()).collect();
     }

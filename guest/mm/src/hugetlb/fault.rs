@@ -107,7 +107,8 @@ impl<E: Env> Mm<E> {
     pub(crate) fn private_huge(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, FaultOutcome> {
         let env = &self.env;
         let reserved = self.huge.consume(env, page >> HUGE_SHIFT);
-        let taken = env.allocator().lock().huge_take(env, reserved);
+        let book = reserved.then(|| &self.rec().hugetlb_reserved);
+        let taken = env.allocator().lock().huge_take(env, book);
         let (pfn, zero) = taken.ok_or(FaultOutcome::BusAdrErr)?;
         if zeroed && !zero {
             env.zero_pages(pfn, HUGE_FRAMES);

@@ -71,7 +71,8 @@ impl<E: Env> Object<E> {
         let missing = (to - from) - huge.regions.count(from, to);
         huge.regions.room()?;
         huge.charge(missing)?;
-        let promised = self.env.allocator().lock().huge_reserve(&self.env, missing);
+        let promised =
+            self.env.allocator().lock().huge_reserve(&self.env, missing, &self.env.census().hugetlb_promised);
         if promised.is_err() {
             huge.uncharge(missing);
             return promised;
@@ -125,7 +126,8 @@ impl<E: Env> Object<E> {
             pages.huge.regions.room()?;
             pages.huge.charge(1)?;
         }
-        let taken = env.allocator().lock().huge_take(env, promised);
+        let book = &env.census().hugetlb_promised;
+        let taken = env.allocator().lock().huge_take(env, promised.then_some(book));
         let Some((pfn, zero)) = taken else {
             pages.huge.uncharge(u64::from(!promised));
             return Err(NoMemory);
@@ -134,7 +136,7 @@ impl<E: Env> Object<E> {
             frame::put_data(env, pfn);
             if promised {
                 // The page has just come back.
-                env.allocator().lock().huge_reserve(env, 1)?;
+                env.allocator().lock().huge_reserve(env, 1, book)?;
             } else {
                 pages.huge.uncharge(1);
             }
@@ -204,7 +206,8 @@ impl<E: Env> Object<E> {
         let removed = pages.huge.regions.remove(first, u64::MAX);
         pages.huge.uncharge(removed);
         if removed > freed {
-            self.env.allocator().lock().huge_unreserve(&self.env, removed - freed);
+            let book = &self.env.census().hugetlb_promised;
+            self.env.allocator().lock().huge_unreserve(&self.env, removed - freed, book);
         }
     }
 

@@ -47,6 +47,13 @@ impl Arena {
             );
         }
         self.check_frames(&seen);
+        let header = &self.0.header;
+        let promised: u64 = mms.iter().map(|mm| mm.rec().hugetlb_reserved.load(Relaxed)).sum();
+        assert_eq!(
+            header.hugetlb_reserved.load(Relaxed),
+            promised + header.hugetlb_promised.load(Relaxed),
+            "hugetlb-reservations-backed"
+        );
         self.check_reverse_map(mms);
         self.assert_tlb_coherent();
     }

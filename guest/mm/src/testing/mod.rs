@@ -280,6 +280,10 @@ impl Env for Arena {
         self.meta_of(pfn)
     }
 
+    fn cpu(&self) -> usize {
+        several::cpu()
+    }
+
     fn flush_answers(&self) -> u64 {
         self.answers()
     }

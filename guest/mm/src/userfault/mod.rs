@@ -28,7 +28,7 @@ mod tests;
 
 pub(crate) use fault::Spot;
 pub use fill::{Call, HeldPage, Source, Staging};
-pub(crate) use protect::{is_marker, unmarked};
+pub(crate) use protect::{is_marker, mark_of, unmarked};
 pub use register::Registered;
 
 use crate::error::MmError;

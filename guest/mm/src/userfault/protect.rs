@@ -19,6 +19,12 @@ pub(crate) const fn is_marker(pte: Pte) -> bool {
     pte.has(Pte::UFFD_WP) && pte.without(Pte::HUGE).0 == Pte::UFFD_WP
 }
 
+/// What stays of an entry whose page goes, but not its range: the mark, if it has one.
+#[inline]
+pub(crate) const fn mark_of(pte: Pte) -> Pte {
+    if pte.has(Pte::UFFD_WP) { Pte(pte.0 & (Pte::UFFD_WP | Pte::HUGE)) } else { Pte::ABSENT }
+}
+
 /// What a fork's child gets of an entry: no mark, and nothing at all of a marker.
 #[inline]
 pub(crate) const fn unmarked(pte: Pte) -> Pte {
@@ -138,6 +144,27 @@ impl<E: Env> Mm<E> {
                 self.keep_used(table, slot, old, plain);
             }
         });
+    }
+
+    /// Drops the pages of `[start, end)` of a VMA under write protection, and keeps the marks (`zap_install_uffd_wp_if_needed`,
+    /// mm/memory.c). `mmap_lock` is held for write.
+    ///
+    /// # Errors
+    /// [`NoMemory`], with nothing changed that the process can see.
+    pub(crate) fn discard_marked(&self, start: u64, end: u64) -> Result<(), NoMemory> {
+        self.unshare_all(start, end)?;
+        let mut batch = self.batch();
+        self.each_leaf(start, end, &mut |table, slot, (at, next), pte| {
+            if holds_frame(pte) {
+                let left = mark_of(pte);
+                let old = self.env.swap(table, slot, left);
+                sub_aux(&self.env, table, u32::from(left.0 == 0));
+                batch.touch(at, next);
+                batch.add(old.pfn());
+            }
+        });
+        batch.finish();
+        Ok(())
     }
 
     /// Keeps A and D that the processor has set since `pte` was loaded.

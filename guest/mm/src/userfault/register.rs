@@ -7,6 +7,7 @@ use crate::vma::*;
 use crate::{Env, Mm, VmaSet};
 use alloc::sync::Arc;
 use core::ptr;
+use ptshare_mutants::mutant;
 
 /// What UFFDIO_REGISTER has registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +32,9 @@ impl<E: Env> Userfault<E> {
         }
         let stale = |vma: &Vma<E>| !self.owns(vma) || vma.rec.flags & VM_UFFD != modes;
         for vma in change.iter_range(start, end).filter(|vma| stale(vma)) {
-            mm.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
+            if !mutant!(UFFD_REGISTER_SHARES) {
+                mm.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
+            }
         }
         if modes & VM_UFFD_WP == 0 {
             mm.unmark_range(&change, start, end);

@@ -313,6 +313,17 @@ fn markers_protect_pages_that_are_not_there_yet() {
                 w.arena.user_store(&w.mm, to, 1).unwrap();
             }
             assert_eq!(w.message(BASE + 3 * PAGE_BYTES, Access::WRITE).flags, 3);
+            if let Some(object) = &object {
+                // Whatever drops the pages leaves the marks, for those that come after.
+                assert_eq!(w.arena.user_load(&w.mm, BASE + 3 * PAGE_BYTES), Ok(0));
+                w.mm.madvise(BASE, 4 * PAGE_BYTES, u64::from(abi::MADV_DONTNEED)).unwrap();
+                w.audit();
+                w.arena.user_store(&w.mm, BASE + PAGE_BYTES, 1).unwrap();
+                assert_eq!(w.message(BASE + 3 * PAGE_BYTES, Access::WRITE).flags, 3);
+                object.punch_hole(0, 4 * PAGE_BYTES).unwrap();
+                w.audit();
+                assert_eq!(w.message(BASE + 3 * PAGE_BYTES, Access::WRITE).flags, 3);
+            }
             w.uffd.unregister(BASE, end).unwrap();
             w.arena.user_store(&w.mm, BASE + 3 * PAGE_BYTES, 1).unwrap();
             w.mm.munmap(to, SPAN).unwrap();

@@ -54,6 +54,9 @@ impl Env for NoMachine {
     }
     fn flush(&self, _: &MmRec, _: FlushRange) {}
     fn flush_everyone(&self) {}
+    fn cpu(&self) -> usize {
+        0
+    }
     fn flush_answers(&self) -> u64 {
         0
     }

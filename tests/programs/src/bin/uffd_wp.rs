@@ -35,7 +35,7 @@ fn allow(uffd: &Uffd, range: Region, pages: &[usize], worker: JoinHandle<()>) {
     }
 }
 
-fn writes_are_reported(name: &str, range: Region) {
+fn writes_are_reported(name: &str, range: Region, anonymous: bool) {
     const THERE: &[usize] = &[0, 1, 511, 512, 600];
     const ABSENT: &[usize] = &[2, 513, 1023];
     let uffd = Uffd::need(FEATURE_WP_UNPOPULATED);
@@ -63,6 +63,14 @@ fn writes_are_reported(name: &str, range: Region) {
     page(range, 1).protect(RW);
     check_eq!(range.word(PAGE), 7);
     allow(&uffd, range, &[1], writer(range, &[1]));
+    // What an object's page leaves behind is protected when it comes back.
+    if !anonymous {
+        check_eq!(uffd.protect(page(range, 1), true), Ok(()));
+        page(range, 1).advise(libc::MADV_DONTNEED);
+        let worker = thread::spawn(move || range.set_word(PAGE + 8, 1));
+        allow(&uffd, range, &[1], worker);
+        range.set_word(PAGE, 7);
+    }
     // System calls write, too.
     check_eq!(uffd.protect(page(range, 1), true), Ok(()));
     let source = memory::memfd(PAGE);
@@ -147,11 +155,11 @@ fn fork_keeps_it_to_the_parent() {
 fn main() {
     drop(Uffd::need(0));
     the_refusals();
-    writes_are_reported("anonymous memory", Region::aligned(PAGES * PAGE));
-    writes_are_reported("shared memory", Region::shared(PAGES * PAGE));
+    writes_are_reported("anonymous memory", Region::aligned(PAGES * PAGE), true);
+    writes_are_reported("shared memory", Region::shared(PAGES * PAGE), false);
     let file = memory::memfd(PAGES * PAGE);
     let private = Region::of_file(file.as_raw_fd(), PAGES * PAGE, RW, libc::MAP_PRIVATE);
-    writes_are_reported("a private mapping of a file", private);
+    writes_are_reported("a private mapping of a file", private, false);
     copied_in_protected();
     fork_keeps_it_to_the_parent();
 }

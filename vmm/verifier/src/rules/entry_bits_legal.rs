@@ -55,6 +55,21 @@ pub(crate) fn problem(pte: Pte, level: Level, phys_mask: u64) -> Option<&'static
 /// Judges an entry that is not zero.
 #[inline]
 pub(crate) fn entry(at: At, word: u64, phys_mask: u64, sink: &mut Sink) {
+    // Nearly all are present and have none of the bits that anything is wrong with at some level.
+    let watched = Pte::UNUSED_HIGH
+        | Pte::SOFTWARE
+        | Pte::GLOBAL
+        | Pte::WRITE_THROUGH
+        | Pte::NO_CACHE
+        | Pte::HUGE
+        | Pte::ADDR & !phys_mask;
+    if word & (watched | Pte::PRESENT) != Pte::PRESENT {
+        closely(at, word, phys_mask, sink);
+    }
+}
+
+#[inline(never)]
+fn closely(at: At, word: u64, phys_mask: u64, sink: &mut Sink) {
     if let Some(problem) = problem(Pte(word), at.level, phys_mask) {
         sink.report(&RULE, || {
             Finding::new(&RULE, "no reserved or unused bit set", problem)

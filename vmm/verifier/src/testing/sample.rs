@@ -113,6 +113,7 @@ fn strangers(b: &mut Builder) {
     let huge = VM_HUGETLB | shared;
     b.vma(first, MMAP + (4 << 30), MMAP + (5 << 30), huge, 6, 0);
     b.vma(second, MMAP + (8 << 30), MMAP + (9 << 30), huge, 6, 0);
+    b.vma(second, MMAP + (16 << 30), MMAP + (16 << 30) + (2 << 20), RW | VM_HUGETLB, 7, 0);
     let page = b.hugetlb_frame(6, 3 * 512);
     let leaf = Pte::HUGE | Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC;
     b.map(first, MMAP + (4 << 30) + (6 << 20), Level::Pmd, page, leaf);
@@ -138,6 +139,9 @@ fn strangers(b: &mut Builder) {
     b.map_anon(second, watched, Pte::DIRTY | Pte::NO_EXEC | Pte::UFFD_WP);
     b.map_marker(second, watched + PAGE);
     b.pool_frame();
+    b.pool_frame();
+    // One of the free pages is promised to the second process, the other to an object.
+    b.reserve_huge(second, 1);
     b.map(second, HEAP + 4 * PAGE, Level::Pte, b.zero_page(), Pte::NO_EXEC);
     b.map_anon(second, HEAP + 8 * PAGE, Pte::NO_EXEC);
     // Two PTE pages and a PMD page are shared.

@@ -3,6 +3,7 @@
 use crate::{BASE, SLOTS, expect_marked, mark, private, reads, writes};
 use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, Gate};
+use ptshare_programs::uffd::{MISSING, Uffd};
 use ptshare_programs::{check, check_eq, errno, judge};
 use std::os::fd::AsRawFd;
 
@@ -81,6 +82,7 @@ pub(crate) fn discard() {
     mark(&region, 40);
     let (to_child, to_parent) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
+        judge::checkpoint("shared");
         region.part(TABLE + 250 * PAGE, 10 * PAGE).advise(libc::MADV_DONTNEED);
         judge::answer("discarded");
         check_eq!(region.word(TABLE + 255 * PAGE), 0);
@@ -196,5 +198,26 @@ pub(crate) fn no_memory() {
     });
     check_eq!(process::wait(child).code(), Some(0));
     expect_marked("parent", &region, 95, &[]);
+    region.unmap();
+}
+
+/// A range registered with a userfaultfd, in the span of tables that another process uses.
+pub(crate) fn watched() {
+    let region = private(5);
+    mark(&region, 110);
+    let gate = Gate::new();
+    let child = process::spawn(|| {
+        gate.pass();
+        expect_marked("child", &region, 110, &[]);
+        0
+    });
+    let uffd = Uffd::need(0);
+    check!(uffd.register(region.part(TABLE + PAGE, 2 * TABLE), MISSING).is_ok(), "UFFDIO_REGISTER failed");
+    judge::answer("watched");
+    gate.open();
+    check_eq!(process::wait(child).code(), Some(0));
+    drop(uffd);
+    judge::answer("not-watched");
+    expect_marked("parent", &region, 110, &[]);
     region.unmap();
 }

@@ -35,9 +35,10 @@ const CASES: &[(&str, fn())] = &[
     ("truncate", object::truncate),
 ];
 
-/// Cases that only small guests are for.
+/// Cases that want something of the machine: little memory, userfaultfd.
 const NAMED_CASES: &[(&str, fn())] = &[
     ("no_memory", change::no_memory),
+    ("watched", change::watched),
     ("huge_pool", huge::pool),
     ("huge_private", huge::private),
     ("huge_pmd", huge::pmd),
