@@ -1,7 +1,7 @@
 //! The verbs of `cargo xtask` and their options. The doc comments are the help.
 
 use crate::guest::{self, Options, Target};
-use crate::{bench, ci, docs, fuzz, inspect, lint, mutants, run, test};
+use crate::{bench, ci, docs, fuzz, inspect, lint, mutants, run, stress, test};
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ struct Cli {
 enum Verb {
     /// Run a program in a guest of its own, or the tour of scenarios when none is named
     Run(run::RunArgs),
-    /// Build everything and run every test; those that need /dev/kvm or busybox are skipped out loud without it
+    /// Build everything and run every test; those that need an engine or busybox are skipped out loud without it
     Test(test::TestArgs),
     /// Everything that a CI job needs, in one command: lint, tests, the tour, mutants, fuzzing; with JUnit XML and a verdict
     Ci(ci::CiArgs),
@@ -30,6 +30,8 @@ enum Verb {
     Mutants(mutants::MutantsArgs),
     /// Run random programs here and in the guest, and compare everything that they see
     Fuzz(fuzz::FuzzArgs),
+    /// Run processes and threads that do everything to memory at once, on several CPUs
+    Stress(stress::StressArgs),
     /// Look at a dump of guest memory: the verdict, page tables, who shares and maps what, what changed between two
     Inspect(inspect::InspectArgs),
     /// Generate docs/SYSCALLS.md from the table of system calls
@@ -120,6 +122,7 @@ fn carry_out(verb: Verb) -> Result<u8> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Mutants(args) => mutants::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Stress(args) => stress::run(&args),
         Verb::Inspect(args) => Ok(inspect::run(&args)),
         Verb::DocSyscalls(DocArgs { check: true }) => docs::check_syscalls().map(|()| 0),
         Verb::DocSyscalls(DocArgs { check: false }) => docs::write_syscalls().map(|()| 0),

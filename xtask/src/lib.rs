@@ -35,5 +35,6 @@ pub mod paths;
 pub mod process;
 pub mod report;
 pub mod run;
+pub mod stress;
 pub mod test;
 pub mod tour;

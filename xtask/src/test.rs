@@ -3,6 +3,7 @@
 use crate::guest::{self, Options, Target};
 use crate::process;
 use anyhow::{Context, Result};
+use ptshare_vmm::{EngineChoice, engine};
 
 /// Options of `cargo xtask test`.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,13 +31,18 @@ pub fn run(args: &TestArgs) -> Result<u8> {
              x86_64-unknown-none`)"
         );
     }
-    for (file, what) in [
-        ("/dev/kvm", "tests that boot a guest: this machine has no KVM"),
-        ("/bin/busybox", "tests that compare busybox: install Debian's package `busybox-static`"),
-    ] {
-        if !std::path::Path::new(file).exists() {
-            eprintln!("SKIP: {file} does not exist, so these are left out: {what}");
+    match engine::choose(EngineChoice::Auto) {
+        Ok((engine, notice)) => {
+            let why = notice.map(|notice| format!(" ({notice})")).unwrap_or_default();
+            eprintln!("guests run on {engine}{why}");
         }
+        Err(error) => eprintln!("SKIP: tests that boot a guest are left out: {error}"),
+    }
+    if !std::path::Path::new("/bin/busybox").exists() {
+        eprintln!(
+            "SKIP: /bin/busybox does not exist, so tests that compare busybox are left out: install Debian's package \
+             `busybox-static`"
+        );
     }
     let nextest = process::installed("cargo-nextest");
     let mut command = process::cargo(if nextest { "nextest" } else { "test" });

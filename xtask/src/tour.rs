@@ -11,38 +11,57 @@ use anyhow::Result;
 use ptshare_vmm::{Config, Console, Ending, Initramfs, Outcome, exit_code, json};
 use std::time::Duration;
 
-/// Program and what it shows.
+/// Program and what it shows, in the order of the sections of "Sharing Page Tables in the Linux Kernel" (2003), by their
+/// numbers and titles; what belongs to no section comes last.
 pub const SCENARIOS: &[(&str, &str)] = &[
-    ("hello", "a program starts and ends"),
-    ("small_fork", "fork of a small process"),
-    ("big_fork", "fork of 1 GiB, a byte in each 2 MiB"),
-    ("fork_cow", "parent and child see only their own writes"),
-    ("fork_chain", "20 generations, each forks the next"),
-    ("exec_chain", "programs replace each other"),
+    ("segv_repair", "2.2 The vm_area_struct: a signal handler repairs the mapping"),
+    ("stack_growth", "2.2 The vm_area_struct: stacks grow on demand"),
+    ("page_cache", "2.4 The address_space: one page cache for read, write, mappings"),
+    ("truncate_holes", "2.4 The address_space: truncation reaches every mapping"),
+    ("shm_attach", "3.1 Creating A Memory Mapping: System V segments"),
+    ("shared_anon", "3.1 Creating A Memory Mapping: shared memory and fork"),
+    ("fault_for_all", "4 Sharing the PTE Page: one fault serves all"),
+    ("shared_file_tables", "4.1 Finding PTE Pages to Share: 20 processes, one file"),
+    ("fork_cow", "4.2 Copy On Write: parent and child see only their own writes"),
+    ("fork_chain", "4.2 Copy On Write: 20 generations, each forks the next"),
+    ("brk_fork", "4.2 Copy On Write: heaps grow apart after fork"),
+    ("threads_tables", "4.3 Locking Changes: threads fault, map and unmap at once"),
+    ("object_unshare", "5 Complications: what ends the sharing of a file's tables"),
+    ("cow_leave", "5 Complications: what ends the sharing of a forked table"),
+    ("mprotect_cow", "5 Complications: mprotect of part of a shared table"),
+    ("munmap_partial", "5 Complications: munmap of part of a shared table"),
+    ("mremap_cow", "5 Complications: mremap of shared ranges"),
+    ("remap_file_pages", "5 Complications: another part of the file under a range"),
+    ("rmap_truncate", "5 Complications: from a page to every mapping, to truncate it"),
+    ("proc_views", "6 Performance: what /proc shows of shared pages and tables"),
+    ("small_fork", "6 Performance: fork of a small process"),
+    ("big_fork", "6 Performance: fork of 1 GiB, a byte in each 2 MiB"),
+    ("exec_chain", "6 Performance: programs replace each other"),
+    ("uffd_missing", "userfaultfd: missing pages come from a handler"),
+    ("uffd_wp", "userfaultfd: first writes are reported"),
+    ("uffd_minor", "userfaultfd: a file's pages are mapped by a handler"),
+    ("uffd_unshares", "userfaultfd: registering ends the sharing of one process"),
     ("vfork_exec", "vfork and exec"),
-    ("mprotect_cow", "mprotect of part of a shared table"),
-    ("munmap_partial", "munmap of part of a shared table"),
-    ("mremap_cow", "mremap of shared ranges"),
-    ("brk_fork", "heaps grow apart after fork"),
-    ("stack_growth", "stacks grow on demand"),
-    ("shared_anon", "shared memory stays shared over fork"),
-    ("shared_file_tables", "section 4.1: 20 processes find one file's PTE pages"),
-    ("object_unshare", "section 5: whatever ends the sharing of one process"),
-    ("rmap_truncate", "section 5: from a page to every mapping, to truncate it"),
-    ("proc_views", "section 6: what /proc shows of shared pages and tables"),
-    ("segv_repair", "a signal handler repairs the mapping"),
+    ("hello", "a program starts and ends"),
     ("signals_model", "alarm, kill, groups, wait"),
     ("pipe_poll", "pipes and poll"),
     ("futex_threads", "threads meet at futexes"),
     ("fpu_switch", "SSE state survives preemption"),
 ];
 
-/// Scenarios of huge pages, which need a pool of them: a boot of their own.
+/// Scenarios of huge pages, which need a pool of them: a boot of their own. What they show begins with a heading of "Yes,
+/// Virginia, there is Page Table Sharing in Linux" (2023), where it has one.
 pub const HUGE_SCENARIOS: &[(&str, &str)] = &[
-    ("hugetlb_ways", "mmap, memfd, segment and hugetlbfs: four ways to huge pages"),
+    ("hugetlb_ways", "four ways to huge pages: mmap, memfd, segment, hugetlbfs"),
+    ("hugetlb_pool", "the pool: sysctl, reservations, surplus"),
     ("hugetlb_cow", "a private huge page is copied on write"),
-    ("hugetlb_share", "20 processes map 1 GiB through one PMD page"),
-    ("hugetlb_unshare", "changes take the PMD page out of one process only"),
+    ("hugetlb_share", "What exactly is Huge PMD Sharing? 20 processes, one PMD page"),
+    ("hugetlb_eligible", "What mappings are eligible for Huge PMD Sharing?"),
+    ("hugetlb_when", "When is Huge PMD Sharing established?"),
+    ("hugetlb_unshare", "What can cause Huge PMD Unsharing?"),
+    ("hugetlb_fork", "fork hands PMD pages on"),
+    ("hugetlb_sizes", "sizes of huge pages that there are, and those that are refused"),
+    ("uffd_huge", "userfaultfd: huge pages, and what ends sharing the PMD page"),
 ];
 /// Memory of that boot, bytes; the guest touches little of it.
 const HUGE_MEM_BYTES: u64 = 2 << 30;
@@ -143,7 +162,7 @@ fn boot(
         console: Console::Captured { stdin: Vec::new() },
         ..args.config(built, mode)
     };
-    config.timeout = config.timeout.or(Some(Duration::from_secs(120)));
+    config.timeout = config.timeout.or(Some(Duration::from_secs(300)));
     let outcome = match ptshare_vmm::run(&config) {
         Ok(outcome) => outcome,
         Err(error) => return Ok(Err(refused(&error))),

@@ -44,8 +44,11 @@ ptshare_machine::kernel_hooks! {
     exception: crate::trap::exception,
     timer: crate::task::on_timer_interrupt,
     console: crate::fs::console_input,
+    ipi: crate::task::on_ipi,
+    cpu: crate::task::smp::main,
     return_to_user: crate::trap::return_to_user,
     uaccess_fault: crate::trap::uaccess_fault,
+    wait_userfault: crate::trap::wait_userfault,
     new_task: crate::trap::new_task,
     panicked: crate::trap::panicked,
 }

@@ -1,12 +1,13 @@
 //! From traps to what the kernel makes of them.
 
+use crate::fs::userfault;
 use crate::task::{self, current, oom};
 use crate::{signal, verify};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::{PF_FETCH, PF_WRITE, TrapFrame};
 use ptshare_machine::{Machine, boot, uaccess};
-use ptshare_mm::{Access, Env, FaultOutcome};
+use ptshare_mm::{Access, Env, FaultOutcome, Ticket};
 
 /// A page fault in user mode.
 pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
@@ -19,6 +20,10 @@ pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
         FaultOutcome::SegvMapErr => segv(frame, addr, abi::SEGV_MAPERR),
         FaultOutcome::SegvAccErr => segv(frame, addr, abi::SEGV_ACCERR),
         FaultOutcome::BusAdrErr => signal::force_fault(abi::SIGBUS, abi::BUS_ADRERR as i32, addr, frame),
+        // A signal that comes meanwhile is delivered on the way back, and the access repeated after it.
+        FaultOutcome::Userfault(ticket) => {
+            userfault::wait(ticket, true);
+        }
         FaultOutcome::OutOfMemory => oom::out_of_memory(),
     }
     verify::after_fault(Machine.stats().page_faults.load(Relaxed));
@@ -74,7 +79,17 @@ pub fn uaccess_fault(addr: u64, write: bool) -> bool {
     if addr >= ptshare_paging::USER_END {
         return false;
     }
-    current().process.mm().fault(addr, Access { write, exec: false, user: false }) == FaultOutcome::Resolved
+    let outcome = current().process.mm().fault(addr, Access { write, exec: false, user: false });
+    match outcome {
+        FaultOutcome::Resolved => true,
+        FaultOutcome::Userfault(ticket) => userfault::wait(ticket, false),
+        _ => false,
+    }
+}
+
+/// A system call must have a page that a handler is to bring in. Gives whether a retry will work.
+pub fn wait_userfault(context: u32, number: u32) -> bool {
+    userfault::wait(Ticket { context, number }, false)
 }
 
 /// A task runs for the first time: the switch that started it ends here.

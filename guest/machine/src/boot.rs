@@ -101,6 +101,7 @@ static CENSUS: CensusHeader = CensusHeader {
     hugetlb_free: AtomicU64::new(0),
     hugetlb_reserved: AtomicU64::new(0),
     hugetlb_surplus: AtomicU64::new(0),
+    hugetlb_promised: AtomicU64::new(0),
     answers: AtomicU64::new(0),
     stats: Stats::new(),
 };
@@ -125,6 +126,7 @@ static MMS: [MmRec; MM_SLOTS] = [const {
         vma_stride: AtomicU64::new(0),
         table_pages: AtomicU64::new(0),
         family: AtomicU64::new(0),
+        hugetlb_reserved: AtomicU64::new(0),
     }
 }; MM_SLOTS];
 
@@ -225,7 +227,7 @@ fn loaded<T>(pa: u64, index: u64) -> &'static T {
 
 #[unsafe(no_mangle)]
 extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
-    cpu::init();
+    cpu::init_boot();
     trap::init();
     hyper::init();
     let start: &StartInfo = loaded(start_info_pa, 0);

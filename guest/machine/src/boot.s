@@ -51,6 +51,26 @@ boot_high:
     call ptshare_machine_start
     ud2
 
+    # Every other CPU starts here, in long mode with the kernel's root loaded: RDI = its area (cpu::PerCpu), whose third
+    # word is the top of its stack.
+    .section .text
+    .balign 16
+    .globl ptshare_cpu_entry
+ptshare_cpu_entry:
+    cli
+    cld
+    mov eax, 0x18
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    xor eax, eax
+    mov fs, eax
+    mov gs, eax
+    mov rsp, [rdi + 16]
+    xor ebp, ebp
+    call ptshare_cpu_main
+    ud2
+
     .section .data
     .balign 4096
     .globl boot_pgd

@@ -40,6 +40,11 @@ pub struct PerCpu {
     /// A word for the scheduler: the current task.
     current: AtomicU64,
     root: AtomicU64,
+    /// Address of its hypercall block.
+    pub(crate) block: AtomicU64,
+    /// Flushes that other CPUs have asked for, and how many of these have been done.
+    pub(crate) flushes_wanted: AtomicU64,
+    pub(crate) flushes_done: AtomicU64,
     tss: UnsafeCell<Tss>,
     gdt: UnsafeCell<[u64; 10]>,
     emergency_stack: UnsafeCell<[u8; EMERGENCY_STACK_BYTES]>,
@@ -60,37 +65,52 @@ struct Tss {
 // SAFETY: the cells are written by their own CPU alone, with interrupts off; everything else is atomic.
 unsafe impl Sync for PerCpu {}
 
-static BOOT_CPU: PerCpu = PerCpu {
-    self_ptr: AtomicU64::new(0),
-    user_rsp: AtomicU64::new(0),
-    kernel_rsp: AtomicU64::new(0),
-    id: AtomicU64::new(0),
-    held: AtomicU64::new(0),
-    current: AtomicU64::new(0),
-    root: AtomicU64::new(0),
-    tss: UnsafeCell::new(Tss {
-        _reserved0: 0,
-        rsp: [0; 3],
-        _reserved1: 0,
-        ist: [0; 7],
-        _reserved2: 0,
-        _reserved3: 0,
-        iomap: 104,
-    }),
-    gdt: UnsafeCell::new([
-        0,
-        0,
-        0x00af_9b00_0000_ffff, // 0x10 kernel code
-        0x00cf_9300_0000_ffff, // 0x18 kernel data
-        0x00cf_fb00_0000_ffff, // 0x20 user code, 32-bit
-        0x00cf_f300_0000_ffff, // 0x28 user data
-        0x00af_fb00_0000_ffff, // 0x30 user code
-        0,
-        0, // 0x40 TSS, two words
-        0,
-    ]),
-    emergency_stack: UnsafeCell::new([0; EMERGENCY_STACK_BYTES]),
-};
+impl PerCpu {
+    /// The area of CPU number `id`, before [`init`].
+    pub(crate) const fn new(id: u64) -> PerCpu {
+        PerCpu {
+            self_ptr: AtomicU64::new(0),
+            user_rsp: AtomicU64::new(0),
+            kernel_rsp: AtomicU64::new(0),
+            id: AtomicU64::new(id),
+            held: AtomicU64::new(0),
+            current: AtomicU64::new(0),
+            root: AtomicU64::new(0),
+            block: AtomicU64::new(0),
+            flushes_wanted: AtomicU64::new(0),
+            flushes_done: AtomicU64::new(0),
+            tss: UnsafeCell::new(Tss {
+                _reserved0: 0,
+                rsp: [0; 3],
+                _reserved1: 0,
+                ist: [0; 7],
+                _reserved2: 0,
+                _reserved3: 0,
+                iomap: 104,
+            }),
+            gdt: UnsafeCell::new([
+                0,
+                0,
+                0x00af_9b00_0000_ffff, // 0x10 kernel code
+                0x00cf_9300_0000_ffff, // 0x18 kernel data
+                0x00cf_fb00_0000_ffff, // 0x20 user code, 32-bit
+                0x00cf_f300_0000_ffff, // 0x28 user data
+                0x00af_fb00_0000_ffff, // 0x30 user code
+                0,
+                0, // 0x40 TSS, two words
+                0,
+            ]),
+            emergency_stack: UnsafeCell::new([0; EMERGENCY_STACK_BYTES]),
+        }
+    }
+
+    /// Says on which stack the CPU starts.
+    pub(crate) fn set_first_stack(&self, top: u64) {
+        self.kernel_rsp.store(top, Relaxed);
+    }
+}
+
+static BOOT_CPU: PerCpu = PerCpu::new(0);
 
 #[repr(C, packed)]
 struct TablePointer {
@@ -136,10 +156,14 @@ fn held() -> &'static AtomicU64 {
 }
 
 /// Gives the boot CPU its tables and its area.
-pub(crate) fn init() {
-    let cpu = &BOOT_CPU;
+pub(crate) fn init_boot() {
+    init(&BOOT_CPU);
+}
+
+/// Gives the calling CPU its tables and its area.
+pub(crate) fn init(cpu: &'static PerCpu) {
     cpu.self_ptr.store(core::ptr::from_ref(cpu) as u64, Relaxed);
-    // SAFETY: this CPU alone runs, and nothing else refers to the cells yet; the addresses loaded are of statics.
+    // SAFETY: nothing else refers to the cells yet; the addresses loaded live for ever.
     unsafe {
         let tss = &mut *cpu.tss.get();
         let emergency_top = cpu.emergency_stack.get() as u64 + EMERGENCY_STACK_BYTES as u64;

@@ -1,11 +1,12 @@
 //! [`Machine`]: the memory-management core's view of the real machine.
 
-use crate::{boot, cpu, memory, phys, random};
+use crate::{boot, cpu, memory, phys, random, smp, trap};
 use core::arch::asm;
 use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::fence;
 use ptshare_mm::frame::Buddy;
-use ptshare_mm::{Env, FlushRange, Mms, ObjectTables};
+use ptshare_mm::{Env, FlushRange, Mms, ObjectTables, Ticket};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
 use ptshare_wire::census::MM_SLOTS;
@@ -131,28 +132,35 @@ impl Env for Machine {
     }
 
     fn flush(&self, mm: &MmRec, range: FlushRange) {
-        if mm.cpumask.load(Acquire) & 1 << cpu::id() == 0 {
-            return;
+        // What has been stored in tables is seen by whoever loads the root after we have looked who has.
+        if smp::several() {
+            fence(SeqCst);
         }
-        match range {
-            FlushRange::Pages { start, end } if (end - start) / PAGE_BYTES <= FLUSH_PAGES_MAX => {
-                let mut va = start;
-                while va < end {
-                    cpu::flush_page(va);
-                    va += PAGE_BYTES;
-                }
-            }
-            _ => cpu::flush_all(),
+        let mask = mm.cpumask.load(Acquire);
+        let own = 1 << cpu::id();
+        if mask & own != 0 {
+            flush_here(range);
+        }
+        if mask & !own != 0 {
+            smp::shoot_down(mask & !own);
         }
     }
 
     fn flush_everyone(&self) {
         cpu::flush_all();
+        if smp::several() {
+            fence(SeqCst);
+            smp::shoot_down(smp::online() & !(1 << cpu::id()));
+        }
+    }
+
+    #[inline]
+    fn cpu(&self) -> usize {
+        cpu::id()
     }
 
     fn flush_answers(&self) -> u64 {
-        // One CPU runs the kernel: nobody asks.
-        0
+        cpu::this().flushes_done.load(Relaxed)
     }
 
     fn take_mm_slot(&self) -> Option<u32> {
@@ -218,7 +226,24 @@ impl Env for Machine {
         core::ptr::from_ref(value) as u64
     }
 
+    fn wait_userfault(&self, ticket: Ticket) -> bool {
+        trap::wait_userfault(ticket.context, ticket.number)
+    }
+
     fn random(&self) -> u64 {
         random::u64()
+    }
+}
+
+fn flush_here(range: FlushRange) {
+    match range {
+        FlushRange::Pages { start, end } if (end - start) / PAGE_BYTES <= FLUSH_PAGES_MAX => {
+            let mut va = start;
+            while va < end {
+                cpu::flush_page(va);
+                va += PAGE_BYTES;
+            }
+        }
+        _ => cpu::flush_all(),
     }
 }

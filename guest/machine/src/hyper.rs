@@ -6,8 +6,8 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering, Ordering::Relaxed, compiler_fence};
 use ptshare_wire::Epitaph;
 use ptshare_wire::hypercall::{
-    Block, CONSOLE_EOF, CheckpointReason, DEVICE_MAGIC, DOORBELL_PORT, DOORBELL_RING, MARK_FIRST_USER,
-    MARK_KERNEL, Op, PORT_BLOCK, PORT_CALL, PORT_ID,
+    Block, CHECKPOINT_AGAIN, CONSOLE_EOF, CheckpointReason, DEVICE_MAGIC, DOORBELL_PORT, DOORBELL_RING,
+    MARK_FIRST_USER, MARK_KERNEL, Op, PORT_BLOCK, PORT_CALL, PORT_ID,
 };
 use ptshare_wire::layout::{DEBUG_EXIT_PORT, SERIAL_PORT};
 
@@ -62,10 +62,30 @@ pub(crate) fn inb(port: u16) -> u8 {
 
 /// Looks for the device and registers the boot CPU's block.
 pub(crate) fn init() {
+    cpu::this().block.store(core::ptr::from_ref(&BLOCK.0) as u64, Relaxed);
     if inl(PORT_ID) == DEVICE_MAGIC {
-        outl(PORT_BLOCK, (phys::phys_of(&BLOCK) >> 12) as u32);
         HOST.store(DEVICE, Relaxed);
+        init_cpu();
     }
+}
+
+/// Registers the calling CPU's block.
+pub(crate) fn init_cpu() {
+    if own_machine() {
+        outl(PORT_BLOCK, (phys::phys(cpu::this().block.load(Relaxed)) >> 12) as u32);
+    }
+}
+
+/// The calling CPU's block.
+#[inline]
+fn block() -> &'static Block {
+    // SAFETY: the area names a static, or a zeroed frame of its own that is never freed; a block is made of atomics.
+    unsafe { &*(cpu::this().block.load(Relaxed) as *const Block) }
+}
+
+/// Has the host start a CPU; says whether it did.
+pub(crate) fn start_cpu(cpu: u64, entry: u64, arg: u64) -> bool {
+    own_machine() && call(Op::StartCpu, [cpu, entry, arg]) == 1
 }
 
 /// The command line says that the doorbell is answered: from here on it is used.
@@ -96,18 +116,19 @@ pub fn take_input_notice() -> bool {
 }
 
 fn call(op: Op, args: [u64; 3]) -> u64 {
-    for (cell, arg) in BLOCK.0.args.iter().zip(args) {
-        cell.store(arg, Relaxed);
-    }
     if HOST.load(Relaxed) == DOORBELL {
-        return ring(op);
+        return ring(op, args);
+    }
+    let block = block();
+    for (cell, arg) in block.args.iter().zip(args) {
+        cell.store(arg, Relaxed);
     }
     compiler_fence(Ordering::SeqCst);
     // SAFETY: the host may read and write memory that `args` names, which callers own; the clobber of memory is
     // implied, since the block is not marked `nomem`.
     unsafe { asm!("out dx, eax", in("dx") PORT_CALL, in("eax") op as u32, options(nostack, preserves_flags)) }
     compiler_fence(Ordering::SeqCst);
-    BLOCK.0.result.load(Relaxed)
+    block.result.load(Relaxed)
 }
 
 /// A call by the doorbell. The emulator may run a few more instructions before it stops, hence the wait.
@@ -115,8 +136,11 @@ fn call(op: Op, args: [u64; 3]) -> u64 {
 /// No timer may be pending meanwhile: a QEMU whose clock counts instructions takes a CPU that is about to stop for an idle
 /// one, and may skip to the next timer (softmmu/icount.c, `icount_start_warp_timer`).
 #[cold]
-fn ring(op: Op) -> u64 {
+fn ring(op: Op, args: [u64; 3]) -> u64 {
     let left = time::hold_timer();
+    for (cell, arg) in BLOCK.0.args.iter().zip(args) {
+        cell.store(arg, Relaxed);
+    }
     BLOCK.0.op.store(op as u64, Relaxed);
     let number = BLOCK.0.calls.load(Relaxed) + 1;
     BLOCK.0.calls.store(number, Ordering::Release);
@@ -184,10 +208,14 @@ pub fn console_read(out: &mut [u8]) -> Input {
     }
 }
 
-/// Asks the host to verify now. Does not return after a violation.
+/// Asks the host to verify now. Does not return after a violation. While another CPU is inside a critical section the host
+/// has nothing to judge, and is asked again: not from within the host, because that CPU may wait for this one's answer.
 pub fn checkpoint(reason: CheckpointReason, label: &[u8]) {
     if present() {
-        call(Op::Checkpoint, [reason as u64, phys::phys_of(label), label.len() as u64]);
+        let args = [reason as u64, phys::phys_of(label), label.len() as u64];
+        while call(Op::Checkpoint, args) == CHECKPOINT_AGAIN {
+            ptshare_sync::spin_wait();
+        }
     }
 }
 

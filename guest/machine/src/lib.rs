@@ -39,6 +39,8 @@ pub mod phys;
 #[cfg(guest)]
 pub mod random;
 #[cfg(guest)]
+pub mod smp;
+#[cfg(guest)]
 pub mod time;
 #[cfg(guest)]
 pub mod trap;
@@ -52,12 +54,13 @@ pub use pod::Pod;
 
 /// Gives the machine the kernel's entry points. Used once, by the kernel's main file.
 ///
-/// `main` runs first, on the boot stack; the others are called on the current task's kernel stack, interrupts off.
+/// `main` runs first, on the boot stack, and `cpu` first on every other CPU; the others are called on the current task's kernel stack, interrupts off.
 #[macro_export]
 macro_rules! kernel_hooks {
     (main: $main:path, syscall: $syscall:path, page_fault: $page_fault:path, exception: $exception:path,
-     timer: $timer:path, console: $console:path, return_to_user: $return_to_user:path,
-     uaccess_fault: $uaccess_fault:path, new_task: $new_task:path, panicked: $panicked:path $(,)?) => {
+     timer: $timer:path, console: $console:path, ipi: $ipi:path, cpu: $cpu:path,
+     return_to_user: $return_to_user:path, uaccess_fault: $uaccess_fault:path,
+     wait_userfault: $wait_userfault:path, new_task: $new_task:path, panicked: $panicked:path $(,)?) => {
         #[allow(unsafe_code, missing_docs)]
         mod kernel_hooks {
             use $crate::trap::TrapFrame;
@@ -86,12 +89,24 @@ macro_rules! kernel_hooks {
                 $console()
             }
             #[unsafe(no_mangle)]
+            fn ptshare_hook_ipi() {
+                $ipi()
+            }
+            #[unsafe(no_mangle)]
+            fn ptshare_hook_cpu() -> ! {
+                $cpu()
+            }
+            #[unsafe(no_mangle)]
             fn ptshare_hook_return_to_user(frame: &mut TrapFrame) {
                 $return_to_user(frame)
             }
             #[unsafe(no_mangle)]
             fn ptshare_hook_uaccess_fault(addr: u64, write: bool) -> bool {
                 $uaccess_fault(addr, write)
+            }
+            #[unsafe(no_mangle)]
+            fn ptshare_hook_wait_userfault(context: u32, number: u32) -> bool {
+                $wait_userfault(context, number)
             }
             #[unsafe(no_mangle)]
             fn ptshare_hook_new_task() {

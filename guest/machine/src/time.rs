@@ -21,6 +21,8 @@ const PIT_OUT: u8 = 0x80;
 
 const REG_EOI: u64 = 0xb0;
 const REG_SPURIOUS: u64 = 0xf0;
+const REG_ICR_LOW: u64 = 0x300;
+const REG_ICR_HIGH: u64 = 0x310;
 const REG_LVT_TIMER: u64 = 0x320;
 const REG_TIMER_INITIAL: u64 = 0x380;
 const REG_TIMER_CURRENT: u64 = 0x390;
@@ -46,13 +48,29 @@ pub fn init(tsc_khz: u64, realtime_ns: u64) {
     // The legacy interrupt controllers, where there are any, deliver the PIT's ticks at vector 8 until they are masked.
     hyper::outb(PIC_PRIMARY_MASK, 0xff);
     hyper::outb(PIC_SECONDARY_MASK, 0xff);
-    lapic_write(REG_SPURIOUS, 0x100 | u32::from(VECTOR_SPURIOUS));
-    lapic_write(REG_TIMER_DIVIDE, 0b1011);
-    lapic_write(REG_LVT_TIMER, u32::from(VECTOR_TIMER));
+    init_cpu();
     let khz = if tsc_khz != 0 { tsc_khz } else { measure_tsc_khz() };
     TSC_MULT.store(((1_000_000_u128 << 32) / u128::from(khz.max(1))) as u64, Relaxed);
     TSC_BASE.store(cpu::rdtsc(), Relaxed);
     REALTIME_BASE_NS.store(realtime_ns, Relaxed);
+}
+
+/// Starts the calling CPU's APIC.
+pub(crate) fn init_cpu() {
+    lapic_write(REG_SPURIOUS, 0x100 | u32::from(VECTOR_SPURIOUS));
+    lapic_write(REG_TIMER_DIVIDE, 0b1011);
+    lapic_write(REG_LVT_TIMER, u32::from(VECTOR_TIMER));
+}
+
+/// Interrupts another CPU (SDM 3A, "Interrupt Command Register (ICR)"). APIC ids are CPU numbers. `command` is the low
+/// half: a vector with delivery mode and level.
+pub(crate) fn command(cpu: usize, command: u32) {
+    lapic_write(REG_ICR_HIGH, (cpu as u32) << 24);
+    lapic_write(REG_ICR_LOW, command);
+    // Bit 12: not sent yet.
+    while lapic_read(REG_ICR_LOW) & 1 << 12 != 0 {
+        core::hint::spin_loop();
+    }
 }
 
 /// Counts TSC ticks over two milliseconds of the APIC's timer.

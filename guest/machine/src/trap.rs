@@ -4,7 +4,7 @@
 //! fetch at that address *is* a system call. A program that jumps there by hand only makes a system call with
 //! registers that it controls anyway.
 
-use crate::{cpu, panic, time};
+use crate::{cpu, panic, smp, time};
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use ptshare_wire::layout::{VECTOR_CONSOLE, VECTOR_IPI, VECTOR_SPURIOUS, VECTOR_TIMER};
@@ -103,8 +103,10 @@ unsafe extern "Rust" {
     safe fn ptshare_hook_exception(frame: &mut TrapFrame);
     safe fn ptshare_hook_timer();
     safe fn ptshare_hook_console();
+    safe fn ptshare_hook_ipi();
     safe fn ptshare_hook_return_to_user(frame: &mut TrapFrame);
     safe fn ptshare_hook_uaccess_fault(addr: u64, write: bool) -> bool;
+    safe fn ptshare_hook_wait_userfault(context: u32, number: u32) -> bool;
     safe fn ptshare_hook_new_task();
 }
 
@@ -130,6 +132,11 @@ pub(crate) fn init() {
         *entry = gate(stubs + 16 * vector as u64, dpl, ist);
     }
     table[usize::from(VECTOR_SPURIOUS)] = gate(core::ptr::addr_of!(ptshare_spurious_stub) as u64, 0, 0);
+    load();
+}
+
+/// Loads the interrupt table, which [`init`] has filled.
+pub(crate) fn load() {
     cpu::load_idt(IDT.0.get());
 }
 
@@ -161,7 +168,11 @@ extern "C" fn ptshare_trap(frame: &mut TrapFrame) {
             time::end_of_interrupt();
             ptshare_hook_console();
         }
-        IPI => time::end_of_interrupt(),
+        IPI => {
+            time::end_of_interrupt();
+            smp::answer();
+            ptshare_hook_ipi();
+        }
         _ if user => ptshare_hook_exception(frame),
         _ => panic::exception(frame, cpu::cr2()),
     }
@@ -212,4 +223,9 @@ fn kernel_fault(frame: &mut TrapFrame, addr: u64) {
 /// May the kernel mend a fault at this user address? For [`crate::uaccess`]'s own walks.
 pub(crate) fn mend(addr: u64, write: bool) -> bool {
     ptshare_hook_uaccess_fault(addr, write)
+}
+
+/// Waits for the handler of a fault of the current task: see `ptshare_mm::Env::wait_userfault`.
+pub(crate) fn wait_userfault(context: u32, number: u32) -> bool {
+    ptshare_hook_wait_userfault(context, number)
 }

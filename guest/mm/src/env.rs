@@ -6,6 +6,7 @@
 use crate::frame::Buddy;
 use crate::rmap::Mms;
 use crate::share::ObjectTables;
+use crate::userfault::Ticket;
 use ptshare_paging::{Pfn, Pte, Slot};
 use ptshare_sync::Lock;
 use ptshare_wire::{CensusHeader, FrameMeta, MmRec, Stats};
@@ -78,6 +79,8 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// mms map.
     fn flush_everyone(&self);
 
+    /// Number of the calling CPU, below 64.
+    fn cpu(&self) -> usize;
     /// How many flushes that other CPUs asked for this CPU has answered. A table is freed only after every CPU that runs
     /// an mm from which it was reachable has answered; so while this number stays the same, every table that this CPU
     /// has reached from the root of the mm that it runs is still a table.
@@ -112,6 +115,10 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// The address at which the kernel reaches `value`, as the census gives it: for VMA chunks. The guest answers with
     /// the address itself; the arena gives something that its own view can translate.
     fn census_va<T>(&self, value: &T) -> u64;
+    /// Waits until user mode has dealt with a fault of this task. Called with no lock held.
+    ///
+    /// False when that cannot be awaited: the task must end. (The arena never waits.)
+    fn wait_userfault(&self, ticket: Ticket) -> bool;
     /// A random number for address-space layout.
     fn random(&self) -> u64;
 }

@@ -4,6 +4,7 @@
 //! variant does not compile until its number has been chosen.
 
 use crate::frame::NoMemory;
+use crate::userfault::Ticket;
 use ptshare_abi::Errno;
 
 /// Why an operation on an address space was refused.
@@ -37,6 +38,12 @@ pub enum MmError {
     Busy,
     /// A page could not be brought in: the access that populates it would end in a signal.
     Fault,
+    /// userfaultfd: the range is not (one mapping that is) registered as the call needs it.
+    NotRegistered,
+    /// userfaultfd: the address space that it serves is gone.
+    Gone,
+    /// A user-mode handler has been asked to resolve the fault first: wait for it and try again.
+    Userfault(Ticket),
     /// What the caller's own closure said.
     Caller(Errno),
 }
@@ -52,7 +59,9 @@ impl From<MmError> for Errno {
         match error {
             MmError::NoMemory | MmError::NoSpace | MmError::NotMapped | MmError::Limit => Errno::ENOMEM,
             MmError::Invalid => Errno::EINVAL,
-            MmError::BadRange | MmError::Fault => Errno::EFAULT,
+            MmError::BadRange | MmError::Fault | MmError::Userfault(_) => Errno::EFAULT,
+            MmError::NotRegistered => Errno::ENOENT,
+            MmError::Gone => Errno::ESRCH,
             MmError::LockLimit => Errno::EAGAIN,
             MmError::NotPermitted => Errno::EPERM,
             MmError::AccessDenied => Errno::EACCES,

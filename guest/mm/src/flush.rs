@@ -141,6 +141,11 @@ fn drop_displaced<E: Env>(env: &E, pfn: Pfn) {
 #[cfg(debug_assertions)]
 impl<E: Env> Drop for FlushBatch<'_, E> {
     fn drop(&mut self) {
+        // In a test that has failed already a second panic would hide the first.
+        #[cfg(any(test, feature = "testing"))]
+        if std::thread::panicking() {
+            return;
+        }
         assert!(
             self.held_len == 0 && self.pages == 0 && self.tables == 0 && self.start >= self.end,
             "flush-before-free: a batch was dropped without `finish`"

@@ -30,6 +30,7 @@ pub mod space;
 mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod userfault;
 pub mod vma;
 
 pub use env::{Env, FlushRange};
@@ -40,4 +41,5 @@ pub use object::{Object, ObjectError, ObjectInfo, ObjectKind};
 pub use rmap::Mms;
 pub use share::ObjectTables;
 pub use space::{Access, FaultOutcome, MapRequest, Mm, MmUsage, Sharing, SmapsEntry, VmaView};
+pub use userfault::{Ticket, Userfault};
 pub use vma::{Layout, Limits, Vma, VmaSet};

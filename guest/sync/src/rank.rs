@@ -55,6 +55,8 @@ pub enum Rank {
     Console = 24,
     /// The mm table's free slots, and other small registries.
     Registry = 25,
+    /// The faults that one userfaultfd has not resolved yet.
+    Userfault = 26,
     /// The kernel heap.
     Heap = 30,
     /// The frame allocator.

@@ -135,6 +135,7 @@ macro_rules! syscalls {
                 98 getrusage "who, usage" "CPU time is all reported as user time; no resident maximum";
                 99 sysinfo "info" "no load averages";
                 100 times "buf" "CPU time is all reported as user time";
+                101 ptrace "request, pid, addr, data" "of children alone; no single steps, no events, no floating-point registers, no PTRACE_SEIZE";
                 102 getuid "" "";
                 104 getgid "" "";
                 105 setuid "uid" "";
@@ -200,6 +201,7 @@ macro_rules! syscalls {
                 203 sched_setaffinity "pid, len, mask" "accepted where it names a CPU that is online; nothing is bound";
                 204 sched_getaffinity "pid, len, mask" "";
                 213 epoll_create "size" "";
+                216 remap_file_pages "start, size, prot, pgoff, flags" "";
                 217 getdents64 "fd, buf, count" "";
                 218 set_tid_address "tidptr" "";
                 219 restart_syscall "" "";
@@ -233,12 +235,17 @@ macro_rules! syscalls {
                 272 unshare "flags" "CLONE_FS and CLONE_FILES; there are no further namespaces";
                 273 set_robust_list "head, len" "";
                 274 get_robust_list "pid, head, len" "";
+                275 splice "in, off_in, out, off_out, len, flags" "pages are copied";
+                276 tee "in, out, len, flags" "pages are copied; up to a page at a time";
                 277 sync_file_range "fd, offset, len, flags" "";
+                278 vmsplice "fd, iov, nr_segs, flags" "pages are copied";
                 280 utimensat "dirfd, path, times, flags" "";
                 281 epoll_pwait "epfd, events, maxevents, timeout_ms, sigmask, setsize" "";
+                282 signalfd "fd, mask, setsize" "";
                 284 eventfd "value" "";
                 285 fallocate "fd, mode, offset, len" "modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE";
                 288 accept4 "fd, addr, addrlen, flags" "there are no sockets but those of socketpair: ENOTSOCK";
+                289 signalfd4 "fd, mask, setsize, flags" "";
                 290 eventfd2 "value, flags" "";
                 291 epoll_create1 "flags" "";
                 292 dup3 "oldfd, newfd, flags" "";
@@ -248,6 +255,7 @@ macro_rules! syscalls {
                 297 rt_tgsigqueueinfo "tgid, tid, sig, info" "";
                 302 prlimit64 "pid, resource, new, old" "";
                 306 syncfs "fd" "";
+                308 setns "fd, nstype" "there is one namespace of each kind: EINVAL";
                 309 getcpu "cpu, node, cache" "";
                 310 process_vm_readv "pid, lvec, liovcnt, rvec, riovcnt, flags" "";
                 311 process_vm_writev "pid, lvec, liovcnt, rvec, riovcnt, flags" "";
@@ -255,6 +263,7 @@ macro_rules! syscalls {
                 318 getrandom "buf, count, flags" "";
                 319 memfd_create "name, flags" "";
                 322 execveat "dirfd, path, argv, envp, flags" "relative to a descriptor only where /proc is mounted";
+                323 userfaultfd "flags" "page faults only: no events for fork, mremap, munmap; no UFFDIO_MOVE, no UFFDIO_POISON, no asynchronous write protection";
                 325 mlock2 "addr, len, flags" "";
                 326 copy_file_range "in, off_in, out, off_out, len, flags" "regular files only";
                 327 preadv2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";
@@ -276,7 +285,6 @@ macro_rules! syscalls {
                 462 mseal "addr, len, flags" "";
             }
             absent {
-                101 ptrace "";
                 103 syslog "";
                 134 uselib "";
                 136 ustat "";
@@ -326,7 +334,6 @@ macro_rules! syscalls {
                 212 lookup_dcookie "";
                 214 epoll_ctl_old "";
                 215 epoll_wait_old "";
-                216 remap_file_pages "";
                 222 timer_create "";
                 223 timer_settime "";
                 224 timer_gettime "";
@@ -352,15 +359,10 @@ macro_rules! syscalls {
                 254 inotify_add_watch "";
                 255 inotify_rm_watch "";
                 256 migrate_pages "";
-                275 splice "";
-                276 tee "";
-                278 vmsplice "";
                 279 move_pages "";
-                282 signalfd "";
                 283 timerfd_create "";
                 286 timerfd_settime "";
                 287 timerfd_gettime "";
-                289 signalfd4 "";
                 294 inotify_init1 "";
                 298 perf_event_open "";
                 299 recvmmsg "";
@@ -370,7 +372,6 @@ macro_rules! syscalls {
                 304 open_by_handle_at "";
                 305 clock_adjtime "";
                 307 sendmmsg "";
-                308 setns "";
                 312 kcmp "";
                 313 finit_module "";
                 314 sched_setattr "";
@@ -378,7 +379,6 @@ macro_rules! syscalls {
                 317 seccomp "";
                 320 kexec_file_load "";
                 321 bpf "";
-                323 userfaultfd "";
                 324 membarrier "";
                 333 io_pgetevents "";
                 334 rseq "glibc and musl run without it";

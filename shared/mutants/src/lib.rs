@@ -41,6 +41,8 @@ impl Boot {
     /// Shares PTE pages.
     pub const PTE: Boot =
         Boot { sharing: "pte", words: "", mem_bytes: 256 << 20, faults: 0, emulated: false };
+    /// So little memory that it can be used up.
+    pub const PTE_SMALL: Boot = Boot { mem_bytes: 32 << 20, ..Boot::PTE };
     /// Verifies after every page fault: for bugs that no program survives for long.
     pub const PTE_FAULTS: Boot = Boot { faults: 1, ..Boot::PTE };
     /// Shares PTE pages, under the emulator.

@@ -52,8 +52,12 @@ impl Pte {
     pub const ADDR: u64 = 0x000f_ffff_ffff_f000;
     /// Bits 62:52 are ignored by the processor at user levels and unused by ptshare: they must be zero.
     pub const UNUSED_HIGH: u64 = 0x7ff0_0000_0000_0000;
-    /// Bits 11:9, free for software. ptshare keeps them zero.
+    /// Bits 11:9, free for software. ptshare keeps them zero, but for [`Pte::UFFD_WP`].
     pub const SOFTWARE: u64 = 0xe00;
+    /// userfaultfd has write-protected the page: R/W is 0, and a write is reported. The bit that Linux uses
+    /// (`_PAGE_UFFD_WP`, arch/x86/include/asm/pgtable_types.h). Alone (with [`Pte::HUGE`] in a PMD page), in an entry that
+    /// is not present, it marks a page that is to be write-protected once it is there.
+    pub const UFFD_WP: u64 = 1 << 10;
 
     /// The all-zero entry.
     pub const ABSENT: Pte = Pte(0);

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 /// [`CensusHeader::magic`]: "ptcensus".
 pub const CENSUS_MAGIC: u64 = 0x7375_736e_6563_7470;
 /// [`CensusHeader::version`]. Any change of a record's layout changes it.
-pub const CENSUS_VERSION: u32 = 3;
+pub const CENSUS_VERSION: u32 = 4;
 /// Most managed RAM ranges.
 pub const RAM_RANGES_MAX: usize = 8;
 /// Most reserved ranges.
@@ -63,6 +63,8 @@ pub struct MmRec {
     /// Which processes can have private pages in common with it: those that descend by fork, without exec, from the same
     /// address space. See [`crate::FrameMeta`].
     pub family: AtomicU64,
+    /// Hugetlb pages that are reserved for its private mappings.
+    pub hugetlb_reserved: AtomicU64,
 }
 
 /// A VMA chunk in guest memory: a `u64` count, then that many VMAs, `vma_stride` bytes apart, the first at byte 8.
@@ -133,6 +135,8 @@ pub struct CensusHeader {
     pub hugetlb_reserved: AtomicU64,
     /// Pages above the pool's persistent size.
     pub hugetlb_surplus: AtomicU64,
+    /// Of the reserved pages, those promised to objects; the others are promised to mms.
+    pub hugetlb_promised: AtomicU64,
     /// Guest-physical address of [`crate::Answers`].
     pub answers: AtomicU64,
     /// Counters.

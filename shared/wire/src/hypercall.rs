@@ -60,7 +60,7 @@ pub enum Op {
     Clear = 3,
     /// `(dst, src, len)`: copy; the ranges do not overlap.
     Copy = 4,
-    /// `(reason, label_pa, label_len)`: verify now; see [`CheckpointReason`]. Result: number of violations. After a
+    /// `(reason, label_pa, label_len)`: verify now; see [`CheckpointReason`]. Result: 0, or [`CHECKPOINT_AGAIN`]. After a
     /// violation the host ends the run and the call does not return.
     Checkpoint = 5,
     /// `(status)`: end the run with this exit status (0..=255). Does not return.
@@ -75,6 +75,9 @@ pub enum Op {
     Census = 10,
     /// `(level, pa, len)`: a line of the kernel log; level as in the `log` crate, 1 error .. 5 trace.
     Log = 11,
+    /// `(cpu, entry_va, arg)`: start CPU number `cpu` at this kernel address, with `arg` in RDI, and otherwise with the
+    /// caller's system registers. Result: 1, or 0 when there is no such CPU, or it has been started.
+    StartCpu = 12,
 }
 
 impl Op {
@@ -92,6 +95,7 @@ impl Op {
             9 => Op::Panic,
             10 => Op::Census,
             11 => Op::Log,
+            12 => Op::StartCpu,
             _ => return None,
         })
     }
@@ -99,6 +103,8 @@ impl Op {
 
 /// Result of [`Op::ConsoleRead`] at the end of the input.
 pub const CONSOLE_EOF: u64 = u64::MAX;
+/// Result of [`Op::Checkpoint`] when another CPU is inside a critical section: let it go on, then ask again.
+pub const CHECKPOINT_AGAIN: u64 = u64::MAX;
 /// [`Op::Mark`]: the next instruction is the first in user mode.
 pub const MARK_FIRST_USER: u64 = 1;
 /// [`Op::Mark`]: the kernel begins; firmware and loader are done. With a doorbell only.

@@ -83,6 +83,10 @@ stats! {
     file_fills,
     /// TLB flush operations, one for each batch.
     tlb_flushes,
+    /// Flushes that other CPUs had to carry out too (shootdowns).
+    tlb_shootdowns,
+    /// Interrupts that a CPU has sent to another, for shootdowns and to say that there is a task to run.
+    ipis,
     /// System calls.
     syscalls,
     /// Context switches between tasks.

@@ -35,6 +35,10 @@ pub const VM_MAYEXEC: u64 = 0x40;
 pub const VM_MAYSHARE: u64 = 0x80;
 /// Grows down on faults just below (stack, MAP_GROWSDOWN).
 pub const VM_GROWSDOWN: u64 = 0x100;
+/// Registered with userfaultfd: absent pages are reported.
+pub const VM_UFFD_MISSING: u64 = 0x200;
+/// Registered with userfaultfd: writes to pages that it has write-protected are reported.
+pub const VM_UFFD_WP: u64 = 0x1000;
 /// Locked in memory.
 pub const VM_LOCKED: u64 = 0x2000;
 /// Not copied by fork (MADV_DONTFORK).
@@ -49,3 +53,5 @@ pub const VM_WIPEONFORK: u64 = 0x200_0000;
 pub const VM_HEAP: u64 = 1 << 40;
 /// The initial stack, for /proc/PID/maps.
 pub const VM_STACK: u64 = 1 << 41;
+/// Registered with userfaultfd: pages of the object that are there, but not yet mapped, are reported.
+pub const VM_UFFD_MINOR: u64 = 1 << 44;

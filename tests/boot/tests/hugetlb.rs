@@ -5,7 +5,18 @@ use ptshare_vmm::{Config, Outcome};
 use xtask::batch::JobResult;
 use xtask::guest::Artefacts;
 
-const PROGRAMS: &[&str] = &["hugetlb_ways", "hugetlb_cow", "hugetlb_share", "hugetlb_unshare"];
+const PROGRAMS: &[&str] = &[
+    "hugetlb_ways",
+    "hugetlb_pool",
+    "hugetlb_cow",
+    "hugetlb_share",
+    "hugetlb_eligible",
+    "hugetlb_when",
+    "hugetlb_unshare",
+    "hugetlb_fork",
+    "hugetlb_sizes",
+    "uffd_huge",
+];
 
 fn huge(built: &Artefacts, sharing: &str, more: &str) -> Config {
     Config { mem_bytes: 2 << 30, cmdline_extra: format!("hugepages=560 {more}"), ..config(built, sharing) }

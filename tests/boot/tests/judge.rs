@@ -1,7 +1,7 @@
 //! The judge is judged: a dump of a real guest is corrupted in every known way, and the right rule must report each time.
 
 use ptshare_boot_tests::{Programs, assert_clean, config, guest};
-use ptshare_verifier::testing::{Verdict, run_corruptions};
+use ptshare_verifier::testing::{Verdict, fuzz, run_corruptions};
 use ptshare_verifier::{Options, dump, rules, verify};
 use ptshare_vmm::{Config, Ending, RandomVerify, Verify};
 use std::collections::BTreeSet;
@@ -27,6 +27,11 @@ fn every_corruption_of_a_real_guest_is_reported_by_its_rule() {
     let report = verify(&image, census, &vcpus, &Options::default());
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert!(report.tables_shared > 0, "nothing is shared in this guest");
+
+    let mut hostile = image.clone();
+    let fuzzed = fuzz(&mut hostile, census, &vcpus, 2, 1000).unwrap();
+    eprintln!("{fuzzed:?}");
+    assert!(fuzzed.cases == 1000 && fuzzed.accused > 300, "{fuzzed:?}");
 
     let mut shown = BTreeSet::new();
     let mut wrong = String::new();

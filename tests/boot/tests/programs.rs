@@ -21,6 +21,11 @@ const PROGRAMS: &[&str] = &[
     "shared_anon",
     "shared_file_tables",
     "object_unshare",
+    "uffd_missing",
+    "uffd_wp",
+    "uffd_minor",
+    "uffd_unshares",
+    "remap_file_pages",
     "rmap_truncate",
     "proc_views",
     "segv_repair",
@@ -38,9 +43,16 @@ const PROGRAMS: &[&str] = &[
     "exec_garbage",
     "wild_jump",
     "privileged",
+    "page_cache",
+    "truncate_holes",
+    "shm_attach",
+    "fault_for_all",
+    "cow_leave",
+    "threads_tables",
     "sysv_ipc",
     "memory_calls",
     "process_calls",
+    "trace_child",
 ];
 
 fn compare(built: &Artefacts, config: Config, names: &[&str]) {

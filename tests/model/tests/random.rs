@@ -20,7 +20,7 @@ fn machine(sharing: Sharing, seed: u64) -> FlatConfig {
     FlatConfig {
         frames: 16384 + 512 * huge_pages as usize,
         huge_pages,
-        huge_overcommit: 0,
+        huge_overcommit: if seed % 9 == 2 { 4 } else { 0 },
         sharing,
         small_tables: if seed % 5 == 4 { 3 } else { 0 },
         share_file: seed % 4 != 3,

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod probe;
 pub mod process;
 pub mod signal;
+pub mod uffd;
 pub mod views;
 
 /// Ends the program with status 1 and a message unless the condition holds.

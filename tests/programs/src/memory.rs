@@ -108,6 +108,11 @@ impl Region {
         result.unwrap_or(Region { base: 0, len: 0 })
     }
 
+    /// Private memory at this address, which is free; a failure ends the program.
+    pub fn expect_at(base: usize, len: usize) -> Region {
+        Region::expect(Region::try_at(base, len, RW, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS))
+    }
+
     /// Maps fresh private memory over this range, whatever was there.
     pub fn map_over(&self, prot: i32) {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;

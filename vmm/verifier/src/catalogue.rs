@@ -86,7 +86,7 @@ pub const DRAWN: &[Item] = items! {
     23 CONTENT, "A populated span is never seen empty, nor replaced by an empty table.";
     24 Rules, "A frame's refs = distinct table slots that map it + cache + holds.";
     25 NotThere("no pins that outlive a system call"), "A table that holds a pinned private frame is not COW-shared.";
-    26 Also("tests of `guest/mm` that fail each allocation in turn"), "A failed unshare leaves table, counts and VMAs as before, and the call says so.";
+    26 Also("`tests/model/tests/failures`: each allocation of each operation fails once"), "A failed unshare leaves table, counts and VMAs as before, and the call says so.";
     27 Also("tests of `guest/mm` that count faults"), "With count 1 and a writable VMA, one write fault makes the path writable.";
     28 Rules, "Table bytes per mm and in all = recomputed values.";
     29 Also("test programs `shared_file_tables` and `object_unshare`"), "All sharers of a file's table read the same bytes at the same offset.";
@@ -98,7 +98,7 @@ pub const DRAWN: &[Item] = items! {
     35 Also("tests of `guest/mm` on the registry; the list has no second count to compare"), "Registered sharers of a table = roots that reach it.";
     36 NotThere("no write-back: files live in memory"), "D of a dropped slot is folded into the frame before its last reference goes.";
     37 NotThere("no reclaim"), "A page locked by one sharer is never evicted through another.";
-    38 CONTENT, "Unsharing by drop leaves present slots to the others; the leaver's next access refaults.";
+    38 Also("`tests/model/tests/unshare`, by operation and kind of mapping"), "Unsharing by drop leaves present slots to the others; the leaver's next access refaults.";
     39 Rules, "A PMD page is shared only by shared hugetlb VMAs over the whole GiB, with the same rights.";
     40 Rules, "A VMA boundary inside the GiB forbids sharing there.";
     41 Rules, "Present entries of hugetlb tables are PS = 1, aligned, over the 512 frames of one huge page.";
@@ -106,7 +106,7 @@ pub const DRAWN: &[Item] = items! {
     43 NotThere("no migration, no poison"), "Migration of a huge page leaves no leaf to the old frame.";
     44 PROBE, "Unshare flushes the whole GiB before the lock is released.";
     45 NotThere("no lockless walkers"), "Every lockless walker has left before a table is edited privately.";
-    46 NotThere("no state of one mm in entries"), "A VMA with per-mm entry state does not share its table.";
+    46 Rules, "A VMA with per-mm entry state does not share its table.";
     47 Also("test programs `mremap_cow` and `tlb_probe`"), "mremap: the destination has the source's content, the source is empty.";
     48 NO_SWAP, "A swap slot is not counted too low.";
     49 NO_SWAP, "A swap slot is not counted too high.";

@@ -25,6 +25,9 @@ const VMA_STRIDE_MAX: u64 = 4096;
 /// Most frames that a guest can have: 52 address bits.
 const FRAMES_MAX: u64 = 1 << 40;
 
+/// Most frames given out that are judged: 256 GiB, for which the judge needs a hundredth of that.
+const FRAMES_GIVEN_MAX: u64 = 1 << 26;
+
 /// A managed range of frame numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Ram {
@@ -54,6 +57,8 @@ pub(crate) struct Census {
     pub(crate) zero_page: u64,
     /// Hugetlb pages: total, free, reserved, surplus.
     pub(crate) hugetlb: [u64; 4],
+    /// Of the reserved ones, those promised to objects.
+    pub(crate) hugetlb_promised: u64,
     /// Where the guest puts its answers; 0 for nowhere.
     pub(crate) answers: u64,
     /// What /proc/meminfo shows.
@@ -79,6 +84,7 @@ pub(crate) struct Mm {
     pub(crate) cpumask: u64,
     pub(crate) table_pages: u64,
     pub(crate) family: u64,
+    pub(crate) hugetlb_reserved: u64,
     /// In address order and disjoint, if `vmas_sound`.
     pub(crate) vmas: Vec<VmaRec>,
     /// The list could be read and is in order. Otherwise the rules about VMAs leave this mm alone.
@@ -164,6 +170,7 @@ impl Census {
                 head.u64(offset_of!(CensusHeader, hugetlb_reserved)),
                 head.u64(offset_of!(CensusHeader, hugetlb_surplus)),
             ],
+            hugetlb_promised: head.u64(offset_of!(CensusHeader, hugetlb_promised)),
             answers: head.u64(offset_of!(CensusHeader, answers)),
             totals: Totals {
                 tables: head.u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now)),
@@ -187,6 +194,11 @@ impl Census {
                 "a frame array within physical memory",
                 format!("{} frames at {:#x}", self.frames, self.frame_array),
             );
+        }
+        let given =
+            self.ram.iter().fold(0, |sum: u64, ram| sum.saturating_add(ram.virgin.saturating_sub(ram.start)));
+        if given > FRAMES_GIVEN_MAX {
+            broken(sink, format!("at most {FRAMES_GIVEN_MAX} frames given out"), format!("{given} frames"));
         }
         for ram in &self.ram {
             if ram.start > ram.virgin || ram.virgin > ram.end || ram.end > self.frames {
@@ -275,6 +287,7 @@ impl Census {
                 cpumask: table.u64(at + offset_of!(MmRec, cpumask)),
                 table_pages: table.u64(at + offset_of!(MmRec, table_pages)),
                 family: table.u64(at + offset_of!(MmRec, family)),
+                hugetlb_reserved: table.u64(at + offset_of!(MmRec, hugetlb_reserved)),
                 vmas: Vec::new(),
                 vmas_sound: false,
             };

@@ -30,6 +30,8 @@ pub(crate) struct Frame {
     pub(crate) maps: u32,
     /// Index in the graph's tables, or [`NO_TABLE`].
     pub(crate) table: u32,
+    /// [`FrameMeta::a`] and [`FrameMeta::b`].
+    pub(crate) key: (u64, u64),
 }
 
 impl Frame {
@@ -109,7 +111,6 @@ struct Range {
 pub(crate) struct Frames {
     ranges: Vec<Range>,
     reserved: Vec<std::ops::Range<u64>>,
-    array: u64,
 }
 
 impl Frames {
@@ -140,7 +141,7 @@ impl Frames {
             }
             ranges.push(Range { start: ram.start, end: ram.end, frames });
         }
-        Some(Frames { ranges, reserved: census.reserved.clone(), array: census.frame_array })
+        Some(Frames { ranges, reserved: census.reserved.clone() })
     }
 
     /// The frame, if it is managed and below the virgin mark.
@@ -191,23 +192,21 @@ impl Frames {
         self.ranges.iter().map(|r| r.end - r.start - r.frames.len() as u64).sum()
     }
 
-    /// Object and index of a [`FrameKind::Cache`] frame, or of the first page of an object's table. Read on demand: few walks need them for few frames.
-    pub(crate) fn cache_key(&self, view: &dyn PhysView, pfn: u64) -> Option<(u64, u64)> {
-        let meta = self.array.checked_add(pfn.checked_mul(FRAME_META_BYTES)?)?;
-        Some((
-            view.read_u64(meta.checked_add(offset_of!(FrameMeta, a) as u64)?)?,
-            view.read_u64(meta.checked_add(offset_of!(FrameMeta, b) as u64)?)?,
-        ))
+    /// Object and index of a page in a cache, family and index of a private one, object and first page of an object's table.
+    pub(crate) fn key(&self, pfn: u64) -> Option<(u64, u64)> {
+        self.get(pfn).map(|frame| frame.key)
     }
 }
 
 fn decode(bytes: &[u8; FRAME_META_BYTES as usize]) -> Frame {
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
     Frame {
         refs: word(offset_of!(FrameMeta, refs)),
         state: word(offset_of!(FrameMeta, state)),
         aux: word(offset_of!(FrameMeta, aux)),
         maps: 0,
         table: NO_TABLE,
+        key: (long(offset_of!(FrameMeta, a)), long(offset_of!(FrameMeta, b))),
     }
 }

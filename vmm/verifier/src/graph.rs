@@ -20,6 +20,8 @@ use crate::view::PhysView;
 
 /// Ends the list of a table's edges.
 pub(crate) const NO_EDGE: u32 = u32::MAX;
+/// Most edges kept, for messages; the counts go on.
+const EDGES_MAX: usize = 1 << 24;
 
 /// A table that some root reaches.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Table {
     pub(crate) mm: u32,
     /// Entries and roots found that point to it.
     pub(crate) parents: u32,
+    /// Of these, entries with R/W = 1.
+    pub(crate) open_parents: u32,
     /// Its parents, newest first.
     pub(crate) first_edge: u32,
     /// Entries that are not zero, in slots 0..256 of a root and 0..512 of other tables.
@@ -154,9 +158,13 @@ impl<'h> Builder<'_, 'h> {
             place => return pointers_reach_tables::place(at, word, pfn, place, self.sink),
         };
         pointers_reach_tables::kind(at, word, pfn, &frame, self.sink);
-        let edge = self.graph.edges.len() as u32;
+        let open = u32::from(Pte(word).writable());
+        let room = self.graph.edges.len() < EDGES_MAX;
+        let edge = if room { self.graph.edges.len() as u32 } else { NO_EDGE };
         let Some(table) = self.graph.tables.get_mut(frame.table as usize) else {
-            self.graph.edges.push(Edge { word, va: at.va, mm, next: NO_EDGE });
+            if room {
+                self.graph.edges.push(Edge { word, va: at.va, mm, next: NO_EDGE });
+            }
             if frame.kind() == Some(FrameKind::Table) && frame.level() != level as u8 {
                 table_level::recorded(at, word, pfn, level, &frame, self.sink);
             }
@@ -167,6 +175,7 @@ impl<'h> Builder<'_, 'h> {
                 base: at.va,
                 mm,
                 parents: 1,
+                open_parents: open,
                 first_edge: edge,
                 nonzero: 0,
                 object: frame.is_object_table(),
@@ -179,9 +188,12 @@ impl<'h> Builder<'_, 'h> {
             self.pending.push(index);
             return;
         };
-        self.graph.edges.push(Edge { word, va: at.va, mm, next: table.first_edge });
-        table.first_edge = edge;
+        if room {
+            self.graph.edges.push(Edge { word, va: at.va, mm, next: table.first_edge });
+            table.first_edge = edge;
+        }
         table.parents = table.parents.saturating_add(1);
+        table.open_parents = table.open_parents.saturating_add(open);
         self.graph.aliased |= table.base != at.va && !table.anywhere;
         if table.level != level {
             table_level::two_levels(at, word, pfn, level, table.level, self.sink);

@@ -27,6 +27,8 @@ pub(crate) struct Below {
     pub(crate) anon: u64,
     pub(crate) object: u64,
     pub(crate) hugetlb: u64,
+    /// Leaves that map private hugetlb pages.
+    pub(crate) huge_private: u64,
     /// Where the frames asked for are mapped: bytes from the start of the table's span, and which of the frames.
     pub(crate) places: Vec<(u64, usize)>,
 }
@@ -110,16 +112,21 @@ impl<'a> Recount<'a> {
                 sum.anon = sum.anon.saturating_add(child.anon);
                 sum.object = sum.object.saturating_add(child.object);
                 sum.hugetlb = sum.hugetlb.saturating_add(child.hugetlb);
+                sum.huge_private = sum.huge_private.saturating_add(child.huge_private);
                 let take = child.places.len().min(self.room);
                 self.room -= take;
                 sum.places.extend(child.places.iter().take(take).map(|(at, which)| (offset + at, *which)));
             }
             Entry::Leaf(pfn) | Entry::NoAccess(pfn) => {
                 let pages = level.entry_bytes() >> 12;
-                match self.frames.get(pfn.0).and_then(|frame| frame.kind()) {
+                let frame = self.frames.get(pfn.0);
+                match frame.and_then(|frame| frame.kind()) {
                     Some(FrameKind::Anon) => sum.anon += 1,
                     Some(FrameKind::Cache) => sum.object += 1,
-                    Some(FrameKind::Hugetlb) => sum.hugetlb += pages,
+                    Some(FrameKind::Hugetlb) => {
+                        sum.hugetlb += pages;
+                        sum.huge_private += u64::from(frame.is_some_and(|frame| !frame.in_cache()));
+                    }
                     _ => {}
                 }
                 for (which, wanted) in self.wanted.iter().enumerate() {

@@ -214,6 +214,8 @@ pub struct Report {
     pub translate_refused: Option<String>,
     /// Microseconds that the verification took.
     pub micros: u64,
+    /// The same in nanoseconds.
+    pub nanos: u64,
 }
 
 impl Report {

@@ -6,7 +6,7 @@
 //! not walked again ([`Shared::clean`]). That keeps the cost of verifying n forked processes at one walk, not n. An object's
 //! table may lie at any address: what it shows depends on its place in the object alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use ptshare_paging::{ENTRIES, Entry, Level, Pte};
 use ptshare_wire::VmaRec;
@@ -24,7 +24,8 @@ use crate::rules::{
     file_page_not_writable_privately, frame_fits_vma, hugetlb_pmd_fits_object, mapped_file_page_in_cache,
     mm_table_pages, no_entry_outside_vma, object_shared_tables_uniform, object_table_keeps_place,
     object_table_spans_one_vma, private_page_shared_not_writable, prot_none_closed, reverse_map_equals_walk,
-    rights_within_vma, sharers_agree, sharers_at_one_address, table_once_in_mm, zero_page_not_writable,
+    rights_within_vma, sharers_agree, sharers_at_one_address, table_once_in_mm, userfaultfd_owns_tables,
+    zero_page_not_writable,
 };
 use crate::view::PhysView;
 
@@ -80,30 +81,63 @@ const TABLE_FLAGS: u64 = VM_READ
 
 /// The VMAs over `[base, base + span)`. `vmas` are in order.
 pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {
-    let first = vmas.partition_point(|v| v.end <= base);
-    let mut clips: Vec<Clip> = Vec::new();
-    for vma in vmas.iter().skip(first).take_while(|v| v.start < base + span) {
-        let start = vma.start.max(base);
-        let next = Clip {
-            start: start - base,
-            end: vma.end.min(base + span) - base,
+    Clips::new(vmas, base, span).collect()
+}
+
+/// Are these the VMAs over `[base, base + span)`? [`clip`] without a list.
+fn same(vmas: &[VmaRec], base: u64, span: u64, clips: &[Clip]) -> bool {
+    Clips::new(vmas, base, span).eq(clips.iter().cloned())
+}
+
+/// [`clip`], one at a time.
+struct Clips<'a> {
+    vmas: std::slice::Iter<'a, VmaRec>,
+    base: u64,
+    end: u64,
+    pending: Option<Clip>,
+}
+
+impl<'a> Clips<'a> {
+    fn new(vmas: &'a [VmaRec], base: u64, span: u64) -> Clips<'a> {
+        let first = vmas.partition_point(|v| v.end <= base);
+        let vmas = vmas.get(first..).unwrap_or_default().iter();
+        let mut clips = Clips { vmas, base, end: base + span, pending: None };
+        clips.pending = clips.one();
+        clips
+    }
+
+    /// The part of the next VMA.
+    fn one(&mut self) -> Option<Clip> {
+        let vma = self.vmas.next().filter(|v| v.start < self.end)?;
+        let start = vma.start.max(self.base);
+        Some(Clip {
+            start: start - self.base,
+            end: vma.end.min(self.end) - self.base,
             flags: vma.flags & TABLE_FLAGS,
             pgoff: vma.pgoff.wrapping_add((start - vma.start) >> 12),
             object: vma.object,
-        };
-        match clips.last_mut() {
-            Some(last)
-                if last.end == next.start
-                    && last.flags == next.flags
-                    && last.object == next.object
-                    && last.pgoff.wrapping_add((last.end - last.start) >> 12) == next.pgoff =>
-            {
-                last.end = next.end;
-            }
-            _ => clips.push(next),
-        }
+        })
     }
-    clips
+}
+
+impl Iterator for Clips<'_> {
+    type Item = Clip;
+
+    fn next(&mut self) -> Option<Clip> {
+        let mut clip = self.pending.take()?;
+        while let Some(next) = self.one() {
+            let joins = clip.end == next.start
+                && clip.flags == next.flags
+                && clip.object == next.object
+                && clip.pgoff.wrapping_add((clip.end - clip.start) >> 12) == next.pgoff;
+            if !joins {
+                self.pending = Some(next);
+                break;
+            }
+            clip.end = next.end;
+        }
+        Some(clip)
+    }
 }
 
 /// What the first sharer of a table showed.
@@ -128,7 +162,7 @@ pub(crate) struct Walker<'a> {
     phys_mask: u64,
     budget: &'a mut u64,
     entries_walked: u64,
-    shared: HashMap<u32, Shared>,
+    shared: Vec<Option<Shared>>,
     /// Tables of objects judged already.
     objects_seen: HashSet<u32>,
     /// For each table, the mm (index + 1) that met it last.
@@ -155,7 +189,7 @@ impl<'a> Walker<'a> {
             phys_mask,
             budget,
             entries_walked: 0,
-            shared: HashMap::new(),
+            shared: std::iter::repeat_with(|| None).take(graph.tables.len()).collect(),
             objects_seen: HashSet::new(),
             met_by: vec![0; graph.tables.len()],
         }
@@ -199,7 +233,7 @@ impl<'a> Walker<'a> {
         let agrees = shared && self.meet_sharers(m, index, level, base);
         if agrees
             && !self.graph.aliased
-            && let Some(seen) = self.shared.get(&index)
+            && let Some(seen) = self.shared.get(index as usize).and_then(Option::as_ref)
             && let Some((_, tables)) = seen.clean.iter().find(|(key, _)| *key == (rights, mm.family))
         {
             return Some(*tables);
@@ -208,7 +242,7 @@ impl<'a> Walker<'a> {
         let tables = self.entries(m, index, level, base, rights)?;
         if agrees
             && self.sink.total() == before
-            && let Some(seen) = self.shared.get_mut(&index)
+            && let Some(seen) = self.shared.get_mut(index as usize).and_then(Option::as_mut)
         {
             seen.clean.push(((rights, mm.family), tables));
         }
@@ -230,13 +264,22 @@ impl<'a> Walker<'a> {
     /// Compares this mm's view of a shared table with the first sharer's; true if there is nothing between them.
     fn meet_sharers(&mut self, m: u32, index: u32, level: Level, base: u64) -> bool {
         let Some(mm) = self.mms.get(m as usize) else { return false };
-        let clips = clip_of(mm, level, base);
-        match self.shared.get(&index) {
+        if let Some(table) = self.graph.tables.get(index as usize) {
+            let at = At { mm: mm.id, va: base, level };
+            userfaultfd_owns_tables::shared(at, table, &mm.vmas, level.span_bytes(), self.sink);
+        }
+        let Some(first) = self.shared.get_mut(index as usize) else { return false };
+        match first {
             None => {
-                self.shared.insert(index, Shared { mm: m, base, clips, clean: Vec::new() });
+                let clips = clip_of(mm, level, base);
+                *first = Some(Shared { mm: m, base, clips, clean: Vec::new() });
+                true
+            }
+            Some(first) if first.base == base && same(&mm.vmas, base, level.span_bytes(), &first.clips) => {
                 true
             }
             Some(first) => {
+                let clips = clip_of(mm, level, base);
                 let with = self.mms.get(first.mm as usize).map(|mm| mm.id);
                 let before = self.sink.total();
                 let Some(table) = self.graph.tables.get(index as usize) else { return false };
@@ -270,7 +313,12 @@ impl<'a> Walker<'a> {
             let pte = Pte(raw & !(Pte::ADDR & !self.phys_mask));
             let at = At { mm: mm.id, va: base + ((slot as u64) << level.shift()), level };
             match pte.decode(level) {
-                Entry::Absent | Entry::Marker(_) => {}
+                Entry::Absent => {}
+                Entry::Marker(_) if mm.vmas_sound => {
+                    let vma = mm.vmas.get(mm.vmas.partition_point(|v| v.end <= at.va));
+                    userfaultfd_owns_tables::entry(at, raw, vma, self.sink);
+                }
+                Entry::Marker(_) => {}
                 Entry::Table(pfn) => {
                     let below = level.below().zip(self.graph.index_of(self.frames, pfn.0));
                     let Some((below, child)) = below.filter(|_| !spent) else { return };
@@ -285,6 +333,7 @@ impl<'a> Walker<'a> {
                         cursor += 1;
                     }
                     let rights = if pte.present() { rights.through(pte) } else { Rights::NONE };
+                    userfaultfd_owns_tables::entry(at, raw, mm.vmas.get(cursor), self.sink);
                     self.leaf(mm, cursor, at, raw, (pfn.0, !table.anywhere), rights);
                     if table.object
                         && let Some(frame) = self.frames.get(pfn.0)
@@ -316,7 +365,7 @@ impl<'a> Walker<'a> {
             && let Some(frame) = frame
             && (huge_objects || table.parents > 1)
         {
-            let key = || self.frames.cache_key(self.view, table.pfn).map(|key| key.0);
+            let key = || self.frames.key(table.pfn).map(|key| key.0);
             let clips = clip_of(mm, below, at.va);
             hugetlb_pmd_fits_object::pointer(at, word, table, frame, key, &clips, self.sink);
         }
@@ -325,13 +374,13 @@ impl<'a> Walker<'a> {
         }
         if table.object {
             let clips = clip_of(mm, below, at.va);
-            let key = self.frames.cache_key(self.view, table.pfn);
+            let key = self.frames.key(table.pfn);
             if let Some(over) = object_table_spans_one_vma::place(at, word, table, &clips, self.sink) {
                 object_table_keeps_place::place(at, word, table, over, key, self.sink);
                 object_shared_tables_uniform::place(at, word, table, over, self.sink);
             }
             if self.objects_seen.insert(child) {
-                object_shared_tables_uniform::pointer(at, word, self.graph, table, self.sink);
+                object_shared_tables_uniform::pointer(at, word, table, self.sink);
             }
         } else if table.parents > 1 && Pte(word).writable() && !huge_objects {
             if clip_of(mm, below, at.va).iter().any(|c| c.flags & VM_WRITE != 0) {
@@ -370,14 +419,12 @@ impl<'a> Walker<'a> {
                     file_page_not_writable_privately::leaf(at, word, pfn, frame, vma, self.sink);
                 }
                 if frame_fits_vma::leaf(at, word, pfn, frame, vma, self.sink) {
-                    let key = self.frames.cache_key(self.view, pfn);
+                    let key = Some(frame.key);
                     file_page_at_its_offset::leaf(at, word, (pfn, index), vma, key, self.sink);
                     mapped_file_page_in_cache::leaf(at, word, pfn, frame, vma, self.sink);
                 }
                 if private {
-                    let memory = (self.view, self.frames);
-                    let place = (pfn, index);
-                    reverse_map_equals_walk::leaf(at, word, place, frame, (mm, vma), memory, self.sink);
+                    reverse_map_equals_walk::leaf(at, word, (pfn, index), frame, (mm, vma), self.sink);
                 }
             }
             covered = vma.end;

@@ -1,5 +1,6 @@
 //! [`verify`]: the order of one verification.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use ptshare_paging::{ENTRIES, Entry, Pte};
@@ -81,6 +82,7 @@ pub fn verify_with(
     let mut report = Report::default();
     let _ = judge(view, census_pa, vcpus, options, aids, &mut sink, &mut report);
     (report.findings, report.suppressed) = sink.finish();
+    report.nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
     report.micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
     report
 }
@@ -154,6 +156,8 @@ fn judge(
     // What is derived from the books is judged where they are right: otherwise it is wrong too, and no finding of its own.
     if sink.total() == 0 {
         page_tables_counted_once::check(census.totals, &graph, sink);
+        let recount = Recount::new(view, &frames, &graph, phys_mask, Vec::new());
+        hugetlb_reservations_backed::owners(&census, &mms, recount, sink);
         let said = Said::read(view, census.answers, sink);
         if !said.frames.is_empty() || !said.usages.is_empty() {
             let wanted = said.frames.iter().map(|answer| answer.pfn).collect();
@@ -233,6 +237,8 @@ fn locate(view: &dyn PhysView, graph: &Graph, mms: &[Mm], sink: &mut Sink) {
         return;
     }
     let mut page = [0; ENTRIES];
+    let wanted: HashSet<u64> =
+        sink.findings_mut().iter().filter(|f| homeless(f)).filter_map(|f| f.frame).collect();
     let mut names: Vec<(usize, Vec<String>)> = (0..)
         .zip(sink.findings_mut().iter())
         .filter(|(_, f)| homeless(f))
@@ -245,6 +251,9 @@ fn locate(view: &dyn PhysView, graph: &Graph, mms: &[Mm], sink: &mut Sink) {
         }
         each_nonzero(&page, user_slots(table.level), |slot, raw| {
             let (Entry::Leaf(pfn) | Entry::NoAccess(pfn)) = Pte(raw).decode(table.level) else { return };
+            if !wanted.contains(&pfn.0) {
+                return;
+            }
             let va = table.base + ((slot as u64) << table.level.shift());
             for (index, found) in &mut names {
                 let Some(finding) = sink.findings_mut().get_mut(*index) else { continue };

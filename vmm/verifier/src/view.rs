@@ -45,7 +45,12 @@ pub trait PhysView {
 pub struct Image {
     pages: HashMap<u64, Box<[u64; ENTRIES]>>,
     extents: Vec<Range<u64>>,
+    /// Pages as they were before they were changed, if somebody wants to know.
+    log: Option<Before>,
 }
+
+/// Frames changed, with what they held; `None` for no content.
+type Before = Vec<(u64, Option<Box<[u64; ENTRIES]>>)>;
 
 impl Image {
     /// An image with no memory at all.
@@ -67,11 +72,34 @@ impl Image {
 
     /// Sets the content of frame `pfn`, which becomes memory if it was not.
     pub fn set_page(&mut self, pfn: u64, words: &[u64; ENTRIES]) {
+        self.note(pfn);
         self.pages.insert(pfn, Box::new(*words));
+    }
+
+    /// From now on what is overwritten can be had back by [`Image::undo`].
+    pub fn remember(&mut self) {
+        self.log = Some(Vec::new());
+    }
+
+    /// Everything is as it was at [`Image::remember`], and nothing is remembered any more.
+    pub fn undo(&mut self) {
+        for (pfn, page) in self.log.take().unwrap_or_default().into_iter().rev() {
+            match page {
+                Some(page) => drop(self.pages.insert(pfn, page)),
+                None => drop(self.pages.remove(&pfn)),
+            }
+        }
+    }
+
+    fn note(&mut self, pfn: u64) {
+        if let Some(log) = &mut self.log {
+            log.push((pfn, self.pages.get(&pfn).cloned()));
+        }
     }
 
     /// The words of frame `pfn` to change, filled with zero if it had no content.
     pub fn page_mut(&mut self, pfn: u64) -> &mut [u64; ENTRIES] {
+        self.note(pfn);
         self.pages.entry(pfn).or_insert_with(|| Box::new([0; ENTRIES]))
     }
 

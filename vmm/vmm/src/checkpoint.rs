@@ -2,7 +2,7 @@
 //! At checkpoints, which the guest asks for, and at any instant.
 
 use crate::config::VerifyMode;
-use crate::device::hypercall::Caller;
+use crate::device::hypercall::{Answer, Caller};
 use crate::engine::Engine;
 use crate::machine::Machine;
 use crate::outcome::Ending;
@@ -13,7 +13,7 @@ use log::{debug, info, warn};
 use ptshare_paging::{ENTRIES, PAGE_BYTES};
 use ptshare_verifier::dump::DumpError;
 use ptshare_verifier::{Aids, Options, PhysView, Report, Vcpu};
-use ptshare_wire::hypercall::CheckpointReason;
+use ptshare_wire::hypercall::{CHECKPOINT_AGAIN, CheckpointReason};
 use std::fmt::Write;
 use std::ops::Range;
 use std::path::Path;
@@ -69,30 +69,42 @@ fn overloaded(machine: &Machine) -> bool {
     spent > GRACE_MICROS && spent > machine.micros() / 3
 }
 
-/// Serves a checkpoint. `Some` ends the run.
-pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, label: &str) -> Option<Ending> {
-    machine.record().verifier.checkpoints += 1;
+/// Serves a checkpoint.
+pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, label: &str) -> Answer {
+    let served = serve(machine, caller, reason, label);
+    machine.record().verifier.checkpoints += u64::from(served != Ok(CHECKPOINT_AGAIN));
+    served.map_or_else(Answer::End, Answer::Result)
+}
+
+fn serve(
+    machine: &Machine,
+    caller: &Caller<'_>,
+    reason: CheckpointReason,
+    label: &str,
+) -> Result<u64, Ending> {
     if machine.verify == VerifyMode::Off {
-        return None;
+        return Ok(0);
     }
     if reason == CheckpointReason::ProcessExit && machine.verify == VerifyMode::Exit && overloaded(machine) {
         machine.record().verifier.coalesced += 1;
-        return None;
+        return Ok(0);
     }
     let when = reason_text(reason, label);
     if machine.census().is_none() {
         let text = format!("the guest asks for a verification {when} before it has published its census");
-        return Some(Ending::GuestPanic { text });
+        return Err(Ending::GuestPanic { text });
     }
     // The run ends: nobody asks for a verdict any more.
-    let stopped = machine.pause.stop(caller.cpu.map(|cpu| (caller.index, cpu)))?;
+    let Some(stopped) = machine.pause.stop(caller.cpu.map(|cpu| (caller.index, cpu))) else { return Ok(0) };
     match judge(machine, &stopped, &when) {
         Judged::Clean { .. } => {}
+        // Another CPU's section may end only when this one has answered it: the guest is to ask again.
+        Judged::Critical if stopped.cpus().is_ok_and(|cpus| cpus.len() > 1) => return Ok(CHECKPOINT_AGAIN),
         Judged::Critical => {
             let text = format!("the guest asks for a verification {when} inside a critical section");
-            return Some(Ending::GuestPanic { text });
+            return Err(Ending::GuestPanic { text });
         }
-        Judged::Ended(ending) => return Some(ending),
+        Judged::Ended(ending) => return Err(ending),
     }
     if let Some(path) = machine.dump_path.as_ref().filter(|_| dump_wanted(machine, reason, label)) {
         let census = machine.census().unwrap_or(0);
@@ -103,7 +115,7 @@ pub fn run(machine: &Machine, caller: &Caller<'_>, reason: CheckpointReason, lab
             Err(why) => warn!("the dump {} cannot be written: {why}", path.display()),
         }
     }
-    None
+    Ok(0)
 }
 
 /// What came of looking at a guest that stands still.
@@ -182,6 +194,7 @@ fn note(machine: &Machine, report: &Report) {
     totals.tables_compared += report.tables_compared;
     totals.translated += report.addresses_compared;
     totals.micros += report.micros;
+    totals.nanos += report.nanos;
     if totals.rules.is_empty() {
         totals.rules = ptshare_verifier::rules().iter().map(|r| r.name.to_owned()).collect();
     }
@@ -251,9 +264,10 @@ mod tests {
         machine.dump_path = Some(dir.path().join("dump"));
         let caller = Caller::default();
         let early = run(&machine, &caller, CheckpointReason::Request, "");
-        assert!(matches!(early, Some(Ending::GuestPanic { .. })), "{early:?}");
+        assert!(matches!(early, Answer::End(Ending::GuestPanic { .. })), "{early:?}");
         machine.set_census(0x8000);
-        let Some(Ending::Violation { report }) = run(&machine, &caller, CheckpointReason::Request, "here")
+        let Answer::End(Ending::Violation { report }) =
+            run(&machine, &caller, CheckpointReason::Request, "here")
         else {
             panic!("an empty census passed");
         };

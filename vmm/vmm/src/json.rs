@@ -41,6 +41,8 @@ pub fn report(config: &Config, outcome: &Outcome, program: bool) -> Value {
             "rules": outcome.verifier.rules,
             "violations": outcome.verifier.violations,
             "micros": outcome.verifier.micros,
+            "ns": outcome.verifier.nanos,
+            "entries_per_second": rate(outcome.verifier.entries_walked, outcome.verifier.nanos),
         },
     });
     if program {
@@ -54,6 +56,11 @@ pub fn report(config: &Config, outcome: &Outcome, program: bool) -> Value {
         object["scenarios"] = all.iter().map(scenario_json).collect();
     }
     object
+}
+
+/// So many in so many nanoseconds, as a rate a second; null if nothing was measured.
+fn rate(count: u64, nanos: u64) -> Option<u64> {
+    (nanos > 0).then(|| (u128::from(count) * 1_000_000_000 / u128::from(nanos)) as u64)
 }
 
 /// What the judge did at random instants; null if it was not asked to.
@@ -170,6 +177,8 @@ mod tests {
             ("/verifier/rules", json!(["a"])),
             ("/verifier/violations", json!([])),
             ("/verifier/micros", json!(0)),
+            ("/verifier/ns", json!(0)),
+            ("/verifier/entries_per_second", Value::Null),
         ] {
             assert_eq!(report.pointer(path), Some(&value), "{path}");
         }

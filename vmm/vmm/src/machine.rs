@@ -6,16 +6,18 @@
 use crate::census;
 use crate::config::VerifyMode;
 use crate::console::{Console, WriteEnd};
+use crate::cpu::CpuState;
 use crate::engine::Engine;
 use crate::outcome::{Ending, Event, Snapshot, VerifierTotals};
 use crate::pause::Pause;
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use ptshare_verifier::History;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -53,10 +55,20 @@ pub struct Notes {
 /// Tells the guest that console input waits.
 pub type Raise = Box<dyn Fn(&GuestRam) + Send + Sync>;
 
+/// CPUs that wait to be started by the guest.
+#[derive(Default)]
+struct Starts {
+    /// Registers of those that are to start; `None` once they have.
+    states: Mutex<BTreeMap<u32, Option<CpuState>>>,
+    changed: Condvar,
+}
+
 /// One running machine, without its vCPUs.
 pub struct Machine {
     /// What runs it.
     pub engine: Engine,
+    /// CPUs that it has.
+    pub cpus: u32,
     /// Guest memory.
     pub ram: GuestRam,
     /// Names of guest kernel addresses.
@@ -80,6 +92,7 @@ pub struct Machine {
     /// Readable from the moment that there is an ending.
     pub ended: EventFd,
     raise: Raise,
+    starts: Starts,
     stopping: AtomicBool,
     ending: Mutex<Option<Ending>>,
     start: OnceLock<Instant>,
@@ -107,6 +120,7 @@ impl Machine {
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         Ok(Machine {
             engine: Engine::Kvm,
+            cpus: 1,
             ram,
             symbols,
             console,
@@ -114,6 +128,7 @@ impl Machine {
             dump_path,
             dump_at: None,
             raise,
+            starts: Starts::default(),
             record: Mutex::default(),
             pause: Pause::default(),
             notes: Mutex::default(),
@@ -125,6 +140,29 @@ impl Machine {
             start: OnceLock::new(),
             census: AtomicU64::new(0),
         })
+    }
+
+    /// Has CPU `index` start with these registers; false if there is no such CPU, or it has been started.
+    pub fn start_cpu(&self, index: u32, state: CpuState) -> bool {
+        let mut states = lock(&self.starts.states);
+        if index == 0 || index >= self.cpus || states.contains_key(&index) {
+            return false;
+        }
+        states.insert(index, Some(state));
+        self.starts.changed.notify_all();
+        true
+    }
+
+    /// Waits until the guest starts CPU `index`; `None` when the run stops first.
+    pub fn wait_for_start(&self, index: u32) -> Option<CpuState> {
+        let mut states = lock(&self.starts.states);
+        while !self.stopping() {
+            if let Some(state) = states.get_mut(&index).and_then(Option::take) {
+                return Some(state);
+            }
+            states = self.starts.changed.wait(states).unwrap_or_else(PoisonError::into_inner);
+        }
+        None
     }
 
     /// The record, locked.
@@ -171,7 +209,11 @@ impl Machine {
 
     /// Makes every thread leave: flag first, so that a thread which is kicked sees it.
     pub fn begin_stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        {
+            let _states = lock(&self.starts.states);
+            self.stopping.store(true, Ordering::SeqCst);
+        }
+        self.starts.changed.notify_all();
         let _ = self.stop.write(1);
         self.pause.end();
         self.console.close();

@@ -101,6 +101,8 @@ pub struct VerifierTotals {
     pub broken: Vec<String>,
     /// Time spent verifying, microseconds.
     pub micros: u64,
+    /// The same, nanoseconds, each verdict exactly.
+    pub nanos: u64,
 }
 
 /// What the judge did at random instants.

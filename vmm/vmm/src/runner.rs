@@ -96,6 +96,7 @@ impl Made<'_> {
             Machine::new(self.ram, symbols, self.console, config.verify, config.dump_path.clone(), raise)
                 .map_err(VmmError::host("make an eventfd"))?;
         machine.engine = engine;
+        machine.cpus = config.cpus;
         machine.dump_at = config.dump_at.clone();
         machine.record().profile = config.profile.then(Default::default);
         Ok(Arc::new(machine))

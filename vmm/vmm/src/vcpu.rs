@@ -3,12 +3,14 @@
 //! Every exit ends in one of three ways: the guest goes on, the run ends as the guest asked, or it ends with a report of
 //! where the guest was. None is dropped.
 
+use crate::cpu::CpuState;
 use crate::device::hypercall::{self, Caller};
 use crate::device::ports::Ports;
 use crate::diagnose;
 use crate::machine::Machine;
 use crate::outcome::Ending;
-use crate::sys::{self, Kickable, KvmCounter, Want};
+use crate::sys::{self, Kickable, KvmCounter};
+use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use log::debug;
 use ptshare_wire::hypercall::{PORT_BLOCK, PORT_CALL};
@@ -34,16 +36,14 @@ enum Step {
     InternalError,
 }
 
-/// Runs a vCPU until the run stops. `parked` vCPUs wait for that without ever entering the guest: CPUs other than the
-/// first are created, but no guest starts them yet.
+/// Runs a vCPU until the run stops. A `parked` one first waits until the guest starts it.
 pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parked: bool) {
     if parked {
-        while !machine.stopping() {
-            if sys::poll(&[(sys::event_fd(&machine.stop), Want::Read)], None).is_err() {
-                return;
-            }
+        let Some(state) = machine.wait_for_start(index) else { return };
+        if let Err(e) = set_start(&vcpu, &state) {
+            let text = format!("CPU {index} of the guest cannot be started: {e}");
+            return machine.end(Ending::InternalError { text });
         }
-        return;
     }
     let counter = KvmCounter::open(&vcpu, "insn_emulation");
     if counter.is_none() {
@@ -101,6 +101,15 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
         let state = diagnose::state_of(&machine.ram, &machine.symbols, &vcpu);
         machine.record().stopped_at.get_or_insert(format!("CPU {index} of the guest was here:\n{state}"));
     }
+}
+
+/// Puts a vCPU into the state in which the guest wants it to begin. What is its own, such as its local APIC's base, stays.
+fn set_start(vcpu: &VcpuFd, state: &CpuState) -> Result<(), kvm_ioctls::Error> {
+    let own = vcpu.get_sregs()?;
+    let sregs = kvm_sregs { apic_base: own.apic_base, interrupt_bitmap: own.interrupt_bitmap, ..state.sregs };
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_regs(&state.regs)?;
+    vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
 }
 
 fn guest_bug(machine: &Machine, vcpu: &VcpuFd, index: u32, what: &str) -> Ending {

@@ -43,7 +43,7 @@ pub fn measure(args: &BenchArgs, built: &Artefacts) -> Result<Report> {
         });
         let mut run = Run::of("kvm", mode, Unit::Nanoseconds, boots.collect());
         if run.figures.is_ok() {
-            let what = "dense memory above 4M, file readers above 100".to_owned();
+            let what = "dense memory above 4M, scattered above 1G, file readers above 100".to_owned();
             run.holes.push(Hole { what, why: ON_THE_CLOCK.to_owned() });
         }
         runs.push(run);

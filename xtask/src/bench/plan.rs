@@ -44,7 +44,7 @@ pub fn on_the_clock(quick: bool) -> [Plan; 2] {
         (&["small", "dense=400K,1M", "sparse=4M,1G", "scattered=4M,1G"], &["crowd=10x1M", "huge=10x1G"])
     } else {
         (
-            &["small", "dense=400K,1M,4M", "sparse=4M,64M,1G,4G,16G", "scattered=4M,1G,16G"],
+            &["small", "dense=400K,1M,4M", "sparse=4M,64M,1G,4G,16G", "scattered=4M,64M,1G"],
             &["crowd=10x4M,100x4M", "huge=10x1G,100x1G"],
         )
     };

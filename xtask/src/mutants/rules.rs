@@ -3,16 +3,19 @@
 use ptshare_verifier::catalogue::{Check, DRAWN};
 
 /// Rules without a mutant, and why. A rule that has one must not stand here.
-pub const EXCEPTIONS: &[(&str, &str)] = &[];
+pub const EXCEPTIONS: &[(&str, &str)] = &[(
+    "kvm-translate-agrees",
+    "it is about the judge's own walk: no bug of a guest breaks it, and tests of the verifier give it wrong answers",
+)];
 
-const ONE_CPU: &str = "one CPU runs the guest, and a switch of address spaces flushes it: nothing would show";
+const ONE_CPU: &str =
+    "the runs of the matrix use one CPU, and a switch of address spaces flushes it: nothing would show";
 
 /// Invariants of the catalogue without a mutant, and why, beside those about what ptshare does not have.
 pub const UNPLANTED: &[(u8, &str)] = &[
     (11, "the counts of roots and data frames are those of I4 and I24, which have mutants"),
     (20, ONE_CPU),
     (23, ONE_CPU),
-    (26, "only a failing allocation shows it, and the core's own tests fail each of them in turn"),
     (44, ONE_CPU),
 ];
 

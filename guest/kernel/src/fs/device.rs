@@ -31,6 +31,9 @@ pub const fn minor(dev: u64) -> u64 {
     (dev & 0xff) | (dev >> 12 & 0xffff_ff00)
 }
 
+/// Minor number of /dev/userfaultfd, which Linux hands out as devices register (MISC_DYNAMIC_MINOR).
+const USERFAULTFD_MINOR: u64 = 257;
+
 /// The nodes of /dev: name, permissions, major, minor. Numbers of Linux's devices are Linux's
 /// (Documentation/admin-guide/devices.txt); ours are in the range for local use, major 240.
 pub const NODES: &[(&str, u32, u64, u64)] = &[
@@ -47,6 +50,7 @@ pub const NODES: &[(&str, u32, u64, u64)] = &[
     ("hostout", 0o666, 240, 1),
     ("hosterr", 0o666, 240, 2),
     ("ptshare", 0o666, 240, 3),
+    ("userfaultfd", 0o600, 10, USERFAULTFD_MINOR),
 ];
 
 /// A device without state.
@@ -62,6 +66,8 @@ pub enum Device {
     Random,
     /// The kernel log: takes lines.
     Log,
+    /// Makes userfaultfds, for whoever may open it.
+    Userfault,
 }
 
 /// What opening the device `rdev` gives: operations, and the path if it is another than the node's.
@@ -75,6 +81,7 @@ pub fn open(rdev: u64, flags: u32, no_ctty: bool) -> Result<(Ops, Option<Path>),
         (1, 7) => Device::Full,
         (1, 8 | 9) => Device::Random,
         (1, 11) => Device::Log,
+        (10, USERFAULTFD_MINOR) => Device::Userfault,
         (5, 0) => {
             if !console::is_controlling() {
                 return Err(Errno::ENXIO);
@@ -146,6 +153,7 @@ impl Device {
                 total(sink.done(), result)
             }
             Device::Log => Ok(0),
+            Device::Userfault => Err(Errno::EINVAL.into()),
         }
     }
 
@@ -161,6 +169,7 @@ impl Device {
                 Ok(len)
             }
             Device::Full => Err(Errno::ENOSPC.into()),
+            Device::Userfault => Err(Errno::EINVAL.into()),
             Device::Log => {
                 let mut line = [0u8; 256];
                 let n = source.get(&mut line)? as usize;

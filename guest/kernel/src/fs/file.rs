@@ -13,7 +13,9 @@ use super::locks;
 use super::pidfd::Pidfd;
 use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
+use super::signalfd::SignalSet;
 use super::table::FileTable;
+use super::userfault::Userfaultfd;
 use super::virt::{Node, Snapshot};
 use super::{device, memfd, regular};
 use crate::KObject;
@@ -51,8 +53,12 @@ pub enum Ops {
     Event(EventCounter),
     /// epoll.
     Epoll(Epoll),
+    /// userfaultfd.
+    Userfault(Arc<Userfaultfd>),
     /// A process.
     Pidfd(Pidfd),
+    /// Signals.
+    Signals(SignalSet),
 }
 
 static OPEN_FILES: AtomicU64 = AtomicU64::new(0);
@@ -197,7 +203,9 @@ impl File {
             | Ops::Duplex(..)
             | Ops::Event(_)
             | Ops::Epoll(_)
-            | Ops::Pidfd(_) => true,
+            | Ops::Userfault(_)
+            | Ops::Pidfd(_)
+            | Ops::Signals(_) => true,
             Ops::Device(device) => device.is_stream(),
             _ => false,
         }
@@ -273,6 +281,8 @@ impl File {
                 node.read(snapshot, pos, sink)
             }
             Ops::Event(counter) => counter.read(sink, self.nonblock()),
+            Ops::Signals(set) => set.read(sink, self.nonblock()),
+            Ops::Userfault(uffd) => uffd.read(sink, self.nonblock()),
             Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         }
     }
@@ -319,7 +329,8 @@ impl File {
             Ops::Pipe(pipe) | Ops::Duplex(_, pipe) => pipe.write(source, self.nonblock()),
             Ops::Virtual(node, _) => node.write(source, pos),
             Ops::Event(counter) => counter.write(source, self.nonblock()),
-            Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
+            Ops::Userfault(uffd) => uffd.write(source),
+            Ops::Epoll(_) | Ops::Pidfd(_) | Ops::Signals(_) => Err(Errno::EINVAL.into()),
         };
         wrote.map(|wrote| (pos, wrote))
     }
@@ -405,7 +416,9 @@ impl File {
             Ops::Host(stream) => console::host_poll(*stream),
             Ops::Event(counter) => counter.poll(),
             Ops::Epoll(epoll) => epoll.poll(),
+            Ops::Userfault(uffd) => uffd.poll(self.nonblock()),
             Ops::Pidfd(pidfd) => pidfd.poll(),
+            Ops::Signals(set) => set.poll(),
             Ops::Place => super::poll::POLLNVAL,
             _ => BOTH,
         }
@@ -429,7 +442,9 @@ impl File {
             Ops::Tty(_) | Ops::Host(_) => f(console::queue()),
             Ops::Event(counter) => counter.queues(f),
             Ops::Epoll(epoll) => f(epoll.queue()),
+            Ops::Userfault(uffd) => f(uffd.queue()),
             Ops::Pidfd(pidfd) => f(pidfd.queue()),
+            Ops::Signals(set) => f(set.queue()),
             _ => {}
         }
     }
@@ -454,6 +469,7 @@ impl Drop for File {
                 from.close(true, false);
                 to.close(false, true);
             }
+            Ops::Userfault(uffd) => uffd.close(),
             _ => {}
         }
         locks::release_file(self.path.inode(), core::ptr::from_ref(self) as u64);

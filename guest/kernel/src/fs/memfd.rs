@@ -58,7 +58,7 @@ pub fn create(name: &[u8], flags: u32) -> Result<(Arc<File>, bool), Errno> {
     if flags & !(known | size_bits) != 0 || flags & MFD_EXEC != 0 && flags & MFD_NOEXEC_SEAL != 0 {
         return Err(Errno::EINVAL);
     }
-    if flags & MFD_HUGETLB != 0 && !matches!(flags >> 26, 0 | 21 | 30) {
+    if flags & MFD_HUGETLB != 0 && !matches!(flags >> 26, 0 | 21) {
         return Err(Errno::ENODEV);
     }
     // Room for "memfd:" and a NUL in NAME_MAX.

@@ -46,10 +46,12 @@ pub mod poll;
 pub mod proc;
 mod records;
 pub mod regular;
+pub mod signalfd;
 pub mod superblock;
 mod sys;
 pub mod table;
 pub mod text;
+pub mod userfault;
 pub mod virt;
 pub mod walk;
 

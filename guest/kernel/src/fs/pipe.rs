@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
+use ptshare_mm::Env;
 use ptshare_mm::frame::{alloc_kernel, free_kernel};
 use ptshare_paging::Pfn;
 use ptshare_sync::{Lock, Rank};
@@ -201,6 +202,30 @@ impl Pipe {
             let ready = || (self.waiting() > 0 || self.no_writers()).then_some(());
             self.readable.wait(None, ready).map_err(interrupted)?;
         }
+    }
+
+    /// A copy of what is there, up to `len` bytes and to one page, waiting for the first byte; it stays in the pipe.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM, a signal.
+    pub fn peek(&self, len: u64, nonblock: bool) -> Result<Vec<u8>, SysErr> {
+        let ready = || (self.waiting() > 0 || self.no_writers()).then_some(());
+        if ready().is_none() {
+            if nonblock {
+                return Err(Errno::EAGAIN.into());
+            }
+            self.readable.wait(None, ready).map_err(interrupted)?;
+        }
+        let _held = self.read_hold.take();
+        let tail = self.tail.load(Relaxed);
+        let mut bytes = Vec::new();
+        let part = (4096 - tail % 4096).min(self.waiting()).min(len) as usize;
+        bytes.try_reserve_exact(part).map_err(|_| Errno::ENOMEM)?;
+        bytes.resize(part, 0);
+        if let Some(frame) = self.frame(tail) {
+            Machine.read_phys(frame.pa().0 + tail % 4096, &mut bytes);
+        }
+        Ok(bytes)
     }
 
     fn take(&self, sink: &mut Sink) -> Result<u64, SysErr> {

@@ -119,9 +119,8 @@ fn sweep(table: &mut Table<Segment>) {
 /// May the caller make a segment of huge pages, of a size that there is (`newseg`, `can_do_hugetlb_shm`)?
 fn check_huge(flags: u64) -> Result<(), Errno> {
     match flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
+        // Pages of 1 GiB: as on a processor without them.
         0 | 21 => {}
-        // A pool that exists and is empty.
-        30 => return Err(Errno::ENOMEM),
         _ => return Err(Errno::EINVAL),
     }
     // CAP_IPC_LOCK.

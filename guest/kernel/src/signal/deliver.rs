@@ -5,7 +5,7 @@ use super::types::*;
 use super::{handlers::SignalHandlers, recalc, set_blocked, stop};
 use crate::syscall::{Restart, SysErr, SysResult};
 use crate::task::thread::{WORK_MASK, WORK_RESTART};
-use crate::task::{CurrentTask, current, exit, jobs};
+use crate::task::{CurrentTask, current, exit, jobs, trace};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_abi::Errno;
 use ptshare_abi::sys::general as raw;
@@ -77,6 +77,7 @@ pub fn deliver(regs: &mut TrapFrame) {
         let allowed = !task.blocked.load(Relaxed);
         let info = process.signals.lock().take(&task, allowed, &process.shared_pending);
         let Some(info) = info else { break };
+        let Some(info) = trace::on_signal(info, regs) else { continue };
         let action = process.handlers.get().map(|handlers| handlers.get(info.signo)).unwrap_or_default();
         match action.handler {
             SIG_IGN => {}

@@ -30,7 +30,7 @@ pub use send::{
     send_to_group, send_to_process, send_to_task, start_group_exit,
 };
 pub use state::SignalState;
-pub use stop::thread_left;
+pub use stop::{report as report_stop, thread_left};
 pub use types::*;
 
 use crate::task::thread::{WORK_MASK, WORK_SIGNAL};

@@ -86,7 +86,8 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
             None => choose(state.threads(), sig),
         };
         let blocked = chosen.as_ref().is_some_and(|task| task.is_blocked(bit));
-        if ignores && !blocked {
+        let traced = process.trace.tracer() != 0;
+        if ignores && !blocked && !traced {
             Ok(())
         } else {
             let queued = match target {
@@ -95,7 +96,7 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
             };
             let fatal = is_default && default_action(sig) == DefaultAction::Terminate;
             if let Some(task) = chosen.filter(|task| wants(task, sig)) {
-                if sig == SIGKILL || fatal && !process.is_init() {
+                if sig == SIGKILL || fatal && !process.is_init() && !traced {
                     exit_group_locked(&mut state, process, status_killed(sig));
                 } else {
                     poke(&task);
@@ -107,6 +108,7 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
     if report_continue {
         stop::report(process, STATUS_CONTINUED);
     }
+    crate::fs::signalfd::signal_queued();
     result
 }
 
@@ -130,7 +132,9 @@ fn choose<'a>(threads: impl Iterator<Item = &'a Arc<Task>>, sig: u32) -> Option<
 /// Makes a task look at its signals soon.
 pub(super) fn poke(task: &Arc<Task>) {
     task.add_work(WORK_SIGNAL);
-    sched::wake_from(task, |state| state == TaskState::Interruptible);
+    if !sched::wake_from(task, |state| state == TaskState::Interruptible) {
+        sched::kick(task);
+    }
 }
 
 /// Ends the whole process with this wait status: every thread leaves on its next step to user mode.
@@ -154,9 +158,11 @@ pub(crate) fn wake_for_exit(state: &super::SignalState) {
     for task in state.threads() {
         if task.must_exit() {
             task.add_work(WORK_SIGNAL);
-            sched::wake_from(task, |state| {
-                matches!(state, TaskState::Interruptible | TaskState::Killable | TaskState::Stopped)
-            });
+            let sleeps =
+                |state| matches!(state, TaskState::Interruptible | TaskState::Killable | TaskState::Stopped);
+            if !sched::wake_from(task, sleeps) {
+                sched::kick(task);
+            }
         }
     }
 }
@@ -175,7 +181,8 @@ pub fn force(info: SigInfo) {
             handlers.set(sig, action);
             task.blocked.fetch_and(!bit, Relaxed);
         }
-        fatal = action.handler == SIG_DFL;
+        // A tracer sees it first.
+        fatal = action.handler == SIG_DFL && process.trace.tracer() == 0;
     }
     if fatal && default_action(sig) != DefaultAction::Ignore {
         // The default action of every forced signal ends the process: init too.

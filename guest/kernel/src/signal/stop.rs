@@ -89,7 +89,7 @@ pub fn thread_left(process: &Process) {
 }
 
 /// Tells the parent that the process has stopped or been continued.
-pub(super) fn report(process: &Process, status: u32) {
+pub fn report(process: &Process, status: u32) {
     if status == STATUS_CONTINUED {
         process.set_stop_report(0);
         process.set_continue_report(true);

@@ -2,6 +2,7 @@
 
 use super::file::{file, files};
 use super::{Args, SysResult};
+use crate::fs::device::Device;
 use crate::fs::epoll::Epoll;
 use crate::fs::event::EventCounter;
 use crate::fs::file::{File, O_CLOEXEC, O_DIRECT, O_NONBLOCK, O_RDWR, O_WRONLY, Ops, closed};
@@ -9,7 +10,10 @@ use crate::fs::inode::{Kind, S_IFIFO, S_IFSOCK};
 use crate::fs::locks::{self, Record};
 use crate::fs::memfd::{self, nameless};
 use crate::fs::pipe::Pipe;
-use crate::fs::{caller, console};
+use crate::fs::proc::sysctl;
+use crate::fs::signalfd::SignalSet;
+use crate::fs::{caller, console, userfault};
+use crate::task::creds::CAP_SYS_PTRACE;
 use crate::task::current;
 use alloc::sync::Arc;
 use ptshare_abi::Errno;
@@ -178,6 +182,44 @@ pub fn eventfd2(a: &Args, _: &mut TrapFrame) -> SysResult {
     make_eventfd(a[0], a[1] as u32)
 }
 
+fn make_signalfd(fd: i32, at: u64, bytes: u64, flags: u32) -> SysResult {
+    if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 || bytes != 8 {
+        return Err(Errno::EINVAL.into());
+    }
+    let mask: u64 = uaccess::read(at)?;
+    if fd == -1 {
+        crate::heap_room()?;
+        let path = nameless(b"anon_inode:[signalfd]", 0o600, Kind::Anonymous);
+        let file = File::new(path, Ops::Signals(SignalSet::new(mask)), O_RDWR | flags & O_NONBLOCK);
+        return Ok(files().install(file, flags & O_CLOEXEC != 0)?);
+    }
+    let file = files().get(fd)?;
+    let Ops::Signals(set) = &file.ops else { return Err(Errno::EINVAL.into()) };
+    set.set(mask);
+    Ok(fd as u64)
+}
+
+/// signalfd(2).
+pub fn signalfd(a: &Args, _: &mut TrapFrame) -> SysResult {
+    make_signalfd(a[0] as i32, a[1], a[2], 0)
+}
+
+/// signalfd4(2).
+pub fn signalfd4(a: &Args, _: &mut TrapFrame) -> SysResult {
+    make_signalfd(a[0] as i32, a[1], a[2], a[3] as u32)
+}
+
+/// userfaultfd(2).
+pub fn userfaultfd(a: &Args, _: &mut TrapFrame) -> SysResult {
+    let flags = a[0] as u32;
+    let user_only = flags & abi::UFFD_USER_MODE_ONLY != 0;
+    if !user_only && !sysctl::unprivileged_userfaultfd() && !current().process.creds().capable(CAP_SYS_PTRACE)
+    {
+        return Err(Errno::EPERM.into());
+    }
+    userfault::create(flags)
+}
+
 fn make_epoll(flags: u32) -> SysResult {
     if flags & !O_CLOEXEC != 0 {
         return Err(Errno::EINVAL.into());
@@ -338,6 +380,11 @@ pub fn ioctl(a: &Args, _: &mut TrapFrame) -> SysResult {
         _ => {
             let waiting = match &file.ops {
                 Ops::Tty(_) => return console::ioctl(request, arg),
+                Ops::Userfault(uffd) => return uffd.ioctl(request, arg),
+                Ops::Device(Device::Userfault) if request == userfault::IOC_NEW => {
+                    return userfault::create(arg as u32);
+                }
+                Ops::Device(Device::Userfault) => return Err(Errno::EINVAL.into()),
                 Ops::Pipe(pipe) | Ops::Duplex(pipe, _) => pipe.waiting(),
                 Ops::Host(_) => console::waiting(true),
                 Ops::Regular => file.inode().size().saturating_sub(file.position()),

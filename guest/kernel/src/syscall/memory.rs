@@ -116,6 +116,12 @@ pub fn mincore(a: &Args, _: &mut TrapFrame) -> SysResult {
     }))
 }
 
+/// remap_file_pages(2).
+pub fn remap_file_pages(a: &Args, _: &mut TrapFrame) -> SysResult {
+    heap_room()?;
+    done(mm().remap_file_pages(a[0], a[1], a[2], a[3], a[4]))
+}
+
 /// msync(2).
 pub fn msync(a: &Args, _: &mut TrapFrame) -> SysResult {
     done(mm().msync(a[0], a[1], a[2]))

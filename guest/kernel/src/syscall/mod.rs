@@ -12,14 +12,17 @@ mod mount;
 mod pidfd;
 mod poll;
 mod process;
+mod ptrace;
 mod remote;
 mod sched;
 mod signal;
 mod socket;
+mod splice;
 mod stat;
 mod time;
 mod transfer;
 
+use crate::task::{current, trace};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_abi::table::State;
@@ -92,10 +95,12 @@ pub use mount::*;
 pub use pidfd::*;
 pub use poll::*;
 pub use process::*;
+pub use ptrace::ptrace;
 pub use remote::{process_madvise, process_mrelease, process_vm_readv, process_vm_writev};
 pub use sched::*;
 pub use signal::*;
 pub use socket::*;
+pub use splice::*;
 pub use stat::*;
 pub use time::*;
 pub use transfer::*;
@@ -118,6 +123,19 @@ ptshare_abi::syscalls!(make_dispatch);
 /// The system-call entry: RAX names the call, and holds its answer afterwards.
 pub fn entry(frame: &mut TrapFrame) {
     Machine.stats().syscalls.fetch_add(1, Relaxed);
+    if current().process.trace.stops_at_calls() {
+        let number = frame.rax;
+        trace::on_call(number, frame);
+        run(frame);
+        trace::on_call(number, frame);
+        return;
+    }
+    run(frame);
+}
+
+/// Runs the call that the frame names, and leaves its answer there.
+#[inline]
+fn run(frame: &mut TrapFrame) {
     let number = frame.rax;
     let args = args(frame);
     // A call that never returns here (exit) or that replaces the frame (execve, rt_sigreturn) says so by its answer.

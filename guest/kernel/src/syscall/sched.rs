@@ -3,10 +3,11 @@
 use super::time::{Timespec, deadline_after};
 use super::{Args, SysErr, SysResult};
 use crate::task::creds::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
+use crate::task::thread::WORK_RESCHED;
 use crate::task::{Process, Task, current, find_process_of, find_task, futex, limits, sched, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_abi::Errno;
 use ptshare_abi::sys::general as raw;
 use ptshare_machine::trap::TrapFrame;
@@ -132,21 +133,26 @@ pub fn sched_getaffinity(a: &Args, _: &mut TrapFrame) -> SysResult {
     if len < 8 || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
-    task_of(a[0])?;
-    uaccess::write(a[2], &online_mask())?;
+    let task = task_of(a[0])?;
+    uaccess::write(a[2], &(task.affinity.load(Relaxed) & online_mask()))?;
     Ok(8)
 }
 
-/// sched_setaffinity(2): accepted, for every CPU that is online.
+/// sched_setaffinity(2).
 pub fn sched_setaffinity(a: &Args, _: &mut TrapFrame) -> SysResult {
     let mut bytes = [0; 8];
     let len = (a[1] as u32 as usize).min(8);
     uaccess::copy_in(bytes.get_mut(..len).unwrap_or(&mut []), a[2])?;
     let task = task_of(a[0])?;
     may_schedule(&task.process)?;
-    if u64::from_le_bytes(bytes) & online_mask() == 0 {
+    let mask = u64::from_le_bytes(bytes);
+    if mask & online_mask() == 0 {
         return Err(Errno::EINVAL.into());
     }
+    task.affinity.store(mask, SeqCst);
+    // Where it runs now it may have to leave.
+    task.add_work(WORK_RESCHED);
+    sched::kick(&task);
     Ok(0)
 }
 

@@ -34,7 +34,7 @@ impl Drop for Bounce {
 }
 
 /// Copies up to `len` bytes from file to file. A position that is given is used and moved instead of the file's own.
-fn transfer(
+pub(super) fn transfer(
     from: &File,
     mut from_pos: Option<&mut u64>,
     to: &File,

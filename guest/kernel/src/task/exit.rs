@@ -18,7 +18,7 @@ use crate::signal::{self, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SigInfo, c
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-use ptshare_machine::{time, uaccess};
+use ptshare_machine::{smp, time, uaccess};
 
 /// Nanoseconds in a clock tick (USER_HZ 100).
 pub const TICK_NS: u64 = 10_000_000;
@@ -50,6 +50,10 @@ fn finish(status: u32) {
     let process = &task.process;
     task.exiting.store(true, Relaxed);
     release_user_memory(&task);
+    if smp::several() {
+        // Another thread may be the last to leave the group, and free the root.
+        sched::use_mm(&task, None);
+    }
 
     let tid = task.tid();
     let (left, last, status) = {
@@ -104,6 +108,7 @@ fn end_process(task: &CurrentTask, status: u32) {
     }
     timer::set_real_timer(process, 0, 0);
     crate::ipc::sem::process_ends(process.pid);
+    super::trace::tracer_ends(process.pid);
     drop(process.files.replace(None));
     drop(process.fs.replace(None));
     drop(process.exe.replace(None));

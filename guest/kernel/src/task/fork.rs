@@ -237,6 +237,7 @@ fn new_task(
 ) -> Arc<Task> {
     let has = |flag: u64| args.flags & flag != 0;
     let task = Task::new(tid, process, context, me.comm());
+    task.affinity.store(me.affinity.load(Relaxed), Relaxed);
     if has(VM) {
         task.mm_slot.store(me.mm_slot.load(Relaxed), Relaxed);
         task.mm_root.store(me.mm_root.load(Relaxed), Relaxed);

@@ -3,6 +3,7 @@
 use super::creds::Creds;
 use super::limits::Limits;
 use super::timer::IntervalTimer;
+use super::trace::Trace;
 use super::usage::Usage;
 use super::wait::WaitQueue;
 use crate::KMm;
@@ -115,6 +116,8 @@ pub struct Process {
     pub(super) subreaper: AtomicBool,
     /// PR_SET_DUMPABLE.
     pub(super) dumpable: AtomicU32,
+    /// ptrace(2).
+    pub trace: Trace,
     comm: Lock<[u8; 16]>,
     /// personality(2).
     pub personality: AtomicU32,
@@ -175,6 +178,7 @@ impl Process {
             did_exec: AtomicBool::new(false),
             subreaper: AtomicBool::new(false),
             dumpable: AtomicU32::new(1),
+            trace: Trace::new(),
             comm: Lock::new(Rank::Registry, parts.comm),
             personality: AtomicU32::new(0),
             oom_score_adj: AtomicI32::new(0),

@@ -113,11 +113,16 @@ fn choose(
     }
 }
 
+/// Do the child's stops count? Those of a traced one always do.
+fn shows_stops(child: &Process, options: u32) -> bool {
+    options & raw::WUNTRACED != 0 || child.trace.tracer() != 0
+}
+
 fn has_changed(child: &Process, options: u32) -> bool {
     let life = child.life.load(Relaxed);
     life == Life::Zombie as u32 && options & raw::WEXITED != 0
         || life == Life::Alive as u32
-            && (options & raw::WUNTRACED != 0 && child.stop_report.load(Relaxed) != 0
+            && (shows_stops(child, options) && child.stop_report.load(Relaxed) != 0
                 || options & raw::WCONTINUED != 0 && child.continue_report.load(Relaxed))
 }
 
@@ -131,7 +136,7 @@ fn collect(table: &mut Table, child: &Process, options: u32) -> (Waited, Option<
         return (waited, reaped);
     }
     let stop = child.stop_report.load(Relaxed);
-    if options & raw::WUNTRACED != 0 && stop != 0 {
+    if shows_stops(child, options) && stop != 0 {
         waited.status = stop;
         if !keep {
             child.stop_report.store(0, Relaxed);

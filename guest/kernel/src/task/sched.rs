@@ -1,5 +1,9 @@
 //! The scheduler: a first-in, first-out run queue a CPU, with time slices.
 //!
+//! A task that wakes goes to the CPU on which it last ran, or to one that has nothing to do; a CPU with nothing to do
+//! looks into the queues of the others before it halts. Who puts a task on another CPU's queue interrupts that CPU.
+//! A task may be on a queue while the CPU that it leaves has not saved its registers yet (`on_cpu`): who takes it waits.
+//!
 //! Kernel code is never preempted. A timer interrupt that ends a slice only asks the task to give way on its return to
 //! user mode. The timer is one-shot and armed for the earlier of the slice's end (while somebody else waits for the
 //! CPU) and the earliest timer of timer.rs; with neither, no interrupt comes, unless the console has to be polled.
@@ -12,9 +16,11 @@ use super::thread::{Task, TaskState, WORK_MASK, WORK_RESCHED, WORK_RESTART, WORK
 use super::timer;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{
+    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 use ptshare_abi::Errno;
-use ptshare_machine::{context, cpu, time, trap::TrapFrame};
+use ptshare_machine::{context, cpu, smp, time, trap::TrapFrame};
 use ptshare_mm::Env;
 use ptshare_paging::Pfn;
 use ptshare_sync::{Lock, Rank};
@@ -32,8 +38,8 @@ struct Cpu {
     armed: AtomicU64,
     /// The idle task.
     idle: Lock<Option<Arc<Task>>>,
-    /// A task that died on this CPU: dropped once the CPU has left its stack.
-    dead: Lock<Option<Arc<Task>>>,
+    /// The task whose stack this CPU is leaving, kept until it has.
+    leaving: Lock<Option<Arc<Task>>>,
 }
 
 static CPUS: [Cpu; CPUS_MAX] = [const {
@@ -42,9 +48,12 @@ static CPUS: [Cpu; CPUS_MAX] = [const {
         slice_end: AtomicU64::new(u64::MAX),
         armed: AtomicU64::new(u64::MAX),
         idle: Lock::new(Rank::Registry, None),
-        dead: Lock::new(Rank::Registry, None),
+        leaving: Lock::new(Rank::Registry, None),
     }
 }; CPUS_MAX];
+
+/// CPUs that halt, or are about to, because there is nothing to do.
+static IDLE: AtomicU64 = AtomicU64::new(0);
 
 #[inline]
 fn this_cpu() -> &'static Cpu {
@@ -56,12 +65,20 @@ fn this_cpu() -> &'static Cpu {
 /// # Errors
 /// ENOMEM.
 pub(super) fn reserve(tasks: usize) -> Result<(), Errno> {
-    let mut queue = this_cpu().queue.lock();
-    let missing = tasks.saturating_sub(queue.len());
-    if queue.capacity() < tasks {
-        queue.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+    for cpu in online_cpus() {
+        let mut queue = CPUS[cpu].queue.lock();
+        let missing = tasks.saturating_sub(queue.len());
+        if queue.capacity() < tasks {
+            queue.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+        }
     }
     Ok(())
+}
+
+/// Numbers of the CPUs that run.
+fn online_cpus() -> impl Iterator<Item = usize> {
+    let online = smp::online();
+    (0..CPUS_MAX).take_while(move |cpu| online >> cpu != 0).filter(move |cpu| online >> cpu & 1 != 0)
 }
 
 /// Gives up the CPU. A task in state `Running` goes to the end of the queue; any other sleeps until it is woken.
@@ -72,12 +89,13 @@ pub fn schedule() {
     let cpu = this_cpu();
     let prev = current();
     let now = time::now_ns();
-    let (next, others_wait) = {
+    let (next, others_wait, moves) = {
         let mut queue = cpu.queue.lock();
-        let runnable = prev.state() == TaskState::Running;
+        let runnable = prev.state() == TaskState::Running && prev.tid() != 0;
+        let moves = runnable && prev.affinity.load(Relaxed) >> cpu::id() & 1 == 0;
         let next = match queue.pop_front() {
             Some(next) => next,
-            None if runnable => {
+            None if runnable && !moves || prev.tid() == 0 => {
                 // Nobody else: go on, without a slice.
                 cpu.slice_end.store(u64::MAX, Relaxed);
                 return;
@@ -87,41 +105,46 @@ pub fn schedule() {
                 None => return,
             },
         };
-        if runnable && prev.tid() != 0 {
-            queue.push_back(prev.arc());
-        } else {
+        if !runnable {
             prev.on_queue.store(false, Relaxed);
+        } else if !moves {
+            queue.push_back(prev.arc());
         }
-        (next, !queue.is_empty())
+        (next, !queue.is_empty(), moves)
     };
+    if moves {
+        enqueue(&prev.arc(), cpu::id());
+    }
+    // The CPU that it left may still be storing its registers.
+    while next.on_cpu.load(Acquire) {
+        ptshare_sync::spin_wait();
+    }
+    next.on_cpu.store(true, Relaxed);
     ptshare_machine::Machine.stats().switches.fetch_add(1, Relaxed);
     prev.run_ns.fetch_add(now.saturating_sub(prev.run_since.load(Relaxed)), Relaxed);
-    let dead = match prev.state() {
-        TaskState::Running => {
-            prev.involuntary_switches.fetch_add(1, Relaxed);
-            false
-        }
-        TaskState::Dead => true,
-        _ => {
-            prev.voluntary_switches.fetch_add(1, Relaxed);
-            false
-        }
+    match prev.state() {
+        TaskState::Running => prev.involuntary_switches.fetch_add(1, Relaxed),
+        TaskState::Dead => 0,
+        _ => prev.voluntary_switches.fetch_add(1, Relaxed),
     };
     next.run_since.store(now, Relaxed);
     cpu.slice_end.store(if others_wait { now + SLICE_NS } else { u64::MAX }, Relaxed);
     arm(cpu);
     // From here on no counted reference may stay on this stack: it may never be resumed.
-    let old = replace_current(next);
-    if dead {
-        let before = core::mem::replace(&mut *cpu.dead.lock(), old);
-        drop(before);
-    } else {
-        // The table holds another reference.
-        drop(old);
-    }
+    *cpu.leaving.lock() = replace_current(next);
     let next = current();
     load_address_space(&next);
     context::switch(&prev.context, &next.context);
+    finish_switch();
+}
+
+/// The first step on a task's stack after a switch: the task before it is off the CPU now, and gone if it was dead.
+fn finish_switch() {
+    let left = this_cpu().leaving.lock().take();
+    if let Some(task) = left {
+        task.on_cpu.store(false, Release);
+        drop(task);
+    }
 }
 
 /// Loads the task's address space, if it has one; otherwise the last one stays.
@@ -161,9 +184,12 @@ pub fn wake(task: &Arc<Task>) -> bool {
 
 /// Wakes a task if it sleeps in a state that `from` accepts.
 pub(crate) fn wake_from(task: &Arc<Task>, from: impl Fn(TaskState) -> bool) -> bool {
-    let cpu = &CPUS[task.cpu.load(Relaxed) as usize % CPUS_MAX];
-    {
-        let mut queue = cpu.queue.lock();
+    loop {
+        let home = task.cpu.load(Relaxed) as usize % CPUS_MAX;
+        let mut queue = CPUS[home].queue.lock();
+        if task.cpu.load(Relaxed) as usize != home {
+            continue;
+        }
         let state = task.state();
         if state == TaskState::Running || state == TaskState::Dead || !from(state) {
             return false;
@@ -173,19 +199,94 @@ pub(crate) fn wake_from(task: &Arc<Task>, from: impl Fn(TaskState) -> bool) -> b
             // It has not given up its CPU yet, and now will not.
             return true;
         }
-        queue.push_back(task.clone());
+        let target = choose_cpu(task, home);
+        if target == home {
+            queue.push_back(task.clone());
+            drop(queue);
+            announce(home);
+        } else {
+            task.cpu.store(target as u32, Relaxed);
+            drop(queue);
+            put_on(task.clone(), target);
+        }
+        return true;
     }
-    start_slice(cpu);
-    true
 }
 
-/// Puts a new task on the queue of this CPU.
-pub(super) fn start(task: Arc<Task>) {
-    let cpu = this_cpu();
-    task.cpu.store(cpu::id() as u32, Relaxed);
+/// A CPU for a task that is to run: `home`, unless that is busy and another has nothing to do, or it may not run there.
+fn choose_cpu(task: &Task, home: usize) -> usize {
+    if !smp::several() {
+        return home;
+    }
+    let allowed = task.affinity.load(Relaxed) & smp::online();
+    let allowed = if allowed == 0 { smp::online() } else { allowed };
+    let may_stay = allowed >> home & 1 != 0;
+    let idle = IDLE.load(Relaxed) & allowed;
+    let chosen = if may_stay && (idle >> home & 1 != 0 || idle == 0) {
+        home
+    } else if idle != 0 {
+        idle.trailing_zeros() as usize
+    } else {
+        allowed.trailing_zeros() as usize
+    };
+    // The next task goes elsewhere.
+    IDLE.fetch_and(!(1 << chosen), Relaxed);
+    chosen
+}
+
+/// Puts a task that is to run, and is on no queue, on the queue of a CPU of its choice.
+fn enqueue(task: &Arc<Task>, home: usize) {
+    let target = choose_cpu(task, home);
+    task.cpu.store(target as u32, Relaxed);
     task.on_queue.store(true, Relaxed);
-    cpu.queue.lock().push_back(task);
-    start_slice(cpu);
+    put_on(task.clone(), target);
+}
+
+fn put_on(task: Arc<Task>, target: usize) {
+    CPUS[target].queue.lock().push_back(task);
+    announce(target);
+}
+
+/// There is a new task on a CPU's queue.
+fn announce(target: usize) {
+    if target == cpu::id() {
+        start_slice(&CPUS[target]);
+    } else {
+        smp::interrupt(target);
+    }
+}
+
+/// A task that runs on another CPU is to look at its [`Task::work`] soon.
+pub(crate) fn kick(task: &Task) {
+    let target = task.cpu.load(Relaxed) as usize;
+    if target != cpu::id() && task.on_cpu.load(SeqCst) {
+        smp::interrupt(target);
+    }
+}
+
+/// Another CPU has interrupted this one: perhaps there is a task to run.
+pub fn on_ipi() {
+    let cpu = this_cpu();
+    if !cpu.queue.lock().is_empty() {
+        start_slice(cpu);
+    }
+}
+
+/// Takes a task from another CPU's queue, for this CPU, which has nothing to do.
+fn steal() -> Option<Arc<Task>> {
+    let me = cpu::id();
+    online_cpus().filter(|&cpu| cpu != me).find_map(|victim| {
+        let mut queue = CPUS[victim].queue.lock();
+        let at = queue.iter().rposition(|task| task.affinity.load(Relaxed) >> me & 1 != 0)?;
+        let task = queue.remove(at)?;
+        task.cpu.store(me as u32, Relaxed);
+        Some(task)
+    })
+}
+
+/// Puts a new task on a queue.
+pub(super) fn start(task: Arc<Task>) {
+    enqueue(&task, cpu::id());
 }
 
 /// Somebody waits now: the running task's slice begins, unless it has one.
@@ -268,6 +369,7 @@ pub fn cpu_time_ns(task: &Task) -> u64 {
 
 /// The `new_task` hook: a task's first step, on its own stack, before it returns to user mode.
 pub fn finish_first_switch() {
+    finish_switch();
     let task = current();
     let at = task.set_child_tid.swap(0, Relaxed);
     if at != 0 {
@@ -283,18 +385,33 @@ pub(super) fn adopt_idle(process: Arc<Process>, context: context::TaskContext) {
     let idle = Arc::new(Task::new(0, process, context, comm));
     idle.cpu.store(cpu::id() as u32, Relaxed);
     idle.run_since.store(time::now_ns(), Relaxed);
+    idle.on_cpu.store(true, Relaxed);
     *this_cpu().idle.lock() = Some(idle.clone());
     drop(replace_current(idle));
 }
 
 /// The idle loop: runs tasks, and halts while there are none.
 pub fn run_idle() -> ! {
+    let me = 1 << cpu::id();
     loop {
         schedule();
         // Back here only when no task can run.
+        if smp::several() {
+            // Nobody has to wait for this CPU's answer, and no root must stay for its sake.
+            cpu::load_mm(None, 0);
+            IDLE.fetch_or(me, SeqCst);
+            if let Some(task) = steal() {
+                IDLE.fetch_and(!me, SeqCst);
+                this_cpu().queue.lock().push_back(task);
+                continue;
+            }
+        }
         if this_cpu().queue.lock().is_empty() {
             arm(this_cpu());
             cpu::halt_until_interrupt();
+        }
+        if smp::several() {
+            IDLE.fetch_and(!me, SeqCst);
         }
     }
 }

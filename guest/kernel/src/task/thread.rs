@@ -46,8 +46,12 @@ pub struct Task {
     state: AtomicU32,
     /// On a run queue, or running. Under the run-queue lock.
     pub(super) on_queue: AtomicBool,
-    /// CPU on whose queue it belongs.
+    /// CPU on whose queue it belongs. Changed under that queue's lock.
     pub(super) cpu: AtomicU32,
+    /// A CPU is on its stack: its registers are not all in `context`.
+    pub(super) on_cpu: AtomicBool,
+    /// CPUs on which it may run, a bit each.
+    pub(crate) affinity: AtomicU64,
     /// `WORK_*` bits; anybody sets them.
     pub(crate) work: AtomicU32,
 
@@ -116,6 +120,8 @@ impl Task {
             state: AtomicU32::new(TaskState::Running as u32),
             on_queue: AtomicBool::new(false),
             cpu: AtomicU32::new(0),
+            on_cpu: AtomicBool::new(false),
+            affinity: AtomicU64::new(u64::MAX),
             work: AtomicU32::new(0),
             mm_slot: AtomicU64::new(0),
             mm_root: AtomicU64::new(0),

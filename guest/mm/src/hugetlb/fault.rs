@@ -7,6 +7,7 @@ use super::{HUGE_BYTES, HUGE_FRAMES, HUGE_SHIFT, is_huge};
 use crate::frame::{is_private, put_data, set_owner};
 use crate::space::{Access, FaultOutcome};
 use crate::table::{add_aux, leaf_flags, leaf_with_rights, lock_table};
+use crate::userfault::{Spot, is_marker};
 use crate::vma::{VM_MAYSHARE, VM_SHARED, VM_WRITE};
 use crate::{Env, FlushRange, Mm, Object, Vma};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -37,14 +38,23 @@ impl<E: Env> Mm<E> {
         let _guard = lock_table(env, pmd, Level::Pmd);
         let slot = Level::Pmd.slot(page);
         let place = Place { pmd, slot, page };
-        let pte = env.load(pmd, slot);
-        if pte.0 == 0 {
+        let mut pte = env.load(pmd, slot);
+        let spot = Spot { addr, page };
+        if pte.0 == 0 || is_marker(pte) {
+            self.report_absent(vma, spot, access)?;
+            // Under a marker as if for reading: the write faults again, and is reported then.
+            let marked = pte.0 != 0;
+            let access = Access { write: access.write && !marked, ..access };
             let leaf = self.huge_page_for(vma, object, page, access)?;
+            let leaf = if marked { leaf.without(Pte::WRITE).with(Pte::UFFD_WP) } else { leaf };
             env.store(pmd, slot, leaf);
-            add_aux(env, pmd, 1);
+            add_aux(env, pmd, u32::from(!marked));
             return Ok(());
         }
         debug_assert!(is_huge(pte), "a hugetlb mapping has a table at {page:#x}");
+        if pte.has(Pte::UFFD_WP) {
+            pte = self.report_protected(vma, spot, access, (pmd, slot), pte)?;
+        }
         if access.write && pte.present() && !pte.writable() {
             return self.write_protected_huge(vma, place, pte);
         }
@@ -94,10 +104,11 @@ impl<E: Env> Mm<E> {
     }
 
     /// A page of the process's own for `page`: the one that mmap reserved, or a spare one.
-    fn private_huge(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, FaultOutcome> {
+    pub(crate) fn private_huge(&self, vma: &Vma<E>, page: u64, zeroed: bool) -> Result<Pfn, FaultOutcome> {
         let env = &self.env;
         let reserved = self.huge.consume(env, page >> HUGE_SHIFT);
-        let taken = env.allocator().lock().huge_take(env, reserved);
+        let book = reserved.then(|| &self.rec().hugetlb_reserved);
+        let taken = env.allocator().lock().huge_take(env, book);
         let (pfn, zero) = taken.ok_or(FaultOutcome::BusAdrErr)?;
         if zeroed && !zero {
             env.zero_pages(pfn, HUGE_FRAMES);

@@ -133,15 +133,16 @@ impl Buddy {
         true
     }
 
-    /// Takes a page with a count of 1; says whether its content is zero. One that was `reserved`, which is sure to be
-    /// there, or a spare or surplus one.
-    pub(crate) fn huge_take<E: Env>(&mut self, env: &E, reserved: bool) -> Option<(Pfn, bool)> {
+    /// Takes a page with a count of 1; says whether its content is zero. One that was promised in `book`, which is sure to
+    /// be there, or a spare or surplus one.
+    pub(crate) fn huge_take<E: Env>(&mut self, env: &E, book: Option<&AtomicU64>) -> Option<(Pfn, bool)> {
         let census = env.census();
-        if reserved {
+        if let Some(book) = book {
             debug_assert!(get(&census.hugetlb_reserved) > 0, "hugetlb-pool-adds-up: nothing is reserved");
             if !mutant!(POOL_KEEPS_RESERVATION) {
                 sub(&census.hugetlb_reserved, 1);
             }
+            sub(book, 1);
         } else if !env.may_allocate() {
             return None;
         } else if spare(census) == 0 {
@@ -171,11 +172,17 @@ impl Buddy {
         }
     }
 
-    /// Promises `pages` (Linux: `hugetlb_acct_memory`, `gather_surplus_pages`).
+    /// Promises `pages` (Linux: `hugetlb_acct_memory`, `gather_surplus_pages`), and notes it in `book`, the count of the
+    /// mm or of the objects to which they are promised.
     ///
     /// # Errors
     /// [`NoMemory`], with nothing changed.
-    pub(crate) fn huge_reserve<E: Env>(&mut self, env: &E, pages: u64) -> Result<(), NoMemory> {
+    pub(crate) fn huge_reserve<E: Env>(
+        &mut self,
+        env: &E,
+        pages: u64,
+        book: &AtomicU64,
+    ) -> Result<(), NoMemory> {
         let census = env.census();
         let missing = pages.saturating_sub(spare(census));
         if missing > self.huge.overcommit.saturating_sub(get(&census.hugetlb_surplus))
@@ -194,13 +201,15 @@ impl Buddy {
             add(&census.hugetlb_surplus, 1);
         }
         add(&census.hugetlb_reserved, pages);
+        add(book, pages);
         Ok(())
     }
 
-    /// Takes a promise back; surplus pages that nobody needs any more go.
-    pub(crate) fn huge_unreserve<E: Env>(&mut self, env: &E, pages: u64) {
+    /// Takes a promise back that stands in `book`; surplus pages that nobody needs any more go.
+    pub(crate) fn huge_unreserve<E: Env>(&mut self, env: &E, pages: u64, book: &AtomicU64) {
         let census = env.census();
         sub(&census.hugetlb_reserved, pages);
+        sub(book, pages);
         let unused = pages.min(get(&census.hugetlb_surplus)).min(spare(census));
         for _ in 0..unused {
             sub(&census.hugetlb_surplus, 1);

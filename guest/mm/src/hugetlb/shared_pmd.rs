@@ -31,8 +31,8 @@ pub(crate) fn is_object_pmd<E: Env>(env: &E, table: Pfn) -> bool {
     env.meta(table).state.load(Relaxed) & FLAG_OBJECT_PMD != 0
 }
 
-/// The key of the PMD page over `page` in this VMA; `None` where the article's conditions do not hold: shared, hugetlb, and
-/// the whole aligned GiB inside the VMA.
+/// The key of the PMD page over `page` in this VMA; `None` where the article's conditions do not hold: shared, hugetlb,
+/// the whole aligned GiB inside the VMA, and no userfaultfd that hears of minor faults or writes.
 pub(super) fn key<E: Env>(vma: &Vma<E>, page: u64) -> Option<Key> {
     let start = Level::Pmd.span_start(page);
     let mut end = vma.rec.end;
@@ -40,7 +40,7 @@ pub(super) fn key<E: Env>(vma: &Vma<E>, page: u64) -> Option<Key> {
         end = end.next_multiple_of(Level::Pmd.span_bytes());
     }
     let covers = vma.rec.start <= start && start + Level::Pmd.span_bytes() <= end;
-    if !covers || !vma.has(VM_HUGETLB | VM_SHARED) {
+    if !covers || !vma.has(VM_HUGETLB | VM_SHARED) || vma.owns_tables() {
         return None;
     }
     let first = (vma.pgoff_of(start) << ptshare_paging::PAGE_SHIFT) >> HUGE_SHIFT;
@@ -148,7 +148,7 @@ impl<E: Env> Mm<E> {
     ///
     /// # Errors
     /// [`crate::NoMemory`]. What was built so far stays: it changes nothing that the process can see.
-    pub(super) fn huge_pmd(&self, vma: Option<&Vma<E>>, page: u64) -> Result<Pfn, crate::NoMemory> {
+    pub(crate) fn huge_pmd(&self, vma: Option<&Vma<E>>, page: u64) -> Result<Pfn, crate::NoMemory> {
         debug_assert!(is_huge_aligned(page));
         let env = &self.env;
         let slot = Level::Pgd.slot(page);

@@ -5,12 +5,14 @@ use crate::error::MmError;
 use crate::table::{add_aux, sub_aux};
 use crate::vma::VM_HUGETLB;
 use crate::{Env, FlushBatch, Mm, NoMemory, Vma, VmaSet};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
 
 /// The hugetlb side of an mm.
 pub(crate) struct HugeSpace {
+    /// The mm's slot, whose record shows how many pages are reserved.
+    slot: u32,
     /// There are, or were, hugetlb mappings: the checks for them are worth their time.
     any: AtomicBool,
     /// Pages (address >> 21) of private mappings that mmap has reserved and no fault has used yet. Not inherited by fork:
@@ -19,8 +21,14 @@ pub(crate) struct HugeSpace {
 }
 
 impl HugeSpace {
-    pub(crate) fn new() -> Self {
-        HugeSpace { any: AtomicBool::new(false), reserved: Lock::new(Rank::PageCache, Regions::new()) }
+    pub(crate) fn new(slot: u32) -> Self {
+        let reserved = Lock::new(Rank::PageCache, Regions::new());
+        HugeSpace { slot, any: AtomicBool::new(false), reserved }
+    }
+
+    /// Where the pool notes what is promised to this mm.
+    fn book<'a, E: Env>(&self, env: &'a E) -> &'a AtomicU64 {
+        &env.mm_rec(self.slot).hugetlb_reserved
     }
 
     /// Have there been hugetlb mappings?
@@ -42,7 +50,7 @@ impl HugeSpace {
         let (from, to) = (start >> HUGE_SHIFT, end >> HUGE_SHIFT);
         let mut reserved = self.reserved.lock();
         reserved.room()?;
-        env.allocator().lock().huge_reserve(env, to - from)?;
+        env.allocator().lock().huge_reserve(env, to - from, self.book(env))?;
         reserved.add(from, to);
         Ok(())
     }
@@ -52,7 +60,7 @@ impl HugeSpace {
         let used = self.reserved.lock().remove(number, number + 1);
         if used > 1 {
             // No memory to keep the rest on the list.
-            env.allocator().lock().huge_unreserve(env, used - 1);
+            env.allocator().lock().huge_unreserve(env, used - 1, self.book(env));
         }
         used > 0
     }
@@ -64,7 +72,7 @@ impl HugeSpace {
         }
         let given = self.reserved.lock().remove(start >> HUGE_SHIFT, end >> HUGE_SHIFT);
         if given > 0 {
-            env.allocator().lock().huge_unreserve(env, given);
+            env.allocator().lock().huge_unreserve(env, given, self.book(env));
         }
     }
 
@@ -91,7 +99,7 @@ impl HugeSpace {
         });
         drop(reserved);
         if lost > 0 {
-            env.allocator().lock().huge_unreserve(env, lost);
+            env.allocator().lock().huge_unreserve(env, lost, self.book(env));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! promises still open is the difference. A promise lasts until truncate, or until the object goes.
 
 use super::{Object, ObjectError, ObjectInfo, ObjectKind, PageMap};
+use crate::error::MmError;
 use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES, HUGE_SHIFT, Quota, Regions};
 use crate::{Env, NoMemory, frame};
 use alloc::string::String;
@@ -70,7 +71,8 @@ impl<E: Env> Object<E> {
         let missing = (to - from) - huge.regions.count(from, to);
         huge.regions.room()?;
         huge.charge(missing)?;
-        let promised = self.env.allocator().lock().huge_reserve(&self.env, missing);
+        let promised =
+            self.env.allocator().lock().huge_reserve(&self.env, missing, &self.env.census().hugetlb_promised);
         if promised.is_err() {
             huge.uncharge(missing);
             return promised;
@@ -112,7 +114,7 @@ impl<E: Env> Object<E> {
         self.size_bytes.fetch_max(bytes, Relaxed);
     }
 
-    fn size_in_huge(&self) -> u64 {
+    pub(super) fn size_in_huge(&self) -> u64 {
         self.size_bytes.load(Relaxed).div_ceil(HUGE_BYTES)
     }
 
@@ -124,7 +126,8 @@ impl<E: Env> Object<E> {
             pages.huge.regions.room()?;
             pages.huge.charge(1)?;
         }
-        let taken = env.allocator().lock().huge_take(env, promised);
+        let book = &env.census().hugetlb_promised;
+        let taken = env.allocator().lock().huge_take(env, promised.then_some(book));
         let Some((pfn, zero)) = taken else {
             pages.huge.uncharge(u64::from(!promised));
             return Err(NoMemory);
@@ -133,7 +136,7 @@ impl<E: Env> Object<E> {
             frame::put_data(env, pfn);
             if promised {
                 // The page has just come back.
-                env.allocator().lock().huge_reserve(env, 1)?;
+                env.allocator().lock().huge_reserve(env, 1, book)?;
             } else {
                 pages.huge.uncharge(1);
             }
@@ -150,6 +153,24 @@ impl<E: Env> Object<E> {
         meta.b.store(index << PAGES_SHIFT, Relaxed);
         meta.state.store(state(FrameKind::Hugetlb, 0, FLAG_IN_CACHE), Relaxed);
         frame::get_data(env, pfn);
+        Ok(pfn)
+    }
+
+    /// Puts a page with the 2 MiB at `content_pa` into the cache at `index`; gives it with a reference for the leaf about to
+    /// be installed.
+    ///
+    /// # Errors
+    /// `Fault` beyond the end, `Exists` where there is a page, `NoMemory`.
+    pub(crate) fn fill_huge(&self, index: u64, content_pa: u64) -> Result<Pfn, MmError> {
+        let mut pages = self.pages.lock();
+        if index >= self.size_in_huge() {
+            return Err(MmError::Fault);
+        }
+        if pages.get(index).is_some() {
+            return Err(MmError::Exists);
+        }
+        let pfn = self.add_huge(&mut pages, index)?;
+        self.env.copy_phys(pfn.pa().0, content_pa, HUGE_BYTES);
         Ok(pfn)
     }
 
@@ -185,7 +206,8 @@ impl<E: Env> Object<E> {
         let removed = pages.huge.regions.remove(first, u64::MAX);
         pages.huge.uncharge(removed);
         if removed > freed {
-            self.env.allocator().lock().huge_unreserve(&self.env, removed - freed);
+            let book = &self.env.census().hugetlb_promised;
+            self.env.allocator().lock().huge_unreserve(&self.env, removed - freed, book);
         }
     }
 

@@ -23,6 +23,7 @@ mod rmap;
 #[cfg(test)]
 mod tests;
 
+use crate::error::MmError;
 use crate::frame::{self, Priority};
 use crate::space::limits::recommit;
 use crate::vma::{VM_MAYWRITE, VM_SHARED};
@@ -213,6 +214,40 @@ impl<E: Env> Object<E> {
     /// `BeyondEnd` for a page that begins at or after the end; `NoMemory`.
     pub fn map_page(&self, index: u64) -> Result<Pfn, ObjectError> {
         self.page(index, true)
+    }
+
+    /// Is the page at `index` (of 4 KiB, in a huge object too) in the cache?
+    ///
+    /// # Errors
+    /// `BeyondEnd` as for [`Object::map_page`].
+    pub(crate) fn has_page(&self, index: u64) -> Result<bool, ObjectError> {
+        let pages = self.pages.lock();
+        let (unit, size) = if self.is_huge() {
+            (crate::hugetlb::HUGE_FRAMES, self.size_in_huge())
+        } else {
+            (1, self.size_in_pages())
+        };
+        if index / unit >= size {
+            return Err(ObjectError::BeyondEnd);
+        }
+        Ok(pages.get(index / unit).is_some())
+    }
+
+    /// Puts a frame of the caller's, with one reference, into the cache as page `index`, with a second reference for the leaf
+    /// about to be installed. On an error it is the caller's still.
+    ///
+    /// # Errors
+    /// `Fault` beyond the end, `Exists` where there is a page, `NoMemory`.
+    pub(crate) fn put_page(&self, index: u64, pfn: Pfn) -> Result<(), MmError> {
+        let mut pages = self.pages.lock();
+        if index >= self.size_in_pages() {
+            return Err(MmError::Fault);
+        }
+        if pages.get(index).is_some() {
+            return Err(MmError::Exists);
+        }
+        self.add_to_cache(&mut pages, index, pfn)?;
+        Ok(())
     }
 
     /// Like [`Object::map_page`], but only if the page is in the cache already (fault-around).

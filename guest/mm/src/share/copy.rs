@@ -74,10 +74,7 @@ pub(crate) fn copy_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte 
         return pte;
     }
     let meta = env.meta(pte.pfn());
-    if !(mutant!(COPY_MISSES_SLOT_0) && slot.index() == 0) {
-        let twice = mutant!(COPY_COUNTS_SLOT_511_TWICE) && slot.index() == 511;
-        meta.refs.fetch_add(1 + u32::from(twice), Relaxed);
-    }
+    meta.refs.fetch_add(1, Relaxed);
     if is_private(meta.state.load(Relaxed)) { protect(env, src, slot, pte) } else { pte }
 }
 
@@ -88,7 +85,10 @@ fn copy_small_leaf<E: Env>(env: &E, src: Pfn, slot: Slot, pte: Pte) -> Pte {
         return pte;
     }
     let meta = env.meta(pte.pfn());
-    meta.refs.fetch_add(1, Relaxed);
+    if !(mutant!(COPY_MISSES_SLOT_0) && slot.index() == 0) {
+        let twice = mutant!(COPY_COUNTS_SLOT_511_TWICE) && slot.index() == 511;
+        meta.refs.fetch_add(1 + u32::from(twice), Relaxed);
+    }
     if is_kind(meta.state.load(Relaxed), FrameKind::Anon) { protect(env, src, slot, pte) } else { pte }
 }
 

@@ -9,7 +9,8 @@
 //! | `Tree` | shared below the root | shared with their parents |
 //!
 //! PTE pages that translate part of a VMA that the child does not get (MADV_DONTFORK) or gets empty
-//! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied.
+//! (MADV_WIPEONFORK) cannot be shared (rule `sharers-agree`): the other entries are copied. So are those over memory that is
+//! registered with userfaultfd and private, or under its write protection.
 //!
 //! PTE pages that belong to an object (`share/object.rs`) are used by the child too, R/W as it is; in mode `None` its
 //! faults find them.
@@ -18,13 +19,17 @@ use super::reserve::Reserve;
 use super::{copy_entries, copy_huge_flag, copy_leaf, copy_table, is_object_meta, is_object_table};
 use crate::frame::{NoMemory, get_data};
 use crate::hugetlb::{is_huge, is_object_pmd};
-use crate::table::{for_entries, for_entries_while, get_table, lock_table, note_shared_by, set_aux};
+use crate::table::{
+    for_entries, for_entries_while, get_table, lock_table, next_entry, note_shared_by, set_aux,
+};
+use crate::userfault::unmarked;
+use crate::vma::owns_tables;
 use crate::{Env, FlushRange, Mm, Sharing, VmaSet};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_mutants::mutant;
 use ptshare_paging::{Level, PAGE_SHIFT, Pfn, Pte, Slot};
 use ptshare_wire::frame::{FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FrameKind, state};
-use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_WIPEONFORK, VM_WRITE};
+use ptshare_wire::vma::{VM_DONTCOPY, VM_SHARED, VM_UFFD_WP, VM_WIPEONFORK, VM_WRITE};
 use ptshare_wire::{VmaRec, stats::Stats};
 
 /// Tables of an mm below the root.
@@ -79,12 +84,12 @@ impl<E: Env> Mm<E> {
             return trim_child(set, child);
         }
         let eager = small || mode == Sharing::None;
-        let special = set.iter().any(|vma| !is_inherited(&vma.rec, eager));
+        let special = set.iter().any(|vma| is_special(&vma.rec, eager));
         let mut tables = census.upper;
         if eager {
             tables += census.pte;
         } else if special {
-            let skipped = set.iter().filter(|vma| !is_inherited(&vma.rec, eager));
+            let skipped = set.iter().filter(|vma| is_special(&vma.rec, eager));
             tables += skipped.map(|vma| self.pte_tables_in(vma.rec.start, vma.rec.end)).sum::<u64>();
         }
         let reserve = Reserve::fill(&self.env, tables)?;
@@ -160,7 +165,12 @@ impl<E: Env> Mm<E> {
 
 /// Takes out of a child that shares everything what it must not see.
 fn trim_child<E: Env>(set: &VmaSet<E>, child: &Mm<E>) -> Result<(), NoMemory> {
-    for vma in set.iter().filter(|vma| !is_inherited(&vma.rec, false)) {
+    for vma in set.iter().filter(|vma| is_special(&vma.rec, false)) {
+        if is_inherited(&vma.rec, false) {
+            child.unshare_all(vma.rec.start, vma.rec.end)?;
+            child.unmark(vma, vma.rec.start, vma.rec.end);
+            continue;
+        }
         child.unshare_edges(vma.rec.start, vma.rec.end)?;
         let mut batch = child.batch();
         child.zap(vma.rec.start, vma.rec.end, &mut batch);
@@ -256,12 +266,13 @@ impl<E: Env> Fork<'_, E> {
             if is_huge(pte) {
                 // In a mode that copies, the pages of shared mappings refault.
                 if !self.has_skipped(start, self.eager) {
-                    env.store(dst, slot, copy_leaf(env, src, slot, pte));
-                    entries += 1;
+                    let copy = unmarked(copy_leaf(env, src, slot, pte));
+                    env.store(dst, slot, copy);
+                    entries += u32::from(copy.0 != 0);
                 }
                 return;
             }
-            let split = self.special && self.has_skipped(start, self.eager);
+            let split = self.special && self.has_special(start);
             let copy = if is_object_table(env, pte.pfn()) {
                 self.share_object_table(pte, start)
             } else if self.eager || split {
@@ -319,6 +330,9 @@ impl<E: Env> Fork<'_, E> {
                 let to = (vma.rec.end.min(end) - start) >> PAGE_SHIFT;
                 let slots = (from as usize, to as usize);
                 entries += copy_entries(self.env, (src, dst), Level::Pte, slots, u32::MAX);
+                if vma.has(VM_UFFD_WP) {
+                    entries -= unmark_entries(self.env, dst, slots);
+                }
             }
         }
         set_aux(self.env, dst, entries);
@@ -335,6 +349,13 @@ impl<E: Env> Fork<'_, E> {
         let end = start + Level::Pte.span_bytes();
         let mut vmas = self.set.iter_from(start).take_while(|vma| vma.rec.start < end);
         vmas.any(|vma| !is_inherited(&vma.rec, eager))
+    }
+
+    /// Does the PTE page at `start` translate part of a VMA for which it cannot be shared?
+    fn has_special(&self, start: u64) -> bool {
+        let end = start + Level::Pte.span_bytes();
+        let mut vmas = self.set.iter_from(start).take_while(|vma| vma.rec.start < end);
+        vmas.any(|vma| is_special(&vma.rec, self.eager))
     }
 
     /// Can the first page below an entry of the PMD page at `base` not be written to?
@@ -360,10 +381,33 @@ impl<E: Env> Fork<'_, E> {
     }
 }
 
+/// Takes userfaultfd's marks off the entries `[from, to)` of a table that nobody else can reach; gives the number of entries
+/// that were nothing but a mark.
+#[cold]
+fn unmark_entries<E: Env>(env: &E, table: Pfn, (from, to): (usize, usize)) -> u32 {
+    let (mut at, mut gone) = (from, 0);
+    while let Some((slot, pte)) = next_entry(env, table, at, to) {
+        if pte.has(Pte::UFFD_WP) {
+            let plain = unmarked(pte);
+            env.store(table, slot, plain);
+            gone += u32::from(plain.0 == 0);
+        }
+        at = slot.index() + 1;
+    }
+    gone
+}
+
 /// Does a child get the entries of this VMA? If PTE pages are copied, those of shared mappings need not be: the object
 /// has the pages.
 #[inline]
 fn is_inherited(vma: &VmaRec, eager: bool) -> bool {
     (vma.flags & (VM_DONTCOPY | VM_WIPEONFORK) == 0 || mutant!(FORK_HANDS_ON_DONTFORK))
-        && !(eager && vma.flags & VM_SHARED != 0 && vma.object != 0)
+        && !((eager || owns_tables(vma.flags)) && vma.flags & VM_SHARED != 0 && vma.object != 0)
+}
+
+/// Is the child's part of this VMA's tables not just the parent's? It gets no entries of the VMA, or, where the VMA is
+/// registered with a userfaultfd of the parent's, only copies of them.
+#[inline]
+fn is_special(vma: &VmaRec, eager: bool) -> bool {
+    !is_inherited(vma, eager) || owns_tables(vma.flags)
 }

@@ -21,7 +21,7 @@
 use super::registry::ObjectKey;
 use crate::frame::NoMemory;
 use crate::table::{add_aux, alloc_table, free_table, get_table, put_table, sub_aux};
-use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_WRITE};
+use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_UFFD_MISSING, VM_WRITE};
 use crate::{Env, FlushRange, Mm, Vma};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use ptshare_mutants::mutant;
@@ -81,7 +81,8 @@ impl<E: Env> Mm<E> {
     fn object_key(&self, vma: &Vma<E>, va: u64) -> Option<ObjectKey> {
         let object = vma.object.as_ref()?;
         let span = Level::Pte.span_start(va);
-        let mut flags = vma.rec.flags & !VM_HINTS;
+        // Missing pages are the object's: whether one is reported, each mapping decides at its own fault.
+        let mut flags = vma.rec.flags & !(VM_HINTS | VM_UFFD_MISSING);
         let (mut start, mut end) = (vma.rec.start, vma.rec.end);
         if mutant!(OBJECT_BORDER_PAGE) {
             end += PAGE_BYTES;
@@ -99,7 +100,7 @@ impl<E: Env> Mm<E> {
         } else {
             vma.pgoff_of(span)
         };
-        if !covered || !pure || flags & VM_HUGETLB != 0 || !self.env.share_file() {
+        if !covered || !pure || flags & VM_HUGETLB != 0 || vma.owns_tables() || !self.env.share_file() {
             return None;
         }
         Some(ObjectKey { object: object.id(), pgoff, flags })

@@ -45,6 +45,9 @@ impl<E: Env> Mm<E> {
         if mutant!(UNSHARE_TAGS_COPY_AS_DATA) {
             env.meta(copy).state.store(state(FrameKind::Anon, 0, 0), Relaxed);
         }
+        if mutant!(TREE_COPY_TAGS_PTE_PAGE) && below != Level::Pte {
+            env.meta(copy).state.store(state(FrameKind::Table, Level::Pte as u8, 0), Relaxed);
+        }
         if mutant!(UNSHARE_SETS_RESERVED_BIT) && below == Level::Pte && env.load(copy, Slot::new(0)).present()
         {
             env.store(copy, Slot::new(0), env.load(copy, Slot::new(0)).with(1 << 51));

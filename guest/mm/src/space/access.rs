@@ -6,7 +6,7 @@ use crate::Env;
 use crate::error::MmError;
 use crate::frame::{get_data, is_kind, put_data};
 use crate::hugetlb::HUGE_FRAMES;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_paging::{PAGE_BYTES, Pfn, is_user_range};
 use ptshare_wire::FrameKind;
 
@@ -101,13 +101,30 @@ impl<E: Env> Mm<E> {
                     return Ok(pfn);
                 }
             }
-            match self.fault(va, Access { write, exec: false, user: true }) {
+            match self.fault_from_outside(va, Access { write, exec: false, user: true }) {
                 FaultOutcome::Resolved => {}
                 FaultOutcome::OutOfMemory => return Err(MmError::NoMemory),
+                // Another process's handler is not waited for (Linux: `get_user_pages_remote` without `locked`).
+                FaultOutcome::Userfault(ticket) => {
+                    self.forget_userfault(va, ticket);
+                    return Err(MmError::Fault);
+                }
                 FaultOutcome::SegvMapErr | FaultOutcome::SegvAccErr | FaultOutcome::BusAdrErr => {
                     return Err(MmError::Fault);
                 }
             }
         }
+    }
+
+    /// [`Mm::fault`] by a CPU that may run another mm. Meanwhile it is asked to answer this mm's flushes, which the walk
+    /// relies on ([`Env::flush_answers`]).
+    fn fault_from_outside(&self, va: u64, access: Access) -> FaultOutcome {
+        let bit = 1 << self.env.cpu();
+        let before = self.rec().cpumask.fetch_or(bit, SeqCst);
+        let outcome = self.fault(va, access);
+        if before & bit == 0 {
+            self.rec().cpumask.fetch_and(!bit, SeqCst);
+        }
+        outcome
     }
 }

@@ -117,7 +117,20 @@ impl<E: Env> Mm<E> {
         });
         let stop = stop.min(USER_END);
         if start < stop && change.intersects(start, stop) {
-            self.discard(&change, start, stop)?;
+            // An object's page that userfaultfd has write-protected is so again when it comes back.
+            let mut at = start;
+            let marked = |vma: &&Vma<E>| vma.has(VM_UFFD_WP) && vma.object.is_some();
+            for vma in change.iter_range(start, stop).filter(marked) {
+                let (from, upto) = (vma.rec.start.max(start), vma.rec.end.min(stop));
+                if at < from {
+                    self.discard(&change, at, from)?;
+                }
+                self.discard_marked(from, upto)?;
+                at = upto;
+            }
+            if at < stop {
+                self.discard(&change, at, stop)?;
+            }
         }
         if sealed { Err(MmError::NotPermitted) } else { result }
     }

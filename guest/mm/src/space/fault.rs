@@ -17,12 +17,14 @@
 use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data, set_owner};
 use crate::hugetlb::HUGE_BYTES;
 use crate::table::{add_aux, leaf_flags, leaf_with_rights};
+use crate::userfault::{Spot, Ticket, is_marker};
+use crate::vma::VM_UFFD;
 use crate::{Env, FlushRange, Mm, Object, ObjectError, Vma, VmaSet};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use ptshare_mutants::mutant;
 use ptshare_paging::{Level, PAGE_BYTES, PAGE_SHIFT, Pfn, Pte, Slot, USER_END, page_floor};
 use ptshare_wire::frame::{FrameKind, state};
-use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_WRITE};
+use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_READ, VM_SHARED, VM_UFFD_MINOR, VM_UFFD_WP, VM_WRITE};
 
 /// Pages that a read fault on a file maps at most: itself and neighbours that are in the page cache already. A power of
 /// two; the window is aligned.
@@ -61,6 +63,8 @@ pub enum FaultOutcome {
     BusAdrErr,
     /// No frame is left: somebody must be killed.
     OutOfMemory,
+    /// A message has been posted to the userfaultfd of the range: wait for its handler, and repeat the access.
+    Userfault(Ticket),
 }
 
 impl From<NoMemory> for FaultOutcome {
@@ -123,7 +127,7 @@ impl<E: Env> Mm<E> {
         let result = if vma.rec.flags & VM_HUGETLB != 0 {
             self.fault_huge(vma, addr, access)
         } else {
-            self.resolve(vma, page_floor(addr), access)
+            self.resolve(vma, addr, access)
         };
         self.env.critical_exit();
         match result {
@@ -133,7 +137,8 @@ impl<E: Env> Mm<E> {
     }
 
     #[inline(always)]
-    fn resolve(&self, vma: &Vma<E>, page: u64, access: Access) -> Result<(), FaultOutcome> {
+    fn resolve(&self, vma: &Vma<E>, addr: u64, access: Access) -> Result<(), FaultOutcome> {
+        let page = page_floor(addr);
         loop {
             let path = match self.walk(page, access.write) {
                 Some(path) => path,
@@ -143,7 +148,12 @@ impl<E: Env> Mm<E> {
             let slot = Level::Pte.slot(page);
             let pte = self.env.load(path.table, slot);
             return if pte.0 == 0 {
+                if vma.rec.flags & VM_UFFD != 0 {
+                    return self.fill_registered(vma, addr, access, (path.table, slot));
+                }
                 self.fill(vma, page, access, path.table, slot)
+            } else if pte.has(Pte::UFFD_WP) {
+                self.marked(vma, addr, access, (path.table, slot), pte)
             } else if access.write && pte.present() && !pte.writable() {
                 self.write_protected(vma, page, path.table, slot, pte)
             } else {
@@ -151,6 +161,28 @@ impl<E: Env> Mm<E> {
                 Ok(())
             };
         }
+    }
+
+    /// A fault on an entry that userfaultfd has marked.
+    #[inline(never)]
+    fn marked(
+        &self,
+        vma: &Vma<E>,
+        addr: u64,
+        access: Access,
+        (table, slot): (Pfn, Slot),
+        pte: Pte,
+    ) -> Result<(), FaultOutcome> {
+        if is_marker(pte) {
+            return self.fill_registered(vma, addr, access, (table, slot));
+        }
+        let spot = Spot { addr, page: page_floor(addr) };
+        let pte = self.report_protected(vma, spot, access, (table, slot), pte)?;
+        if access.write && pte.present() && !pte.writable() {
+            return self.write_protected(vma, spot.page, table, slot, pte);
+        }
+        self.regrant(vma, table, slot, pte, access);
+        Ok(())
     }
 
     /// Another CPU or another sharer was faster. Or the leaf lags behind the VMA: give it what the VMA allows. Granting
@@ -165,7 +197,7 @@ impl<E: Env> Mm<E> {
 
     /// Fills an absent entry. The lock of `table` is held.
     #[inline(always)]
-    fn fill(
+    pub(crate) fn fill(
         &self,
         vma: &Vma<E>,
         page: u64,
@@ -258,7 +290,8 @@ impl<E: Env> Mm<E> {
         };
         env.store(table, slot, leaf);
         add_aux(env, table, 1);
-        if !access.write {
+        // Around a page whose neighbours are to be reported when touched, nothing is filled in.
+        if !access.write && vma.rec.flags & (VM_UFFD_MINOR | VM_UFFD_WP) == 0 {
             self.fault_around(object, vma, page, table);
         }
         Ok(())
@@ -349,7 +382,7 @@ impl<E: Env> Mm<E> {
         end: u64,
         write: bool,
     ) -> Result<(), FaultOutcome> {
-        let access = Access { write, exec: false, user: true };
+        let access = Access { write, exec: false, user: false };
         let mut at = start;
         while at < end {
             let Some(vma) = set.find(at) else { return Err(FaultOutcome::SegvMapErr) };

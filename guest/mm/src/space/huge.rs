@@ -1,7 +1,7 @@
 //! mmap of huge pages (Linux: `ksys_mmap_pgoff`, `hugetlbfs_file_mmap`, `hugetlb_get_unmapped_area`).
 
 use super::limits::max_map_count;
-use super::map::{covered_pages, place, vm_flags};
+use super::map::{Placed, covered_pages, place, vm_flags, wants_pages};
 use super::{MapRequest, Mm};
 use crate::error::MmError;
 use crate::hugetlb::{HUGE_BYTES, HUGE_SHIFT, huge_ceil, is_huge_aligned};
@@ -14,19 +14,22 @@ use ptshare_paging::{PAGE_SHIFT, USER_END, page_floor};
 const PAGES: u64 = HUGE_BYTES >> PAGE_SHIFT;
 
 impl<E: Env> Mm<E> {
-    /// [`Mm::mmap`] with MAP_HUGETLB, or of a hugetlb object.
+    /// [`Mm::map_with`] with MAP_HUGETLB, or of a hugetlb object.
     ///
     /// # Errors
     /// As mmap(2). `NoMemory` when the pool cannot promise the pages; what lay in the way of MAP_FIXED is unmapped by then.
-    pub(super) fn mmap_huge(&self, mut request: MapRequest<E>) -> Result<u64, MmError> {
+    pub(super) fn map_huge_with(
+        &self,
+        change: &mut VmaSet<E>,
+        mut request: MapRequest<E>,
+    ) -> Result<Placed, MmError> {
         match &request.object {
             // As on Linux the size in the flags does not count for a file.
             Some((object, _)) if !object.is_huge() => return Err(MmError::Invalid),
             Some(_) => {}
             None => match request.flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
+                // Pages of 1 GiB: as on a processor without them.
                 0 | 21 => {}
-                // There is a pool of 1 GiB pages, and it is empty.
-                30 => return Err(MmError::NoSpace),
                 _ => return Err(MmError::Invalid),
             },
         }
@@ -43,24 +46,23 @@ impl<E: Env> Mm<E> {
         pgoff.checked_add(pages).ok_or(MmError::Overflow)?;
         request.object = Some((object.clone(), pgoff));
 
-        let mut change = self.change();
         if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
-        let start = place_huge(&mut change, &request, len)?;
+        let start = place_huge(change, &request, len)?;
         let end = start + len;
         if request.has(abi::MAP_FIXED_NOREPLACE) && change.intersects(start, end) {
             return Err(MmError::Exists);
         }
-        let flags = vm_flags(&change, &request, pages)? & !(VM_LOCKED | VM_LOCKONFAULT) | VM_HUGETLB;
-        let replaced = if change.intersects(start, end) { covered_pages(&change, start, end) } else { 0 };
+        let flags = vm_flags(change, &request, pages)? & !(VM_LOCKED | VM_LOCKONFAULT) | VM_HUGETLB;
+        let replaced = if change.intersects(start, end) { covered_pages(change, start, end) } else { 0 };
         if !change.may_expand(flags, pages - replaced) {
             return Err(MmError::Limit);
         }
         if !pgoff.is_multiple_of(PAGES) {
             return Err(MmError::Invalid);
         }
-        self.make_room(&mut change, start, end)?;
+        self.make_room(change, start, end)?;
         self.huge.note();
         if flags & VM_NORESERVE == 0 {
             if flags & VM_MAYSHARE != 0 {
@@ -74,14 +76,7 @@ impl<E: Env> Mm<E> {
             object.grow_huge((pgoff + pages) << PAGE_SHIFT);
         }
         change.insert_merged(Vma::of_object(start, end, flags, object, pgoff));
-        drop(change);
-
-        let populate =
-            request.flags & u64::from(abi::MAP_POPULATE | abi::MAP_NONBLOCK) == u64::from(abi::MAP_POPULATE);
-        if populate {
-            let _ = self.populate(start, len);
-        }
-        Ok(start)
+        Ok(Placed { start, len, populate: wants_pages(request.flags) })
     }
 }
 

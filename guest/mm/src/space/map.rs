@@ -65,35 +65,61 @@ impl<E: Env> MapRequest<E> {
     }
 }
 
+/// A mapping just made.
+#[derive(Clone, Copy)]
+pub(super) struct Placed {
+    pub start: u64,
+    pub len: u64,
+    /// Its pages are to be brought in.
+    pub populate: bool,
+}
+
 impl<E: Env> Mm<E> {
     /// Maps memory. Gives its address.
     ///
     /// # Errors
     /// As mmap(2). `MmError::NoMemory` leaves everything as it was.
     pub fn mmap(&self, request: MapRequest<E>) -> Result<u64, MmError> {
+        let placed = {
+            let mut change = self.change();
+            self.map_with(&mut change, request)?
+        };
+        Ok(self.populate_placed(placed))
+    }
+
+    /// Brings in the pages of a new mapping that is to have them at once; gives its address. As on Linux the mapping stands
+    /// whether or not its pages could be brought in. Hold no lock.
+    pub(super) fn populate_placed(&self, placed: Placed) -> u64 {
+        if placed.populate {
+            let _ = self.populate(placed.start, placed.len);
+        }
+        placed.start
+    }
+
+    /// [`Mm::mmap`] under `mmap_lock`, but for what [`Mm::populate_placed`] does.
+    pub(super) fn map_with(&self, change: &mut VmaSet<E>, request: MapRequest<E>) -> Result<Placed, MmError> {
         if request.len == 0 {
             return Err(MmError::Invalid);
         }
         if request.has(abi::MAP_HUGETLB) || request.object.as_ref().is_some_and(|o| o.0.is_huge()) {
-            return self.mmap_huge(request);
+            return self.map_huge_with(change, request);
         }
         let len = page_ceil(request.len).ok_or(MmError::NoSpace)?;
         let pgoff = request.object.as_ref().map_or(0, |object| object.1);
         pgoff.checked_add(len >> PAGE_SHIFT).ok_or(MmError::Overflow)?;
 
-        let mut change = self.change();
         if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
-        let start = place(&mut change, &request, len)?;
+        let start = place(change, &request, len)?;
         let end = start + len;
         if request.has(abi::MAP_FIXED_NOREPLACE) && change.intersects(start, end) {
             return Err(MmError::Exists);
         }
         let pages = len >> PAGE_SHIFT;
-        let flags = vm_flags(&change, &request, pages)?;
+        let flags = vm_flags(change, &request, pages)?;
         let shmem = request.object.is_none() && flags & VM_SHARED != 0;
-        let replaced = if change.intersects(start, end) { covered_pages(&change, start, end) } else { 0 };
+        let replaced = if change.intersects(start, end) { covered_pages(change, start, end) } else { 0 };
         if !change.may_expand(flags, pages - replaced) || !change.may_commit(flags, pages, shmem) {
             return Err(MmError::Limit);
         }
@@ -108,17 +134,15 @@ impl<E: Env> Mm<E> {
             }
             None => Vma::anonymous(start, end, flags),
         };
-        self.make_room(&mut change, start, end)?;
+        self.make_room(change, start, end)?;
         change.insert_merged(vma);
-        drop(change);
 
-        let populate =
-            request.flags & u64::from(abi::MAP_POPULATE | abi::MAP_NONBLOCK) == u64::from(abi::MAP_POPULATE);
-        if flags & VM_LOCKONFAULT == 0 && (populate || flags & VM_LOCKED != 0) {
-            // As on Linux the mapping stands whether or not its pages could be brought in.
-            let _ = self.populate(start, len);
-        }
-        Ok(start)
+        let populate = wants_pages(request.flags);
+        Ok(Placed {
+            start,
+            len,
+            populate: flags & VM_LOCKONFAULT == 0 && (populate || flags & VM_LOCKED != 0),
+        })
     }
 
     /// Maps the initial stack: `len_bytes` below `top` (both page-aligned), growing down, with code execution if `exec`.
@@ -154,6 +178,11 @@ impl<E: Env> Mm<E> {
         }
         Ok(self.unshare_all(start, end)?)
     }
+}
+
+/// Do these `MAP_*` bits ask for the pages at once?
+pub(super) fn wants_pages(flags: u64) -> bool {
+    flags & u64::from(abi::MAP_POPULATE | abi::MAP_NONBLOCK) == u64::from(abi::MAP_POPULATE)
 }
 
 /// Where the mapping goes: `__get_unmapped_area`.

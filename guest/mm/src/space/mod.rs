@@ -13,6 +13,7 @@ mod access;
 mod advise;
 mod brk;
 mod fault;
+mod file_pages;
 mod fork;
 mod huge;
 pub mod limits;
@@ -96,13 +97,14 @@ impl<E: Env> Mm<E> {
             family,
             vmas: RwLock::new(Rank::Mmap, VmaSet::new(this.clone(), slot)),
             page_table: Lock::new(Rank::PageTable, ()),
-            huge: HugeSpace::new(),
+            huge: HugeSpace::new(slot),
         });
         let rec = env.mm_rec(slot);
         rec.pid.store(0, Relaxed);
         rec.cpumask.store(0, Relaxed);
         rec.table_pages.store(1, Relaxed);
         rec.family.store(family, Relaxed);
+        rec.hugetlb_reserved.store(0, Relaxed);
         rec.vma_index.store(0, Relaxed);
         rec.vma_chunks.store(0, Relaxed);
         rec.vma_count.store(0, Relaxed);

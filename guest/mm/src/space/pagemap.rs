@@ -4,7 +4,7 @@ use super::Mm;
 use crate::Env;
 use crate::frame::is_private;
 use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{PAGE_SHIFT, Pfn, USER_END};
+use ptshare_paging::{PAGE_SHIFT, Pfn, Pte, USER_END};
 use ptshare_wire::FrameKind;
 use ptshare_wire::frame::FLAG_IN_CACHE;
 
@@ -17,6 +17,8 @@ pub struct PageView {
     pub of_object: bool,
     /// Nobody else maps it, through a table of its own or through this one.
     pub exclusive: bool,
+    /// userfaultfd has write-protected it.
+    pub protected: bool,
 }
 
 impl<E: Env> Mm<E> {
@@ -31,11 +33,13 @@ impl<E: Env> Mm<E> {
         let meta = self.env.meta(pte.pfn());
         let state = meta.state.load(Relaxed);
         let pfn = pte.pfn().add((va & (level.entry_bytes() - 1)) >> PAGE_SHIFT);
+        let protected = pte.has(Pte::UFFD_WP);
         if state & 0xff == FrameKind::Zero as u32 {
-            return Some(PageView { pfn, of_object: false, exclusive: false });
+            return Some(PageView { pfn, of_object: false, exclusive: false, protected });
         }
         let others = meta.aux.load(Relaxed) + u32::from(state & FLAG_IN_CACHE != 0);
         let leaves = meta.refs.load(Relaxed).saturating_sub(others);
-        Some(PageView { pfn, of_object: !is_private(state), exclusive: leaves == 1 && sharers == 1 })
+        let exclusive = leaves == 1 && sharers == 1;
+        Some(PageView { pfn, of_object: !is_private(state), exclusive, protected })
     }
 }

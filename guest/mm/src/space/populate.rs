@@ -12,6 +12,21 @@ impl<E: Env> Mm<E> {
     /// # Errors
     /// `NotMapped` at the first hole or VMA without rights; `NoMemory`; `Fault` where an access would end in a signal.
     pub fn populate(&self, addr: u64, len: u64) -> Result<(), MmError> {
+        self.with_handlers(|| self.populate_now(addr, len))
+    }
+
+    /// Runs `attempt` until no page is left that a userfaultfd's handler must bring in.
+    fn with_handlers(&self, mut attempt: impl FnMut() -> Result<(), MmError>) -> Result<(), MmError> {
+        loop {
+            match attempt() {
+                Err(MmError::Userfault(ticket)) if self.env.wait_userfault(ticket) => {}
+                Err(MmError::Userfault(_)) => return Err(MmError::Fault),
+                result => return result,
+            }
+        }
+    }
+
+    fn populate_now(&self, addr: u64, len: u64) -> Result<(), MmError> {
         let end = addr.saturating_add(len);
         let set = self.vmas.read();
         let mut at = addr;
@@ -36,6 +51,10 @@ impl<E: Env> Mm<E> {
 
     /// MADV_POPULATE_READ and MADV_POPULATE_WRITE (`madvise_populate`, mm/madvise.c).
     pub(super) fn populate_as(&self, start: u64, end: u64, write: bool) -> Result<(), MmError> {
+        self.with_handlers(|| self.populate_as_now(start, end, write))
+    }
+
+    fn populate_as_now(&self, start: u64, end: u64, write: bool) -> Result<(), MmError> {
         let set = self.vmas.read();
         let wanted = if write { VM_WRITE } else { VM_READ };
         let mut at = start;
@@ -57,6 +76,7 @@ impl<E: Env> Mm<E> {
 fn populate_error(outcome: FaultOutcome) -> MmError {
     match outcome {
         FaultOutcome::OutOfMemory => MmError::NoMemory,
+        FaultOutcome::Userfault(ticket) => MmError::Userfault(ticket),
         FaultOutcome::Resolved
         | FaultOutcome::SegvMapErr
         | FaultOutcome::SegvAccErr

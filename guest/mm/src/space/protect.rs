@@ -76,7 +76,11 @@ impl<E: Env> Mm<E> {
         // Only what really changes leaves the sharing.
         for vma in set.iter_range(start, end) {
             if vma.rec.flags & VM_ACCESS != access && !mutant!(MPROTECT_IN_SHARED_TABLE) {
-                self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
+                let done = self.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end));
+                if mutant!(MPROTECT_HALF_DONE) && done.is_err() {
+                    break;
+                }
+                done?;
             }
         }
         let mut batch = self.batch();

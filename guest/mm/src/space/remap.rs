@@ -4,7 +4,9 @@ use super::Mm;
 use super::limits::max_map_count;
 use crate::error::MmError;
 use crate::hugetlb::{huge_ceil, is_huge_aligned};
-use crate::vma::{VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SEALED, VM_SHARED, Vma};
+use crate::vma::{
+    VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SEALED, VM_SHARED, VM_UFFD, VM_UFFD_WP, Vma,
+};
 use crate::{Env, VmaSet};
 use ptshare_abi::sys::general::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, USER_END, is_user_range, page_ceil};
@@ -220,13 +222,16 @@ impl<E: Env> Mm<E> {
         let source = set.find(r.old).ok_or(MmError::BadRange)?;
         let flags = source.rec.flags;
         let whole = (source.rec.start, source.rec.end);
+        // What moves is registered with a userfaultfd no longer (`mremap_userfaultfd_prep`, fs/userfaultfd.c).
+        let marked = (flags & VM_UFFD_WP != 0).then(|| source.over(target, target + r.old_len));
+        let kept = flags & !VM_UFFD;
         let moved = match &source.object {
             Some(object) => {
                 let pgoff = source.pgoff_of(r.old);
-                Vma::of_object(target, target + r.new_len, flags, object.clone(), pgoff)
+                Vma::of_object(target, target + r.new_len, kept, object.clone(), pgoff)
             }
             None => {
-                let mut moved = Vma::anonymous(target, target + r.new_len, flags);
+                let mut moved = Vma::anonymous(target, target + r.new_len, kept);
                 // Pages keep their numbers. Without any the mapping is like a fresh one, and merges like one (Linux:
                 // `copy_vma`).
                 if self.has_private(whole.0, whole.1) {
@@ -245,6 +250,9 @@ impl<E: Env> Mm<E> {
             };
             batch.finish();
             result?;
+            if let Some(marked) = marked {
+                self.unmark(&marked, target, target + r.old_len);
+            }
             if !r.dont_unmap {
                 set.remove_range(r.old, r.old + r.old_len);
             } else if flags & VM_LOCKED != 0 {

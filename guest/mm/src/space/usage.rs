@@ -93,7 +93,7 @@ pub struct SmapsEntry {
 }
 
 /// Letters of the VmFlags line, in the order of `show_smap_vma_flags` (fs/proc/task_mmu.c).
-const LETTERS: [(u64, &str); 21] = [
+const LETTERS: [(u64, &str); 24] = [
     (VM_READ, "rd"),
     (VM_WRITE, "wr"),
     (VM_EXEC, "ex"),
@@ -103,6 +103,8 @@ const LETTERS: [(u64, &str); 21] = [
     (VM_MAYEXEC, "me"),
     (VM_MAYSHARE, "ms"),
     (VM_GROWSDOWN, "gd"),
+    (VM_UFFD_MISSING, "um"),
+    (VM_UFFD_WP, "uw"),
     (VM_LOCKED, "lo"),
     (VM_SEQ_READ, "sr"),
     (VM_RAND_READ, "rr"),
@@ -115,6 +117,7 @@ const LETTERS: [(u64, &str); 21] = [
     (VM_NOHUGEPAGE, "nh"),
     (VM_DROPPABLE, "dp"),
     (VM_SEALED, "sl"),
+    (VM_UFFD_MINOR, "ui"),
 ];
 
 /// Calls `f` with each two-letter name of the VmFlags line.

@@ -161,7 +161,10 @@ fn drop_leaves<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
         if clear {
             env.store(table, slot, Pte::ABSENT);
         }
-        put_data_locked(env, &mut allocator, pte.pfn());
+        // A marker holds nothing.
+        if pte.0 & Pte::ADDR != 0 {
+            put_data_locked(env, &mut allocator, pte.pfn());
+        }
     });
 }
 
@@ -172,7 +175,9 @@ fn drop_huge_leaves<E: Env>(env: &E, table: Pfn, entries: u32) {
     for_entries(env, table, entries, |slot, pte| {
         if is_huge(pte) {
             env.store(table, slot, Pte::ABSENT);
-            put_data_locked(env, &mut allocator, pte.pfn());
+            if pte.0 & Pte::ADDR != 0 {
+                put_data_locked(env, &mut allocator, pte.pfn());
+            }
             dropped += 1;
         }
     });

@@ -1,6 +1,6 @@
 //! Looking at a range without changing it.
 
-use super::node::{Entries, Item};
+use super::node::{Entries, Item, holds_frame};
 use crate::frame::is_private;
 use crate::hugetlb::is_huge;
 use crate::{Env, Mm};
@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Entry, Level, Pfn, Pte, USER_END};
 
 impl<E: Env> Mm<E> {
-    /// Calls `f(va, entry)` for every non-zero leaf entry of `[start, end)` (present, or
+    /// Calls `f(va, entry)` for every leaf entry that holds a page of `[start, end)` (present, or
     /// [`ptshare_paging::Entry::NoAccess`]), in address order; a huge
     /// leaf, which has [`Pte::HUGE`], once. Absent subtrees cost nothing. The caller holds
     /// `mmap_lock`, so that no table goes away.
@@ -21,9 +21,11 @@ impl<E: Env> Mm<E> {
     fn present_below(&self, table: Pfn, level: Level, start: u64, end: u64, f: &mut dyn FnMut(u64, Pte)) {
         for item in Entries::new(&self.env, table, level, start, end) {
             match level.below() {
-                Some(Level::Pte) if is_huge(item.pte) => f(item.start, item.pte),
+                Some(Level::Pte) if is_huge(item.pte) && holds_frame(item.pte) => f(item.start, item.pte),
+                Some(Level::Pte) if is_huge(item.pte) => {}
                 Some(below) => self.present_below(item.pte.pfn(), below, item.start, item.end, f),
-                None => f(item.start, item.pte),
+                None if holds_frame(item.pte) => f(item.start, item.pte),
+                None => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Rights of leaves, from the VMA's flags.
 
-use super::node::{Entries, Item, lock_table};
+use super::node::{Entries, Item, holds_frame, lock_table};
 use crate::frame::{is_kind, is_private};
 use crate::hugetlb::is_huge;
 use crate::{Env, FlushBatch, Mm};
@@ -33,6 +33,7 @@ pub(crate) fn leaf_with_rights<E: Env>(env: &E, pte: Pte, vm_flags: u64) -> Pte 
     let state = meta.state.load(Relaxed);
     let mut flags = leaf_flags(vm_flags);
     let writable = vm_flags & VM_WRITE != 0
+        && !pte.has(Pte::UFFD_WP)
         && if is_private(state) {
             meta.refs.load(Relaxed) == 1 || mutant!(MPROTECT_GRANTS_SHARED_PAGE)
         } else {
@@ -73,7 +74,9 @@ impl<E: Env> Mm<E> {
             for item in Entries::new(&self.env, table, level, start, end) {
                 if level == Level::Pmd && is_huge(item.pte) {
                     let _guard = lock_table(&self.env, table, level);
-                    self.protect_leaf(table, &item, vm_flags, batch);
+                    if holds_frame(item.pte) {
+                        self.protect_leaf(table, &item, vm_flags, batch);
+                    }
                     continue;
                 }
                 debug_assert!(item.pte.writable(), "unshare-before-change: {:#x} at {level:?}", item.start);

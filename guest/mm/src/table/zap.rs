@@ -3,6 +3,7 @@
 use super::node::{Entries, Item, for_entries, holds_frame, lock_table, sub_aux};
 use crate::frame::is_private;
 use crate::hugetlb::{is_huge, is_object_pmd};
+use crate::userfault::mark_of;
 use crate::{Env, FlushBatch, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_mutants::mutant;
@@ -56,7 +57,9 @@ impl<E: Env> Mm<E> {
             if !mutant!(ZAP_FLUSH_SKIPPED) {
                 batch.touch(item.start, item.end);
             }
-            batch.add(child);
+            if !leaf || holds_frame(item.pte) {
+                batch.add(child);
+            }
         }
     }
 
@@ -146,8 +149,10 @@ impl<E: Env> Mm<E> {
     fn zap_leaf_in_place(&self, table: Pfn, item: &Item, even_cows: bool, batch: &mut FlushBatch<'_, E>) {
         let state = self.env.meta(item.pte.pfn()).state.load(Relaxed);
         if holds_frame(item.pte) && (even_cows || !is_private(state)) {
-            let old = self.env.swap(table, item.slot, Pte::ABSENT);
-            sub_aux(&self.env, table, 1);
+            // What userfaultfd has write-protected is so again when the object has a page there.
+            let left = mark_of(item.pte);
+            let old = self.env.swap(table, item.slot, left);
+            sub_aux(&self.env, table, u32::from(left.0 == 0));
             batch.touch(item.start, item.end);
             batch.add(old.pfn());
         }

@@ -3,7 +3,8 @@
 use super::{Arena, RAM_START};
 use crate::rmap::for_each_mapping;
 use crate::share::{ObjectKey, is_object_table};
-use crate::vma::{VM_EXEC, VM_HINTS, VM_HUGETLB, VM_READ, VM_SHARED, VM_WRITE};
+use crate::userfault::is_marker;
+use crate::vma::{VM_EXEC, VM_HINTS, VM_HUGETLB, VM_READ, VM_SHARED, VM_UFFD_MISSING, VM_UFFD_WP, VM_WRITE};
 use crate::{Env, Mm};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{ENTRIES, Entry, Level, PAGE_BYTES, Pfn, Pte, Slot};
@@ -46,6 +47,13 @@ impl Arena {
             );
         }
         self.check_frames(&seen);
+        let header = &self.0.header;
+        let promised: u64 = mms.iter().map(|mm| mm.rec().hugetlb_reserved.load(Relaxed)).sum();
+        assert_eq!(
+            header.hugetlb_reserved.load(Relaxed),
+            promised + header.hugetlb_promised.load(Relaxed),
+            "hugetlb-reservations-backed"
+        );
         self.check_reverse_map(mms);
         self.assert_tlb_coherent();
     }
@@ -62,7 +70,7 @@ impl Arena {
             nonzero += u32::from(pte.0 != 0);
             match pte.decode(level) {
                 Entry::Absent => {}
-                Entry::Marker(pte) => panic!("an unknown marker {pte} in {table:?}"),
+                Entry::Marker(pte) => assert!(is_marker(pte), "an unknown marker {pte} in {table:?}"),
                 Entry::NoAccess(pfn) | Entry::Leaf(pfn) => {
                     let kind = FrameKind::from_u8(self.meta(pfn).state.load(Relaxed) as u8);
                     assert_eq!(level == Level::Pmd, kind == Some(FrameKind::Hugetlb), "{pte} at {level:?}");
@@ -95,6 +103,7 @@ impl Arena {
             let (pte, va) = (self.load(table, Slot::new(i)), base + ((i as u64) << level.shift()));
             match (pte.decode(level), level.below()) {
                 (Entry::Table(child), Some(below)) => {
+                    self.check_owner(mm, va, level, child);
                     if is_object_table(self, child) {
                         self.check_object_table(mm, va, pte);
                     }
@@ -107,6 +116,15 @@ impl Arena {
         tables
     }
 
+    /// A table over memory whose entries a userfaultfd relies on has no other user.
+    fn check_owner(&self, mm: &Mm<Arena>, va: u64, level: Level, table: Pfn) {
+        if self.meta(table).refs.load(Relaxed) > 1 {
+            let set = mm.vmas.read();
+            let owner = set.iter_range(va, va + level.entry_bytes()).find(|vma| vma.owns_tables());
+            assert!(owner.is_none(), "userfaultfd-owns-tables: {table:?} at {va:#x}");
+        }
+    }
+
     /// The entry for an object's table at `va` and the VMA there.
     fn check_object_table(&self, mm: &Mm<Arena>, va: u64, pte: Pte) {
         let (set, meta) = (mm.vmas.read(), self.meta(pte.pfn()));
@@ -117,7 +135,7 @@ impl Arena {
         let place = (meta.a.load(Relaxed), meta.b.load(Relaxed));
         assert_eq!(place, (vma.rec.object, vma.pgoff_of(va)), "what the object table at {va:#x} maps");
         assert_eq!(pte.writable(), flags & VM_WRITE != 0, "object-shared-tables-uniform: {pte} at {va:#x}");
-        let key = ObjectKey { object: place.0, pgoff: place.1, flags: flags & !VM_HINTS };
+        let key = ObjectKey { object: place.0, pgoff: place.1, flags: flags & !(VM_HINTS | VM_UFFD_MISSING) };
         let listed = self.object_tables().lock().find(&key);
         assert_eq!(listed, Some(pte.pfn()), "the object table at {va:#x} is listed");
     }
@@ -126,6 +144,12 @@ impl Arena {
         let set = mm.vmas.read();
         let Some(vma) = set.find(va) else { panic!("leaf-in-vma: {pte} at {va:#x}") };
         let flags = vma.rec.flags;
+        if pte.has(Pte::UFFD_WP) {
+            assert!(flags & VM_UFFD_WP != 0 && !pte.writable(), "userfaultfd-owns-tables: {pte} at {va:#x}");
+        }
+        if matches!(pte.decode(Level::Pte), Entry::Marker(_)) {
+            return;
+        }
         let meta = self.meta(pte.pfn());
         let state = meta.state.load(Relaxed);
         let kind = FrameKind::from_u8(state as u8);

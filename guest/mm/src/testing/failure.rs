@@ -1,37 +1,27 @@
-//! Allocations that fail because a test says so: the k-th from now, or one in so many.
+//! Allocations that fail because a test says so: the k-th from now, or all from then on.
 
 use super::Arena;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// What is to fail, and what has been asked for.
 #[derive(Default)]
 pub(super) struct Failures {
     /// Allocations asked for since the last [`Arena::fail_at`].
     asked: AtomicU64,
-    /// The number of the one to refuse; 0 for none.
+    /// The number of the first to refuse; 0 for none.
     at: AtomicU64,
-    /// One in how many is refused; 0 for none.
-    one_in: AtomicU64,
-    random: AtomicU64,
+    /// All that follow are refused as well.
+    all: AtomicBool,
     refused: AtomicU64,
 }
 
 impl Failures {
     pub(super) fn allow(&self) -> bool {
         let number = self.asked.fetch_add(1, Relaxed) + 1;
-        let one_in = self.one_in.load(Relaxed);
-        let refuse = number == self.at.load(Relaxed) || (one_in != 0 && self.next().is_multiple_of(one_in));
+        let at = self.at.load(Relaxed);
+        let refuse = at != 0 && (number == at || (number > at && self.all.load(Relaxed)));
         self.refused.fetch_add(u64::from(refuse), Relaxed);
         !refuse
-    }
-
-    fn next(&self) -> u64 {
-        let mut x = self.random.load(Relaxed);
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.store(x, Relaxed);
-        x >> 8
     }
 }
 
@@ -43,14 +33,13 @@ impl Arena {
         failures.asked.store(0, Relaxed);
         failures.refused.store(0, Relaxed);
         failures.at.store(k, Relaxed);
+        failures.all.store(false, Relaxed);
     }
 
-    /// Refuses one allocation in `one_in`, picked by `seed` (not 0); `one_in` 0 refuses none.
-    pub fn fail_one_in(&self, one_in: u64, seed: u64) {
-        self.0.failures.one_in.store(one_in, Relaxed);
-        if one_in != 0 {
-            self.0.failures.random.store(seed, Relaxed);
-        }
+    /// Refuses the `k`-th allocation from now on and all after it, until [`Arena::fail_at`].
+    pub fn fail_from(&self, k: u64) {
+        self.fail_at(k);
+        self.0.failures.all.store(true, Relaxed);
     }
 
     /// Allocations asked for since the last [`Arena::fail_at`].

@@ -156,12 +156,13 @@ impl Arena {
         for slot in 0..self.0.header.mm_high.load(Relaxed) {
             let rec = self.mm_rec(slot as u32);
             let at = MM_TABLE + slot * size_of::<MmRec>() as u64;
-            let fields: [(usize, &AtomicU64); 5] = [
+            let fields: [(usize, &AtomicU64); 6] = [
                 (offset_of!(MmRec, root), &rec.root),
                 (offset_of!(MmRec, pid), &rec.pid),
                 (offset_of!(MmRec, cpumask), &rec.cpumask),
                 (offset_of!(MmRec, table_pages), &rec.table_pages),
                 (offset_of!(MmRec, family), &rec.family),
+                (offset_of!(MmRec, hugetlb_reserved), &rec.hugetlb_reserved),
             ];
             for (offset, value) in fields {
                 image.write_u64(at + offset as u64, value.load(Relaxed));
@@ -214,7 +215,7 @@ impl Arena {
         }
         words!(magic frame_array frames free_frames kernel_frames mm_table mm_high cpu_table cpus kernel_root);
         words!(zero_page sharing object_table object_high);
-        words!(hugetlb_total hugetlb_free hugetlb_reserved hugetlb_surplus);
+        words!(hugetlb_total hugetlb_free hugetlb_reserved hugetlb_surplus hugetlb_promised);
         let stats = HEADER + offset_of!(CensusHeader, stats) as u64;
         let mut i = 0;
         header.stats.each(|_, value| {

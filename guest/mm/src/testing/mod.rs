@@ -280,6 +280,10 @@ impl Env for Arena {
         self.meta_of(pfn)
     }
 
+    fn cpu(&self) -> usize {
+        several::cpu()
+    }
+
     fn flush_answers(&self) -> u64 {
         self.answers()
     }
@@ -382,6 +386,10 @@ impl Env for Arena {
     fn census_va<T>(&self, value: &T) -> u64 {
         // Not readable by anybody: `Arena::image` writes the lists out itself.
         core::ptr::from_ref(value).addr() as u64
+    }
+
+    fn wait_userfault(&self, _: crate::Ticket) -> bool {
+        false
     }
 
     fn random(&self) -> u64 {

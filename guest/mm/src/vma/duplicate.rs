@@ -1,11 +1,11 @@
 //! The child's VMAs at fork.
 
-use super::{VM_DONTCOPY, VM_LOCKED, VM_LOCKONFAULT, VmaSet};
+use super::{VM_DONTCOPY, VM_LOCKED, VM_LOCKONFAULT, VM_UFFD, VmaSet};
 use crate::{Env, NoMemory};
 
 impl<E: Env> VmaSet<E> {
-    /// Fills `child`, an empty set, with what a child gets of these VMAs: all but those under VM_DONTCOPY, none locked,
-    /// each registered with its object. The layout and the limits go along. The caller holds both `mmap_lock`s for
+    /// Fills `child`, an empty set, with what a child gets of these VMAs: all but those under VM_DONTCOPY, none locked
+    /// and none under a userfaultfd, each registered with its object. The layout and the limits go along. The caller holds both `mmap_lock`s for
     /// write, is inside a critical section, and registers before it copies any table: truncate relies on that.
     ///
     /// # Errors
@@ -17,7 +17,8 @@ impl<E: Env> VmaSet<E> {
         child.limits = self.limits;
         for vma in self.iter().filter(|vma| vma.rec.flags & VM_DONTCOPY == 0) {
             let mut copy = vma.clone();
-            copy.rec.flags &= !(VM_LOCKED | VM_LOCKONFAULT);
+            copy.rec.flags &= !(VM_LOCKED | VM_LOCKONFAULT | VM_UFFD);
+            copy.uffd = None;
             child.push(copy);
         }
         Ok(())

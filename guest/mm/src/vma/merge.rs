@@ -4,7 +4,7 @@
 //! reverse map of a private page (`rmap.rs`) goes by the offset, in anonymous memory too.
 
 use super::{Pos, Vma, VmaSet};
-use crate::Env;
+use crate::{Env, Userfault};
 use alloc::sync::Arc;
 
 impl<E: Env> Vma<E> {
@@ -12,12 +12,22 @@ impl<E: Env> Vma<E> {
     pub(crate) fn merges_with(&self, next: &Vma<E>) -> bool {
         self.rec.end == next.rec.start
             && self.rec.flags == next.rec.flags
+            && same_userfault(&self.uffd, &next.uffd)
             && match (&self.object, &next.object) {
                 (None, None) => true,
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 _ => false,
             }
             && self.pgoff_of(next.rec.start) == next.rec.pgoff
+    }
+}
+
+/// Do faults of both go to the same place?
+fn same_userfault<E: Env>(a: &Option<Arc<Userfault<E>>>, b: &Option<Arc<Userfault<E>>>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        _ => false,
     }
 }
 
@@ -109,5 +119,33 @@ impl<E: Env> VmaSet<E> {
         if changed {
             self.merge_range(start, end);
         }
+    }
+
+    /// Registers the VMA parts in `[start, end)` for which `wanted` gives flags, with `uffd` (`None` and no
+    /// [`super::VM_UFFD`] flags: takes the registration back). Cuts at the ends where that makes a difference, and merges.
+    pub(crate) fn set_userfault(
+        &mut self,
+        start: u64,
+        end: u64,
+        uffd: Option<&Arc<Userfault<E>>>,
+        wanted: impl Fn(&Vma<E>) -> Option<u64>,
+    ) {
+        let mut at = start;
+        while at < end {
+            let pos = self.seek(at);
+            let Some(vma) = self.get(pos).filter(|vma| vma.rec.start < end) else { break };
+            let (from, upto) = (vma.rec.start.max(start), vma.rec.end.min(end));
+            if let Some(flags) = wanted(vma) {
+                self.split_at(from);
+                self.split_at(upto);
+                let pos = self.seek(from);
+                self.set_flags(pos, flags);
+                if let Some(vma) = self.get_mut(pos) {
+                    vma.uffd = uffd.cloned();
+                }
+            }
+            at = upto;
+        }
+        self.merge_range(start, end);
     }
 }

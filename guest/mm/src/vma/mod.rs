@@ -16,8 +16,8 @@ pub use layout::{Counts, Layout, Limits};
 pub(crate) use set::Pos;
 pub use set::VmaSet;
 
-use crate::Object;
 use crate::env::Env;
+use crate::{Object, Userfault};
 use alloc::sync::Arc;
 use ptshare_paging::PAGE_SHIFT;
 pub use ptshare_wire::vma::*;
@@ -38,6 +38,8 @@ pub const VM_DROPPABLE: u64 = 1 << 42;
 /// mseal: the mapping stays as it is.
 pub const VM_SEALED: u64 = 1 << 43;
 
+/// The modes of a userfaultfd registration.
+pub const VM_UFFD: u64 = VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR;
 /// The rights that are in force.
 pub const VM_ACCESS: u64 = VM_READ | VM_WRITE | VM_EXEC;
 /// The rights that mprotect may put in force.
@@ -65,30 +67,34 @@ pub struct Vma<E: Env> {
     pub rec: VmaRec,
     /// The object behind it; `None` for private, demand-zero memory.
     pub object: Option<Arc<Object<E>>>,
+    /// Who hears of its faults, with [`VM_UFFD`] flags.
+    pub uffd: Option<Arc<Userfault<E>>>,
 }
 
 impl<E: Env> Default for Vma<E> {
     /// A filler: an empty range.
     fn default() -> Self {
-        Vma { rec: VmaRec::default(), object: None }
+        Vma { rec: VmaRec::default(), object: None, uffd: None }
     }
 }
 
 impl<E: Env> Clone for Vma<E> {
     fn clone(&self) -> Self {
-        Vma { rec: self.rec, object: self.object.clone() }
+        Vma { rec: self.rec, object: self.object.clone(), uffd: self.uffd.clone() }
     }
 }
 
 impl<E: Env> Vma<E> {
     /// A VMA of private, demand-zero memory over `[start, end)` (page-aligned bytes).
     pub fn anonymous(start: u64, end: u64, flags: u64) -> Self {
-        Vma { rec: VmaRec { start, end, flags, pgoff: start >> PAGE_SHIFT, object: 0 }, object: None }
+        let rec = VmaRec { start, end, flags, pgoff: start >> PAGE_SHIFT, object: 0 };
+        Vma { rec, object: None, uffd: None }
     }
 
     /// A VMA over `[start, end)` (page-aligned bytes) whose first page is page `pgoff` of `object`.
     pub fn of_object(start: u64, end: u64, flags: u64, object: Arc<Object<E>>, pgoff: u64) -> Self {
-        Vma { rec: VmaRec { start, end, flags, pgoff, object: object.id() }, object: Some(object) }
+        let rec = VmaRec { start, end, flags, pgoff, object: object.id() };
+        Vma { rec, object: Some(object), uffd: None }
     }
 
     /// First byte.
@@ -113,6 +119,14 @@ impl<E: Env> Vma<E> {
     #[inline]
     pub fn has(&self, bits: u64) -> bool {
         self.rec.flags & bits == bits
+    }
+
+    /// Must the tables under it be this mm's alone? What userfaultfd has registered for write protection or minor faults
+    /// keeps in its entries what concerns one mm only, and so does private memory whose absent pages it reports. (Whether
+    /// a shared mapping's page is missing is for its object to say, not for an entry.)
+    #[inline]
+    pub fn owns_tables(&self) -> bool {
+        owns_tables(self.rec.flags)
     }
 
     /// Pages that it covers.
@@ -164,4 +178,10 @@ impl<E: Env> Vma<E> {
         let pgoff = self.rec.pgoff.wrapping_sub(first).wrapping_add(start >> PAGE_SHIFT);
         self.rec = VmaRec { start, end, pgoff, ..self.rec };
     }
+}
+
+/// [`Vma::owns_tables`], from the flags.
+#[inline]
+pub(crate) const fn owns_tables(flags: u64) -> bool {
+    flags & (VM_UFFD_WP | VM_UFFD_MINOR) != 0 || flags & (VM_UFFD_MISSING | VM_SHARED) == VM_UFFD_MISSING
 }

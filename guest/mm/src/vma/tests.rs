@@ -54,6 +54,9 @@ impl Env for NoMachine {
     }
     fn flush(&self, _: &MmRec, _: FlushRange) {}
     fn flush_everyone(&self) {}
+    fn cpu(&self) -> usize {
+        0
+    }
     fn flush_answers(&self) -> u64 {
         0
     }
@@ -76,6 +79,9 @@ impl Env for NoMachine {
     }
     fn census_va<T>(&self, value: &T) -> u64 {
         core::ptr::from_ref(value).addr() as u64
+    }
+    fn wait_userfault(&self, _: crate::Ticket) -> bool {
+        unreachable!()
     }
     fn random(&self) -> u64 {
         4

@@ -36,6 +36,10 @@ group! { "Changing mappings":
         "mprotect changes a shared table in place",
         imitates "I17, I22: the 2021 fix of on-demand-fork",
         killed by "sharers-agree" in [PTE: "vm_cases neighbours"] ci;
+    MPROTECT_HALF_DONE = "mprotect-half-done",
+        "mprotect goes on where there is no memory for a table of its own",
+        imitates "I26",
+        killed by "sharers-agree" in [PTE_SMALL: "vm_cases no_memory"];
     MPROTECT_IGNORES_MAY = "mprotect-ignores-may",
         "mprotect makes a mapping of a file that is open for reading writable",
         imitates "I18: the VMA's own limits",
@@ -48,10 +52,14 @@ group! { "Changing mappings":
         "brk grows the heap in the span of a shared table",
         imitates "I17",
         killed by "sharers-agree" in [PTE: "vm_cases heap"];
+    UFFD_REGISTER_SHARES = "uffd-register-shares",
+        "registering with a userfaultfd leaves the tables below shared",
+        imitates "I46, 6dfeaff93be1",
+        killed by "userfaultfd-owns-tables" in [PTE: "vm_cases watched"] ci;
     DISCARD_IN_SHARED_TABLE = "discard-in-shared-table",
         "MADV_DONTNEED and munmap clear entries of a shared table for all, and drop their references",
         imitates "I38, I22",
-        killed by "probe:content" in [PTE: "vm_cases discard"] ci;
+        killed by "shared-table-unchanged" in [PTE: "vm_cases discard"] ci;
     MREMAP_WRONG_DELTA = "mremap-wrong-delta",
         "mremap puts each page one page too high",
         imitates "I47, 9bdad082d44b",

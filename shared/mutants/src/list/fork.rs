@@ -20,6 +20,10 @@ group! { "Fork":
         "copying an upper table leaves R/W set in the entries of both copies",
         imitates "I13, CVE-2021-38198",
         killed by "cow-shared-entries-read-only" in [TREE: "vm_cases edges"];
+    TREE_COPY_TAGS_PTE_PAGE = "tree-copy-tags-pte-page",
+        "a copied upper table is marked as a PTE page",
+        imitates "I2",
+        killed by "table-level" in [TREE: "vm_cases edges"];
     FORK_COUNTS_ONE_SHORT = "fork-counts-one-short",
         "fork does not count the last table that it shares",
         imitates "I3",

@@ -28,6 +28,9 @@ impl Generator {
     }
 
     pub(super) fn mmap(&mut self, game: &Game, pid: u32) -> Op {
+        if game.kernel.config().huge_pages > 0 && self.one_in(8) {
+            return self.mmap_gib();
+        }
         let (addr, len) = self.range(game, pid);
         let huge = (HUGE_AT..HUGE_AT + 3 * GIB).contains(&addr) && self.below(4) > 0;
         let mut flags = match self.below(20) {
@@ -43,6 +46,8 @@ impl Generator {
         if huge {
             return self.mmap_huge(addr, len, flags);
         }
+        // Small pages of a GiB would be more than there are frames, once they are populated.
+        let len = len.min(1200 * PAGE_BYTES);
         let stack = (STACKS..STACKS + 700 * PAGE_BYTES).contains(&addr) && self.below(3) > 0;
         let (kind, file) = match self.below(12) {
             _ if stack => (abi::MAP_PRIVATE | abi::MAP_ANONYMOUS | abi::MAP_GROWSDOWN, None),
@@ -64,6 +69,14 @@ impl Generator {
             self.below(pages + 1)
         };
         (file, page * PAGE_BYTES)
+    }
+
+    /// A whole GiB of a hugetlb file, whose PMD page others may have.
+    fn mmap_gib(&mut self) -> Op {
+        let addr = HUGE_AT + self.below(3) * GIB;
+        let flags = u64::from(abi::MAP_FIXED | abi::MAP_SHARED | abi::MAP_NORESERVE);
+        let file = FILES.len() + self.below(HUGE_FILES as u64) as usize;
+        Op::Mmap { addr, len: GIB, prot: self.pick(&[READ | WRITE, READ]), flags, file: Some((file, 0)) }
     }
 
     fn mmap_huge(&mut self, addr: u64, len: u64, flags: u32) -> Op {

@@ -3,6 +3,7 @@
 use super::Step;
 use crate::judge;
 use crate::model::{Context, Model, START_BRK, Verdict};
+use core::mem::ManuallyDrop;
 use ptshare_mm::testing::{Answer, FlatConfig, FlatKernel, Op};
 use ptshare_mm::{Env, Layout, Object, ObjectInfo, ObjectKind};
 use ptshare_paging::{Level, PAGE_BYTES};
@@ -77,7 +78,11 @@ impl Game {
             return Ok(());
         }
         let arena = self.kernel.arena().clone();
-        arena.fail_at(step.fail_at);
+        if step.fail_all {
+            arena.fail_from(step.fail_at)
+        } else {
+            arena.fail_at(step.fail_at)
+        }
         let answer = match (&step.op, step.sharing) {
             (Op::Fork, Some(sharing)) => {
                 let small = self.plan.machine.small_tables;
@@ -128,7 +133,15 @@ impl Game {
     ///
     /// # Panics
     /// As [`Game::step`].
-    pub fn finish(mut self) -> Verdict {
+    pub fn finish(self) -> Verdict {
+        // Dropped in order, or not at all.
+        let mut game = ManuallyDrop::new(self);
+        game.wind_up()?;
+        drop(ManuallyDrop::into_inner(game));
+        Ok(())
+    }
+
+    fn wind_up(&mut self) -> Verdict {
         self.check_everything(16)?;
         self.kernel.audit();
         self.judge()?;

@@ -59,7 +59,7 @@ impl Generator {
         let mixed = op == Op::Fork && self.one_in(5);
         let sharing = mixed.then(|| self.pick(&[Sharing::None, Sharing::Pte, Sharing::Tree]));
         let fail_at = if is_ambiguous(&op) { 0 } else { fail_at };
-        Step { pid, op, fail_at, sharing }
+        Step { pid, op, fail_at, fail_all: fail_at != 0 && self.one_in(3), sharing }
     }
 
     fn op(&mut self, game: &Game, pid: u32) -> Op {

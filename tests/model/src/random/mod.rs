@@ -34,6 +34,8 @@ pub struct Step {
     pub op: Op,
     /// The allocation in it that fails; 0 for none.
     pub fail_at: u64,
+    /// So do all after that one.
+    pub fail_all: bool,
     /// How a fork shares tables, if not as the machine is set up.
     pub sharing: Option<Sharing>,
 }

@@ -2,6 +2,7 @@
 
 use super::{Game, Generator, Plan, Step};
 use core::fmt;
+use core::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once};
 
@@ -41,14 +42,15 @@ pub fn play(plan: Plan) -> Result<(), Box<Failed>> {
     let script = Arc::new(Mutex::new(Vec::new()));
     let record = script.clone();
     let outcome = on_a_fresh_thread(move || {
-        let mut game = Game::new(plan);
+        // What a panic leaves cannot be dropped in order.
+        let mut game = ManuallyDrop::new(Game::new(plan));
         let mut generator = Generator::new(plan.seed, plan.failures);
         for _ in 0..plan.steps {
             let step = generator.step(&game);
             record.lock().expect("only one thread").push(step.clone());
             game.step(&step)?;
         }
-        game.finish()
+        ManuallyDrop::into_inner(game).finish()
     });
     let script = script.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
     outcome.map_err(|message| Box::new(Failed { plan, message, script }))
@@ -63,12 +65,12 @@ pub fn replay(plan: Plan, script: &[Step]) -> Result<(), Box<Failed>> {
     let done = Arc::new(Mutex::new(0));
     let counter = done.clone();
     let outcome = on_a_fresh_thread(move || {
-        let mut game = Game::new(plan);
+        let mut game = ManuallyDrop::new(Game::new(plan));
         for step in &steps {
             *counter.lock().expect("only one thread") += 1;
             game.step(step)?;
         }
-        game.finish()
+        ManuallyDrop::into_inner(game).finish()
     });
     let done = *done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     outcome.map_err(|message| Box::new(Failed { plan, message, script: script[..done].to_vec() }))

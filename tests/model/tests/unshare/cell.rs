@@ -1,6 +1,6 @@
 //! One cell: an operator joins, operates, is looked at with all the others, and exits.
 
-use crate::family::{Family, Kind, Range};
+use crate::family::{Family, Kind, Range, SPAN};
 use crate::operations::Call;
 use crate::table::Row;
 use ptshare_mm::FaultOutcome;
@@ -156,6 +156,7 @@ fn check_operator(
             "hole" | "moved" => Err(FaultOutcome::SegvMapErr),
             "zero" | "wiped" => Ok(0),
             "file" | "left" => Ok(of_file(page)),
+            "next" => Ok(Kind::word_of_file(page + SPAN)),
             "none" => Err(FaultOutcome::SegvAccErr),
             other => panic!("the table says {other:?}"),
         };

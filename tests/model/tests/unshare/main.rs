@@ -36,25 +36,25 @@ fn all_rows(kind: Kind) -> usize {
 
 #[test]
 fn private_memory_shared_by_fork() {
-    assert!(all_rows(Kind::Anonymous { tree: false }) >= 650);
-    assert!(all_rows(Kind::Anonymous { tree: true }) >= 650);
+    assert!(all_rows(Kind::Anonymous { tree: false }) >= 680);
+    assert!(all_rows(Kind::Anonymous { tree: true }) >= 680);
 }
 
 #[test]
 fn private_mappings_of_files_shared_by_fork() {
-    assert!(all_rows(Kind::PrivateFile { tree: false }) >= 650);
-    assert!(all_rows(Kind::PrivateFile { tree: true }) >= 650);
+    assert!(all_rows(Kind::PrivateFile { tree: false }) >= 680);
+    assert!(all_rows(Kind::PrivateFile { tree: true }) >= 680);
 }
 
 #[test]
 fn shared_mappings_of_files() {
-    assert!(all_rows(Kind::SharedFile { forked: false }) >= 650);
-    assert!(all_rows(Kind::SharedFile { forked: true }) >= 650);
+    assert!(all_rows(Kind::SharedFile { forked: false }) >= 680);
+    assert!(all_rows(Kind::SharedFile { forked: true }) >= 680);
 }
 
 #[test]
 fn read_only_private_mappings_of_files() {
-    assert!(all_rows(Kind::Code) >= 650);
+    assert!(all_rows(Kind::Code) >= 680);
 }
 
 #[test]

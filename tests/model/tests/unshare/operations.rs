@@ -1,5 +1,6 @@
 //! The operations, each on `[start, end)` of the operator's mapping.
 
+use crate::family::SPAN;
 use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_mm::testing::FlatKernel;
@@ -134,6 +135,18 @@ pub fn remap_leave(call: &mut Call<'_>) -> Outcome {
 /// The old way to map a second time: an old length of 0.
 pub fn remap_again(call: &mut Call<'_>) -> Outcome {
     call.remap(call.start, 0, call.len(), FIXED, call.target)
+}
+
+/// Shows the same pages again.
+pub fn remap_pages(call: &mut Call<'_>) -> Outcome {
+    let pgoff = call.file.1 / PAGE_BYTES;
+    call.kernel.remap_file_pages(call.pid, call.start, call.len(), 0, pgoff, 0).map(|()| 0)
+}
+
+/// Shows the pages that stand a span further on in the file.
+pub fn remap_pages_on(call: &mut Call<'_>) -> Outcome {
+    let pgoff = (call.file.1 + SPAN) / PAGE_BYTES;
+    call.kernel.remap_file_pages(call.pid, call.start, call.len(), 0, pgoff, 0).map(|()| 0)
 }
 
 macro_rules! advice {

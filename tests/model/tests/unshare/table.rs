@@ -4,7 +4,7 @@
 //! operator has one of its own, `K` kept. (A table outside the range is always kept.) Then what the operator reads in the
 //! range: what it read before (`same`), nothing (`hole`), zeros (`zero`), the file behind it (`file`), no access (`none`),
 //! zeros or the file here and the content elsewhere (`left`), the content elsewhere and nothing here (`moved`), zeros for
-//! everyone (`wiped`). Or the error that leaves all as it was; or `-` where the operation means nothing.
+//! everyone (`wiped`), what stands a span further on in the file (`next`). Or the error that leaves all as it was; or `-` where the operation means nothing.
 //!
 //! Where fork has not shared the tables (private huge pages without tree sharing) there is nothing to copy: read `K` for `O`.
 
@@ -63,6 +63,11 @@ pub const ROWS: &[Row] = &[
                                                    ["GO moved", "GO moved", "GG moved", "GG moved", "GG moved", "GO moved"]),
     row("mremap(DONTUNMAP)", remap_leave,   ALL,   ["GO left",  "GO left",  "GG left",  "GG left",  "EINVAL",   "EINVAL"]),
     row("mremap(old length 0)", remap_again, ALL,  ["EINVAL",   "EINVAL",   "KK same",  "EINVAL",   "EINVAL",   "EINVAL"]),
+    // What it maps, it populates: from the tables that the others have.
+    row("remap_file_pages", remap_pages, ("ABCDEF", ""),
+                                                   ["EINVAL",   "EINVAL",   "KK same",  "EINVAL",   "-",        "-"]),
+    row("remap_file_pages further on", remap_pages_on, ("ABCDE", ""),
+                                                   ["EINVAL",   "EINVAL",   "OO next",  "EINVAL",   "-",        "-"]),
     row("MADV_DONTNEED", dont_need,         ALL,   ["GO zero",  "GO file",  "GG same",  "GG same",  "GG same",  "GO zero"]),
     row("MADV_DONTNEED_LOCKED", dont_need_locked, ALL,
                                                    ["GO zero",  "GO file",  "GG same",  "GG same",  "GG same",  "GO zero"]),

@@ -185,7 +185,7 @@ impl Guest {
             return FrameView { pfn, what: what.into(), ..FrameView::default() };
         };
         let kind = frame.kind();
-        let key = || self.frames.cache_key(&self.image, pfn).unwrap_or_default();
+        let key = || self.frames.key(pfn).unwrap_or_default();
         let level = Level::from_u8(frame.level()).filter(|_| kind == Some(FrameKind::Table));
         let belongs = match kind {
             Some(FrameKind::Table) if frame.is_object_table() => {

@@ -141,7 +141,7 @@ fn the_summary_lists_processes_and_their_vmas() {
     let text = guest.summary(true).to_string();
     assert!(text.contains("process pid 3 (mm slot 2)") && text.contains("cpu 1   in the kernel's own root"));
     assert!(text.contains("VMA 400000-404000 r-xp object 1 page 0x0"), "{text}");
-    assert!(text.contains("4 private, 5 of objects, 512 huge"), "{text}");
+    assert!(text.contains("5 private, 5 of objects, 512 huge"), "{text}");
     let json = serde_json::to_value(guest.summary(false)).unwrap();
     assert_eq!(json["processes"].as_array().unwrap().len(), 5);
 }

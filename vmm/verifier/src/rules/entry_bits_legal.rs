@@ -22,13 +22,19 @@ pub(crate) const RULE: RuleInfo = RuleInfo {
 pub(crate) fn problem(pte: Pte, level: Level, phys_mask: u64) -> Option<&'static str> {
     if !pte.present() {
         let marker = matches!(pte.decode(level), Entry::Marker(_));
-        return (marker && level != Level::Pte).then_some("not present but not zero above the PTE level");
+        let known = match level {
+            Level::Pte => pte.0 == Pte::UFFD_WP,
+            Level::Pmd => pte.0 == Pte::UFFD_WP | Pte::HUGE,
+            Level::Pud | Level::Pgd => false,
+        };
+        return (marker && !known).then_some("not present, but neither zero nor a known marker");
     }
     let any = |bits: u64| pte.0 & bits != 0;
-    if any(Pte::UNUSED_HIGH | Pte::SOFTWARE | Pte::GLOBAL | Pte::WRITE_THROUGH | Pte::NO_CACHE) {
+    let software = if pte.is_leaf(level) { Pte::SOFTWARE & !Pte::UFFD_WP } else { Pte::SOFTWARE };
+    if any(Pte::UNUSED_HIGH | software | Pte::GLOBAL | Pte::WRITE_THROUGH | Pte::NO_CACHE) {
         return Some(match () {
             () if any(Pte::UNUSED_HIGH) => "a bit of 62:52 set",
-            () if any(Pte::SOFTWARE) => "a software bit (11:9) set",
+            () if any(software) => "a software bit (11:9) set",
             () if any(Pte::GLOBAL) => "G set in the user half",
             () => "PWT or PCD set: user memory is write-back",
         });
@@ -49,6 +55,21 @@ pub(crate) fn problem(pte: Pte, level: Level, phys_mask: u64) -> Option<&'static
 /// Judges an entry that is not zero.
 #[inline]
 pub(crate) fn entry(at: At, word: u64, phys_mask: u64, sink: &mut Sink) {
+    // Nearly all are present and have none of the bits that anything is wrong with at some level.
+    let watched = Pte::UNUSED_HIGH
+        | Pte::SOFTWARE
+        | Pte::GLOBAL
+        | Pte::WRITE_THROUGH
+        | Pte::NO_CACHE
+        | Pte::HUGE
+        | Pte::ADDR & !phys_mask;
+    if word & (watched | Pte::PRESENT) != Pte::PRESENT {
+        closely(at, word, phys_mask, sink);
+    }
+}
+
+#[inline(never)]
+fn closely(at: At, word: u64, phys_mask: u64, sink: &mut Sink) {
     if let Some(problem) = problem(Pte(word), at.level, phys_mask) {
         sink.report(&RULE, || {
             Finding::new(&RULE, "no reserved or unused bit set", problem)

@@ -1,13 +1,20 @@
 //! `hugetlb-reservations-backed`. Against the census's own counts: where one of those is wrong, that is the finding
 //! (`hugetlb-pool-adds-up`).
 
+use ptshare_wire::VmaRec;
+use ptshare_wire::vma::{VM_HUGETLB, VM_MAYSHARE, VM_NORESERVE};
+
+use crate::census::{Census, Mm};
+use crate::recount::Recount;
 use crate::report::{Finding, RuleInfo, Sink};
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "hugetlb-reservations-backed",
-    statement: "there is a free page for each reservation, and no more surplus pages than pages",
-    reads: "the census's four counts of hugetlb pages",
-    why: "a reservation without a page is a SIGBUS where mmap had promised memory; Linux's resv_huge_pages has \
+    statement: "there is a free page and a mapping or an object for each reservation, and no more surplus pages than pages",
+    reads: "the census's counts of hugetlb pages; what is reserved for each mm, its private hugetlb VMAs, and the private \
+            huge leaves that the walk finds in them",
+    why: "a reservation without a page is a SIGBUS where mmap had promised memory, and one that outlives its mapping keeps a \
+          page from everybody; Linux's resv_huge_pages has \
           underflowed more than once (mm/hugetlb.c)",
     design: &[10],
     catalogue: &[],
@@ -23,5 +30,38 @@ pub(crate) fn counts([total, free, reserved, surplus]: [u64; 4], sink: &mut Sink
                 format!("{reserved} reserved, {surplus} surplus"),
             )
         });
+    }
+}
+
+/// Is it private memory of huge pages?
+fn private(vma: &&VmaRec) -> bool {
+    vma.flags & (VM_HUGETLB | VM_MAYSHARE) == VM_HUGETLB
+}
+
+/// Judges for whom pages are reserved. What an mm may have is a bound: a fork's child, and memory that MADV_DONTNEED gave
+/// back, are mapped without a promise. Objects have none, for a file may be mapped by nobody.
+pub(crate) fn owners(census: &Census, mms: &[Mm], mut recount: Recount<'_>, sink: &mut Sink) {
+    let [_, _, reserved, _] = census.hugetlb;
+    let of_mms = mms.iter().fold(0, |sum: u64, mm| sum.saturating_add(mm.hugetlb_reserved));
+    let promised = census.hugetlb_promised;
+    if of_mms.saturating_add(promised) != reserved {
+        sink.report(&RULE, || {
+            let expected = format!("{of_mms} pages reserved for mms and {promised} for objects");
+            Finding::new(&RULE, expected, format!("{reserved} reserved in all"))
+        });
+    }
+    for mm in mms.iter().filter(|mm| mm.hugetlb_reserved != 0 && mm.vmas_sound) {
+        let (unreserved, reservable): (Vec<&VmaRec>, Vec<&VmaRec>) =
+            mm.vmas.iter().filter(private).partition(|vma| vma.flags & VM_NORESERVE != 0);
+        let mapped: u64 = reservable.iter().map(|vma| (vma.end - vma.start) >> 21).sum();
+        // Pages that are there may lie where nothing was reserved.
+        let there = if unreserved.is_empty() { recount.root(mm.root).huge_private } else { 0 };
+        if mm.hugetlb_reserved.saturating_add(there) > mapped {
+            sink.report(&RULE, || {
+                let expected =
+                    format!("at most {mapped} pages mapped privately, {there} of them there already");
+                Finding::new(&RULE, expected, format!("{} more reserved", mm.hugetlb_reserved)).mm(mm.id)
+            });
+        }
     }
 }

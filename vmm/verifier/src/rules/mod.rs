@@ -52,6 +52,7 @@ pub(crate) mod table_present_count;
 pub(crate) mod table_refs_equal_parents;
 pub(crate) mod tables_reachable;
 pub(crate) mod user_bit_by_half;
+pub(crate) mod userfaultfd_owns_tables;
 pub(crate) mod vma_list_sorted;
 pub(crate) mod vma_rights_allowed;
 pub(crate) mod zero_page_not_writable;
@@ -91,6 +92,7 @@ static RULES: &[RuleInfo] = &[
     hugetlb_pmd_fits_object::RULE,
     hugetlb_pool_adds_up::RULE,
     hugetlb_reservations_backed::RULE,
+    userfaultfd_owns_tables::RULE,
     no_user_path_to_kernel::RULE,
     user_bit_by_half::RULE,
     kernel_half_identical::RULE,

@@ -6,7 +6,7 @@ use ptshare_wire::FrameKind;
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
 
 use crate::frames::Frame;
-use crate::graph::{At, Graph, Table};
+use crate::graph::{At, Table};
 use crate::report::{Finding, RuleInfo, Sink};
 use crate::spaces::Clip;
 
@@ -38,9 +38,9 @@ pub(crate) fn place(at: At, word: u64, table: &Table, over: &Clip, sink: &mut Si
 }
 
 /// An entry points to an object's `table`. Called once a table.
-pub(crate) fn pointer(at: At, word: u64, graph: &Graph, table: &Table, sink: &mut Sink) {
-    let writable = graph.edges(table).filter(|e| Pte(e.word).writable()).count();
-    if writable == 0 || writable == table.parents as usize {
+pub(crate) fn pointer(at: At, word: u64, table: &Table, sink: &mut Sink) {
+    let writable = table.open_parents;
+    if writable == 0 || writable == table.parents {
         return;
     }
     sink.report(&RULE, || {

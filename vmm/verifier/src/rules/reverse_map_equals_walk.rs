@@ -7,10 +7,9 @@ use ptshare_wire::{FrameKind, VmaRec};
 
 use crate::answers::ReverseMap;
 use crate::census::Mm;
-use crate::frames::{Frame, Frames};
+use crate::frames::Frame;
 use crate::graph::At;
 use crate::report::{Finding, RuleInfo, Sink};
-use crate::view::PhysView;
 
 pub(crate) const RULE: RuleInfo = RuleInfo {
     name: "reverse-map-equals-walk",
@@ -41,18 +40,17 @@ pub(crate) fn leaf(
     (pfn, index): (u64, u64),
     frame: &Frame,
     (mm, vma): (&Mm, &VmaRec),
-    (view, frames): (&dyn PhysView, &Frames),
     sink: &mut Sink,
 ) {
     if index != 0 || !is_private(frame) {
         return;
     }
     let expected = (mm.family, vma.pgoff.wrapping_add(at.va.wrapping_sub(vma.start) >> 12));
-    let found = frames.cache_key(view, pfn);
-    if found != Some(expected) {
+    let found = frame.key;
+    if found != expected {
         sink.report(&RULE, || {
             let text = |(family, index): (u64, u64)| format!("family {family}, index {index:#x}");
-            Finding::new(&RULE, text(expected), found.map_or("no metadata".to_string(), text))
+            Finding::new(&RULE, text(expected), text(found))
                 .mm(at.mm)
                 .va(at.va)
                 .level(at.level as u8)

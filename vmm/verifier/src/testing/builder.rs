@@ -5,6 +5,8 @@
 //!  0x104.. mm table             0x310.. frame array (32 bytes a frame)             0x380.. answers
 //!  0x400 .. 0x2000 managed: what the builder hands out, then free blocks, then virgin frames
 //! ```
+//!
+//! A guest with more memory has its frame array behind the answers, and the managed frames behind that.
 
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -30,6 +32,7 @@ const MM_TABLE: u64 = 0x10_4000;
 const FRAME_ARRAY: u64 = 0x31_0000;
 const ANSWERS: u64 = 0x38_0000;
 const RAM_START: u64 = 0x400;
+/// Frames of a guest that need not be large.
 const FRAMES: u64 = 0x2000;
 /// Bytes from one VMA to the next: a guest's own fields follow the record.
 const VMA_STRIDE: u64 = 64;
@@ -60,6 +63,7 @@ struct Meta {
 struct Space {
     pid: u64,
     family: u64,
+    hugetlb_reserved: u64,
     root: u64,
     cpumask: u64,
     table_pages: u64,
@@ -74,12 +78,18 @@ pub struct MmIndex(usize);
 pub struct Builder {
     image: Image,
     next: u64,
+    frames: u64,
+    ram_start: u64,
+    /// Guest-physical address.
+    frame_array: u64,
     metas: BTreeMap<u64, Meta>,
     spaces: Vec<Space>,
     zero: u64,
     kernel_frames: u64,
     /// Hugetlb pages: all, and free ones.
     hugetlb: (u64, u64),
+    /// Pages promised to mms; the other free ones are promised to objects.
+    promised: u64,
     /// Answers given: frames, their places, processes.
     answered: (u64, u64, u64),
     vcpus: Vec<(Vcpu, Option<MmIndex>)>,
@@ -94,8 +104,19 @@ impl Default for Builder {
 impl Builder {
     /// A guest with a kernel, a zero page and no process.
     pub fn new() -> Builder {
+        Builder::with_frames(FRAMES)
+    }
+
+    /// The same in a machine with this many frames.
+    pub fn with_frames(frames: u64) -> Builder {
+        let (frame_array, ram_start) = if frames <= FRAMES {
+            (FRAME_ARRAY, RAM_START)
+        } else {
+            let array = RAM_START * PAGE_BYTES;
+            (array, RAM_START + (frames * FRAME_META_BYTES).div_ceil(PAGE_BYTES))
+        };
         let mut image = Image::new();
-        image.add_extent(0..FRAMES);
+        image.add_extent(0..frames);
         let kernel = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED;
         image.page_mut(KERNEL_ROOT)[LINEAR_SLOT] = Pte::new(Pfn(KERNEL_PUD), kernel).0;
         image.page_mut(KERNEL_ROOT)[511] = Pte::new(Pfn(KERNEL_PUD), kernel).0;
@@ -103,12 +124,16 @@ impl Builder {
         image.page_mut(KERNEL_PUD)[0] = Pte::new(Pfn(0), leaf).0;
         let mut builder = Builder {
             image,
-            next: RAM_START,
+            next: ram_start,
+            frames,
+            ram_start,
+            frame_array,
             metas: BTreeMap::new(),
             spaces: Vec::new(),
             zero: 0,
             kernel_frames: 0,
             hugetlb: (0, 0),
+            promised: 0,
             answered: (0, 0, 0),
             vcpus: Vec::new(),
         };
@@ -166,6 +191,12 @@ impl Builder {
         });
     }
 
+    /// Reserves free pages of the pool for a private mapping of `mm`.
+    pub fn reserve_huge(&mut self, mm: MmIndex, pages: u64) {
+        self.spaces[mm.0].hugetlb_reserved += pages;
+        self.promised += pages;
+    }
+
     /// Makes the PMD page that `owner` has over `at` the object's, and lets `user` point at it over its own address `va`.
     pub fn share_object_pmd(&mut self, owner: MmIndex, at: u64, user: MmIndex, va: u64) {
         let shared = self.table(owner, at, Level::Pmd);
@@ -205,7 +236,15 @@ impl Builder {
             self.image.page_mut(root)[slot] = word;
         }
         let family = self.spaces.len() as u64 + 100;
-        self.spaces.push(Space { pid, family, root, cpumask: 0, table_pages: 1, vmas: Vec::new() });
+        self.spaces.push(Space {
+            pid,
+            family,
+            hugetlb_reserved: 0,
+            root,
+            cpumask: 0,
+            table_pages: 1,
+            vmas: Vec::new(),
+        });
         MmIndex(self.spaces.len() - 1)
     }
 
@@ -284,6 +323,12 @@ impl Builder {
     pub fn map_anon(&mut self, mm: MmIndex, va: u64, flags: u64) {
         let pfn = self.private_frame(mm, va);
         self.map(mm, va, Level::Pte, pfn, flags);
+    }
+
+    /// Puts a marker of userfaultfd's write protection at `va`, where no page is.
+    pub fn map_marker(&mut self, mm: MmIndex, va: u64) {
+        let table = self.table(mm, va, Level::Pte);
+        self.store(table, Level::Pte.slot(va), Pte(Pte::UFFD_WP));
     }
 
     /// Puts a page under PROT_NONE at `va`: held, without access.
@@ -448,7 +493,7 @@ impl Builder {
         self.put(ANSWERS, offset_of!(Answers, frames), frames);
         self.put(ANSWERS, offset_of!(Answers, usages), usages);
         for (pfn, meta) in std::mem::take(&mut self.metas) {
-            let pa = FRAME_ARRAY + pfn * FRAME_META_BYTES;
+            let pa = self.frame_array + pfn * FRAME_META_BYTES;
             self.put32(pa, offset_of!(FrameMeta, refs), meta.refs);
             self.put32(pa, offset_of!(FrameMeta, state), meta.state);
             self.put32(pa, offset_of!(FrameMeta, aux), meta.aux);
@@ -472,13 +517,13 @@ impl Builder {
         let reserved = offset_of!(CensusHeader, reserved);
         for ((pa, field), word) in [
             (head(offset_of!(CensusHeader, magic)), CENSUS_MAGIC),
-            (head(ram + offset_of!(RamRange, start)), RAM_START),
+            (head(ram + offset_of!(RamRange, start)), self.ram_start),
             (head(ram + offset_of!(RamRange, virgin)), self.next),
-            (head(ram + offset_of!(RamRange, end)), FRAMES),
+            (head(ram + offset_of!(RamRange, end)), self.frames),
             (head(reserved + offset_of!(ReservedRange, start)), HEADER),
-            (head(reserved + offset_of!(ReservedRange, end)), RAM_START * PAGE_BYTES),
-            (head(offset_of!(CensusHeader, frame_array)), FRAME_ARRAY),
-            (head(offset_of!(CensusHeader, frames)), FRAMES),
+            (head(reserved + offset_of!(ReservedRange, end)), self.ram_start * PAGE_BYTES),
+            (head(offset_of!(CensusHeader, frame_array)), self.frame_array),
+            (head(offset_of!(CensusHeader, frames)), self.frames),
             (head(offset_of!(CensusHeader, free_frames)), free),
             (head(offset_of!(CensusHeader, kernel_frames)), self.kernel_frames),
             (head(offset_of!(CensusHeader, mm_table)), MM_TABLE),
@@ -491,6 +536,7 @@ impl Builder {
             (head(offset_of!(CensusHeader, hugetlb_total)), self.hugetlb.0),
             (head(offset_of!(CensusHeader, hugetlb_free)), self.hugetlb.1),
             (head(offset_of!(CensusHeader, hugetlb_reserved)), self.hugetlb.1),
+            (head(offset_of!(CensusHeader, hugetlb_promised)), self.hugetlb.1 - self.promised),
         ] {
             self.put(pa, field, word);
         }
@@ -533,6 +579,7 @@ impl Builder {
             (offset_of!(MmRec, root), space.root),
             (offset_of!(MmRec, pid), space.pid),
             (offset_of!(MmRec, family), space.family),
+            (offset_of!(MmRec, hugetlb_reserved), space.hugetlb_reserved),
             (offset_of!(MmRec, cpumask), space.cpumask),
             (offset_of!(MmRec, vma_index), LINEAR_BASE + list),
             (offset_of!(MmRec, vma_chunks), chunks.len() as u64),

@@ -3,9 +3,13 @@
 
 mod builder;
 mod crimes;
+mod fuzz;
+mod large;
 mod sample;
 mod scout;
 
 pub use builder::{Builder, Guest, MmIndex};
 pub use crimes::{Corruption, Trial, Verdict, corruptions, run_corruptions};
+pub use fuzz::{Fuzzed, fuzz};
+pub use large::{Shape, large};
 pub use sample::sample;

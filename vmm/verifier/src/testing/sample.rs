@@ -3,7 +3,7 @@
 use ptshare_paging::{Level, Pte};
 use ptshare_wire::vma::{
     VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED,
-    VM_WRITE,
+    VM_UFFD_WP, VM_WRITE,
 };
 
 use super::builder::{Builder, Guest, MmIndex};
@@ -105,12 +105,15 @@ fn strangers(b: &mut Builder) {
     }
     b.vma(second, HEAP, HEAP + 8 * PAGE, RW, 0, 0);
     b.vma(second, HEAP + 8 * PAGE, HEAP + 10 * PAGE, VM_READ | MAY, 0, 0);
+    let watched = HEAP + (4 << 20);
+    b.vma(second, watched, watched + 4 * PAGE, RW | VM_UFFD_WP, 0, 0);
     b.vma(second, MMAP + (64 << 20), MMAP + (66 << 20), shared, 4, 0);
     b.own_by_object(first, MMAP);
     b.share_object_table(first, MMAP, second, MMAP + (64 << 20));
     let huge = VM_HUGETLB | shared;
     b.vma(first, MMAP + (4 << 30), MMAP + (5 << 30), huge, 6, 0);
     b.vma(second, MMAP + (8 << 30), MMAP + (9 << 30), huge, 6, 0);
+    b.vma(second, MMAP + (16 << 30), MMAP + (16 << 30) + (2 << 20), RW | VM_HUGETLB, 7, 0);
     let page = b.hugetlb_frame(6, 3 * 512);
     let leaf = Pte::HUGE | Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC;
     b.map(first, MMAP + (4 << 30) + (6 << 20), Level::Pmd, page, leaf);
@@ -132,9 +135,15 @@ fn strangers(b: &mut Builder) {
     for page in 0..3 {
         b.map_anon(second, HEAP + page * PAGE, Pte::WRITE | Pte::DIRTY | Pte::NO_EXEC);
     }
+    // A page under write protection, and a marker.
+    b.map_anon(second, watched, Pte::DIRTY | Pte::NO_EXEC | Pte::UFFD_WP);
+    b.map_marker(second, watched + PAGE);
     b.pool_frame();
+    b.pool_frame();
+    // One of the free pages is promised to the second process, the other to an object.
+    b.reserve_huge(second, 1);
     b.map(second, HEAP + 4 * PAGE, Level::Pte, b.zero_page(), Pte::NO_EXEC);
     b.map_anon(second, HEAP + 8 * PAGE, Pte::NO_EXEC);
     // Two PTE pages and a PMD page are shared.
-    b.answer_usage(second, [4, 5, 512], 3);
+    b.answer_usage(second, [5, 5, 512], 3);
 }

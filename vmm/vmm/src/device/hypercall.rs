@@ -5,12 +5,13 @@
 
 use crate::census;
 use crate::checkpoint;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, CpuState};
 use crate::diagnose;
 use crate::machine::Machine;
 use crate::outcome::{Ending, Event};
 use crate::ram::GuestRam;
 use crate::sys::KvmCounter;
+use kvm_bindings::kvm_regs;
 use log::{Level, log, warn};
 use ptshare_paging::PAGE_SHIFT;
 use ptshare_wire::hypercall::{Block, CONSOLE_EOF, CheckpointReason, MARK_FIRST_USER, MARK_KERNEL, Op};
@@ -77,6 +78,15 @@ pub enum Request {
     Census(u64),
     /// See [`Op::Log`].
     Log(Level, String),
+    /// See [`Op::StartCpu`].
+    StartCpu {
+        /// Its number.
+        cpu: u32,
+        /// First instruction.
+        entry: u64,
+        /// RDI there.
+        arg: u64,
+    },
 }
 
 /// What the device does next.
@@ -151,6 +161,11 @@ pub fn decode(op: u32, args: [u64; 4], ram: &GuestRam) -> Result<Request, String
             };
             Request::Log(level, text(b, c)?)
         }
+        Op::StartCpu => Request::StartCpu {
+            cpu: u32::try_from(a).map_err(|_| format!("{a} is no CPU's number"))?,
+            entry: b,
+            arg: c,
+        },
     })
 }
 
@@ -200,9 +215,13 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
         }
         Request::Clear { pa, len } => done(ram.clear(pa, len)),
         Request::Copy { dst, src, len } => done(ram.copy(dst, src, len)),
-        Request::Checkpoint { reason, label } => match checkpoint::run(machine, caller, reason, &label) {
+        Request::Checkpoint { reason, label } => checkpoint::run(machine, caller, reason, &label),
+        Request::StartCpu { cpu, entry, arg } => match caller.cpu.map(Cpu::state) {
+            Some(Ok(state)) => {
+                Answer::Result(u64::from(machine.start_cpu(cpu, start_state(state, entry, arg))))
+            }
+            Some(Err(text)) => Answer::End(Ending::InternalError { text }),
             None => Answer::Result(0),
-            Some(ending) => Answer::End(ending),
         },
         Request::Exit(status) => Answer::End(Ending::Exited(status)),
         Request::Event(line) => {
@@ -265,6 +284,14 @@ pub fn execute(machine: &Machine, caller: &Caller<'_>, request: Request) -> Answ
             Answer::Result(0)
         }
     }
+}
+
+/// The registers of a CPU that begins at `entry`, in the mode of the one that starts it.
+fn start_state(caller: CpuState, entry: u64, arg: u64) -> CpuState {
+    /// The bit that is always set; interrupts are off.
+    const RFLAGS: u64 = 2;
+    let regs = kvm_regs { rip: entry, rdi: arg, rflags: RFLAGS, ..Default::default() };
+    CpuState { regs, sregs: caller.sregs }
 }
 
 /// Fewer interpreted instructions than this up to user mode mean that KVM does not interpret the guest's kernel.

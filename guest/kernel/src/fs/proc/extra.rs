@@ -1,7 +1,7 @@
 //! /proc/PID/auxv, fdinfo, mounts and mountinfo.
 
 use crate::KMm;
-use crate::fs::file::File;
+use crate::fs::file::{File, Ops};
 use crate::fs::text::Text;
 use crate::fs::{device, mount};
 use crate::task::Process;
@@ -38,6 +38,9 @@ pub fn auxv(t: &mut Text, mm: &KMm) {
 pub fn fd_info(t: &mut Text, file: &File) {
     t.s("pos:\t").dec(file.position()).s("\nflags:\t0").oct(u64::from(file.flags()), 1);
     t.s("\nmnt_id:\t").dec(u64::from(file.path.mount.id)).s("\nino:\t").dec(file.inode().ino).c(b'\n');
+    if let Ops::Userfault(uffd) = &file.ops {
+        uffd.fd_info(t);
+    }
 }
 
 pub fn mounts(t: &mut Text, process: &Process, info: bool) {

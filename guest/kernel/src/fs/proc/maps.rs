@@ -128,6 +128,8 @@ pub fn bytes(mm: &KMm, start: u64, end: u64, max: usize) -> alloc::vec::Vec<u8> 
 const PM_PRESENT: u64 = 1 << 63;
 /// It belongs to a file, or is shared anonymous memory.
 const PM_FILE: u64 = 1 << 61;
+/// userfaultfd has write-protected it.
+const PM_UFFD_WP: u64 = 1 << 57;
 /// It is mapped in one place only.
 const PM_MMAP_EXCLUSIVE: u64 = 1 << 56;
 
@@ -153,6 +155,7 @@ pub fn pagemap(mm: &KMm, pos: u64, sink: &mut Sink) -> SysResult {
                 PM_PRESENT
                     | bit(page.of_object, PM_FILE)
                     | bit(page.exclusive, PM_MMAP_EXCLUSIVE)
+                    | bit(page.protected, PM_UFFD_WP)
                     | if show { page.pfn.0 } else { 0 }
             });
             word.copy_from_slice(&value.to_le_bytes());

@@ -5,7 +5,7 @@ mod kpage;
 mod maps;
 pub mod pid;
 mod status;
-mod sysctl;
+pub mod sysctl;
 mod system;
 mod sysvipc;
 

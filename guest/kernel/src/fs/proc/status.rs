@@ -115,7 +115,7 @@ pub fn status(t: &mut Text, process: &Process, task: Option<&Arc<Task>>, tid: u3
         ("\nNgid:\t", 0),
         ("\nPid:\t", tid),
         ("\nPPid:\t", process.parent()),
-        ("\nTracerPid:\t", 0),
+        ("\nTracerPid:\t", process.trace.tracer()),
     ] {
         t.s(name).dec(u64::from(n));
     }

@@ -272,3 +272,8 @@ fn boot_id(t: &mut Text) {
     }
     write_uuid(t, HIGH.load(Relaxed), LOW.load(Relaxed));
 }
+
+/// May anybody have the kernel's faults reported (vm.unprivileged_userfaultfd)?
+pub fn unprivileged_userfaultfd() -> bool {
+    UNPRIVILEGED_USERFAULTFD.load(Relaxed) != 0
+}

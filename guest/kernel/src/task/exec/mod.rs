@@ -24,7 +24,7 @@ use load::{HEAD_BYTES, Image};
 use ptshare_abi::Errno;
 use ptshare_machine::context::TaskContext;
 use ptshare_machine::trap::TrapFrame;
-use ptshare_machine::{Machine, cpu, hyper, random};
+use ptshare_machine::{Machine, boot, cpu, hyper, random};
 use ptshare_mm::Mm;
 use ptshare_paging::{PAGE_BYTES, USER_END, page_ceil};
 use strings::Strings;
@@ -210,6 +210,7 @@ pub fn exec(path: &[u8], mut argv: Strings, envp: Strings, frame: &mut TrapFrame
     exit::release_vfork_parent(process);
     task.context.reset_current();
     *frame = TrapFrame::new_user(entry, sp);
+    super::trace::on_exec(&task);
     Ok(0)
 }
 
@@ -240,16 +241,26 @@ fn end_siblings() -> Result<(), SysErr> {
     Ok(())
 }
 
+/// Makes the calling context, on a CPU's first stack, its idle task.
+///
+/// # Errors
+/// ENOMEM.
+pub fn become_idle() -> Result<(), Errno> {
+    let context = TaskContext::new().ok_or(Errno::ENOMEM)?;
+    let idle = Process::new(parts(0, table::empty_mm(), FileTable::new(), b"idle"));
+    sched::adopt_idle(Arc::new(idle), context);
+    Ok(())
+}
+
 /// Starts the first process from the boot stack, and makes that the idle task.
 ///
 /// # Errors
 /// As execve(2).
 pub fn spawn_init(path: &[u8]) -> Result<(), Errno> {
     let empty = Mm::new(Machine).map_err(|_| Errno::ENOMEM)?;
-    table::set_empty_mm(empty.clone());
-    let context = TaskContext::new().ok_or(Errno::ENOMEM)?;
-    let idle = Process::new(parts(0, empty, FileTable::new(), b"idle"));
-    sched::adopt_idle(Arc::new(idle), context);
+    table::set_empty_mm(empty);
+    become_idle()?;
+    crate::task::smp::start_others(boot::number("cpus") as usize);
 
     let mut argv = Strings::default();
     argv.push(path)?;

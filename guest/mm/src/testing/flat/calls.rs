@@ -54,6 +54,19 @@ impl FlatKernel {
         answer(self.mm(pid).mremap(old, old_len, new_len, flags, new_addr))
     }
 
+    /// remap_file_pages(2); `pgoff` in pages.
+    pub fn remap_file_pages(
+        &self,
+        pid: u32,
+        addr: u64,
+        size: u64,
+        prot: u64,
+        pgoff: u64,
+        flags: u64,
+    ) -> Result<(), Errno> {
+        answer(self.mm(pid).remap_file_pages(addr, size, prot, pgoff, flags))
+    }
+
     /// madvise(2).
     pub fn madvise(&self, pid: u32, addr: u64, len: u64, advice: u64) -> Result<(), Errno> {
         answer(self.mm(pid).madvise(addr, len, advice))

@@ -77,3 +77,16 @@ fn the_allocation_that_is_to_fail_does() {
     kernel.arena().fail_at(0);
     kernel.audit();
 }
+
+#[test]
+fn a_shortage_lasts_until_it_is_lifted() {
+    let kernel = mapped();
+    kernel.arena().fail_from(2);
+    for _ in 0..3 {
+        assert_eq!(kernel.store(1, AT, 1), Err(FaultOutcome::OutOfMemory));
+    }
+    assert_eq!((kernel.arena().allocations_asked(), kernel.arena().allocations_refused()), (4, 3));
+    kernel.arena().fail_at(0);
+    assert_eq!(kernel.store(1, AT, 1), Ok(()));
+    kernel.audit();
+}

@@ -1,9 +1,11 @@
 //! Changes of mappings: rights, the last page, moves, discards, new neighbours in a shared table.
 
 use crate::{BASE, SLOTS, expect_marked, mark, private, reads, writes};
-use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
+use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, Gate};
-use ptshare_programs::{check, check_eq, judge};
+use ptshare_programs::uffd::{MISSING, Uffd};
+use ptshare_programs::{check, check_eq, errno, judge};
+use std::os::fd::AsRawFd;
 
 const EXEC: i32 = libc::PROT_READ | libc::PROT_EXEC;
 
@@ -80,6 +82,7 @@ pub(crate) fn discard() {
     mark(&region, 40);
     let (to_child, to_parent) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
+        judge::checkpoint("shared");
         region.part(TABLE + 250 * PAGE, 10 * PAGE).advise(libc::MADV_DONTNEED);
         judge::answer("discarded");
         check_eq!(region.word(TABLE + 255 * PAGE), 0);
@@ -159,5 +162,62 @@ pub(crate) fn zero() {
     judge::answer("zero-page-read");
     check_eq!(seen, [0; 5]);
     SLOTS.iter().for_each(|slot| region.set(slot * PAGE, 1));
+    region.unmap();
+}
+
+/// mprotect in a shared table while no memory is left for a copy of it. In a guest alone: it uses up the machine's memory.
+pub(crate) fn no_memory() {
+    check!(judge::present(), "this case is for a guest with little memory");
+    let region = private(5);
+    mark(&region, 95);
+    let child = process::spawn(|| {
+        let attempt = |at: usize| {
+            let part = region.part(at, 16 * PAGE);
+            // SAFETY: the region gives out no references.
+            let result = unsafe { libc::mprotect(part.base as *mut _, part.len, libc::PROT_READ) };
+            (result, if result == 0 { 0 } else { errno() })
+        };
+        // Once with memory, so that the second attempt needs none for the program itself.
+        let first = attempt(3 * TABLE);
+        judge::checkpoint("memory");
+        // Pages of a file: their want kills nobody.
+        let file = memory::memfd(PAGE);
+        let (mut size, mut step) = (PAGE, 16 << 20);
+        while step >= PAGE {
+            // SAFETY: no pointer.
+            let grown = unsafe { libc::fallocate(file.as_raw_fd(), 0, size as i64, step as i64) };
+            if grown == 0 { size += step } else { step /= 2 }
+        }
+        let second = attempt(TABLE);
+        judge::checkpoint("no-memory");
+        drop(file);
+        check_eq!((first, second), ((0, 0), (-1, libc::ENOMEM)));
+        region.set_word(TABLE, 1);
+        expect_marked("child", &region, 95, &[TABLE]);
+        0
+    });
+    check_eq!(process::wait(child).code(), Some(0));
+    expect_marked("parent", &region, 95, &[]);
+    region.unmap();
+}
+
+/// A range registered with a userfaultfd, in the span of tables that another process uses.
+pub(crate) fn watched() {
+    let region = private(5);
+    mark(&region, 110);
+    let gate = Gate::new();
+    let child = process::spawn(|| {
+        gate.pass();
+        expect_marked("child", &region, 110, &[]);
+        0
+    });
+    let uffd = Uffd::need(0);
+    check!(uffd.register(region.part(TABLE + PAGE, 2 * TABLE), MISSING).is_ok(), "UFFDIO_REGISTER failed");
+    judge::answer("watched");
+    gate.open();
+    check_eq!(process::wait(child).code(), Some(0));
+    drop(uffd);
+    judge::answer("not-watched");
+    expect_marked("parent", &region, 110, &[]);
     region.unmap();
 }

@@ -1,5 +1,5 @@
 //! Short cases that change memory one step at a time and ask the judge after each: at the edges of tables, VMAs and files,
-//! where mistakes hide. Arguments name the cases to run; without any, all that need no pool of huge pages.
+//! where mistakes hide. Arguments name the cases to run; without any, all that need neither huge pages nor a small machine.
 //!
 //! Every case works in a range of addresses of its own, so that tables of the program itself play no part.
 
@@ -35,7 +35,10 @@ const CASES: &[(&str, fn())] = &[
     ("truncate", object::truncate),
 ];
 
-const HUGE_CASES: &[(&str, fn())] = &[
+/// Cases that want something of the machine: little memory, userfaultfd.
+const NAMED_CASES: &[(&str, fn())] = &[
+    ("no_memory", change::no_memory),
+    ("watched", change::watched),
     ("huge_pool", huge::pool),
     ("huge_private", huge::private),
     ("huge_pmd", huge::pmd),
@@ -90,7 +93,7 @@ fn writes(region: &Region, at: usize) -> process::Status {
 
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).collect();
-    let all = CASES.iter().chain(HUGE_CASES);
+    let all = CASES.iter().chain(NAMED_CASES);
     for name in &names {
         check!(all.clone().any(|case| case.0 == name), "there is no case {name}");
     }

@@ -152,7 +152,7 @@ fn set_leaf_bits(image: &mut Image, s: &Scout, bits: u64) -> Option<()> {
 }
 
 pub(super) fn software_bit_set(image: &mut Image, s: &Scout) -> Option<()> {
-    set_leaf_bits(image, s, 1 << 10)
+    set_leaf_bits(image, s, 1 << 9)
 }
 
 pub(super) fn high_address_bit_set(image: &mut Image, s: &Scout) -> Option<()> {

@@ -4,8 +4,8 @@ use std::mem::offset_of;
 
 use ptshare_paging::Level;
 use ptshare_wire::frame::{FLAG_OBJECT_PMD, FLAG_POOL_FREE, FrameKind, OBJECT_PMD_RIGHTS_SHIFT, state};
-use ptshare_wire::vma::VM_EXEC;
-use ptshare_wire::{CensusHeader, FrameMeta, VmaRec};
+use ptshare_wire::vma::{VM_EXEC, VM_HUGETLB, VM_MAYSHARE};
+use ptshare_wire::{CensusHeader, FrameMeta, MmRec, VmaRec};
 
 use super::entries::plant;
 use super::{add_to_header, first_frame, set_refs, set_state};
@@ -69,6 +69,24 @@ pub(super) fn hugetlb_total_wrong(image: &mut Image, s: &Scout) -> Option<()> {
 pub(super) fn hugetlb_reserved_too_many(image: &mut Image, s: &Scout) -> Option<()> {
     let [_, free, reserved, _] = s.census.hugetlb;
     add_to_header(image, s, offset_of!(CensusHeader, hugetlb_reserved), free - reserved + 1)
+}
+
+pub(super) fn hugetlb_reserved_for_nobody(image: &mut Image, s: &Scout) -> Option<()> {
+    let [_, free, reserved, _] = s.census.hugetlb;
+    (reserved < free || s.census.hugetlb_promised > 0).then_some(())?;
+    add_to_header(image, s, offset_of!(CensusHeader, hugetlb_promised), 1)
+}
+
+/// An object's promise becomes that of an mm that has nothing to reserve.
+pub(super) fn hugetlb_reserved_beyond_mappings(image: &mut Image, s: &Scout) -> Option<()> {
+    (s.census.hugetlb_promised > 0).then_some(())?;
+    let mm = s
+        .mms
+        .iter()
+        .position(|mm| mm.vmas.iter().all(|vma| vma.flags & (VM_HUGETLB | VM_MAYSHARE) != VM_HUGETLB))?;
+    let at = s.mm_field(mm, offset_of!(MmRec, hugetlb_reserved));
+    add_to_header(image, s, offset_of!(CensusHeader, hugetlb_promised), u64::MAX)?;
+    image.write_u64(at, s.mms[mm].hugetlb_reserved + 1).then_some(())
 }
 
 pub(super) fn pool_page_lost(image: &mut Image, s: &Scout) -> Option<()> {

@@ -162,7 +162,10 @@ table! {
     "hugetlb-pmd-spans-one-vma": object_pmd_sticks_out;
     "hugetlb-pmd-fits-object": object_pmd_key_wrong object_pmd_rights_wrong object_pmd_called_ordinary;
     "hugetlb-pool-adds-up": hugetlb_total_wrong pool_page_lost huge_tail_has_state;
-    "hugetlb-reservations-backed": hugetlb_reserved_too_many;
+    "hugetlb-reservations-backed": hugetlb_reserved_too_many hugetlb_reserved_for_nobody
+        hugetlb_reserved_beyond_mappings;
+    "userfaultfd-owns-tables": shared_table_watched protect_mark_outside protect_mark_writable
+        protect_marker_outside;
     "no-user-path-to-kernel": leaf_to_kernel_frame leaf_to_table leaf_to_reserved_memory leaf_to_nowhere;
     "user-bit-by-half": leaf_made_supervisor pointer_made_supervisor kernel_half_made_user;
     "kernel-half-identical": kernel_entry_missing;

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use ptshare_paging::{Level, Pte};
 use ptshare_wire::frame::{FLAG_HEAD, FrameKind, state};
-use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_WRITE};
+use ptshare_wire::vma::{VM_EXEC, VM_MAYEXEC, VM_SHARED, VM_UFFD_MISSING, VM_UFFD_WP, VM_WRITE};
 use ptshare_wire::{CensusHeader, FrameMeta, VmaRec};
 
 use super::{add_to_header, leaf, set_aux, set_entry, set_refs, set_state, shared_tables_wrong};
@@ -113,6 +113,30 @@ pub(super) fn sharer_vma_extended(image: &mut Image, s: &Scout) -> Option<()> {
     })?;
     let pa = s.vma_pa(image, mm, index)? + offset_of!(VmaRec, end) as u64;
     image.write_u64(pa, vma.end + 4096).then_some(())
+}
+
+// userfaultfd-owns-tables
+
+pub(super) fn shared_table_watched(image: &mut Image, s: &Scout) -> Option<()> {
+    let (mm, index, vma) = sharer_vma(s, |_, _, _| true)?;
+    let pa = s.vma_pa(image, mm, index)? + offset_of!(VmaRec, flags) as u64;
+    image.write_u64(pa, vma.flags | VM_UFFD_MISSING).then_some(())
+}
+
+pub(super) fn protect_mark_outside(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| !p.word.writable() && !p.shared && s.vma_has(p, 0, VM_UFFD_WP))?;
+    set_entry(image, victim, victim.word.with(Pte::UFFD_WP))
+}
+
+pub(super) fn protect_mark_writable(image: &mut Image, s: &Scout) -> Option<()> {
+    let victim = leaf(s, |p| p.word.has(Pte::UFFD_WP) && s.vma_has(p, VM_WRITE, 0))?;
+    set_entry(image, victim, victim.word.with(Pte::WRITE))
+}
+
+pub(super) fn protect_marker_outside(image: &mut Image, s: &Scout) -> Option<()> {
+    let gap = s.gaps.iter().find(|g| g.level == Level::Pte && !g.shared && s.vma_has(g, 0, VM_UFFD_WP))?;
+    set_entry(image, gap, Pte(Pte::UFFD_WP))?;
+    set_aux(image, s, gap.table, s.frames.get(gap.table)?.aux + 1)
 }
 
 // shared-table-unchanged

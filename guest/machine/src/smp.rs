@@ -1,0 +1,153 @@
+//! Several CPUs: starting them, interrupting them, and flushes that reach all that need them.
+//!
+//! A CPU in the kernel has interrupts off. It answers a flush that another asks for where it waits for a lock (the spin
+//! hook), and when it is interrupted, that is in user mode and in `hlt`. It does not anywhere else, which makes an answer
+//! mean more than an empty TLB: no walk without a lock is under way (`Env::flush_answers`).
+
+use crate::cpu::{self, PerCpu};
+use crate::env::Machine;
+use crate::{boot, hyper, phys, time, trap};
+use alloc::boxed::Box;
+use core::sync::atomic::{
+    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
+use ptshare_mm::{Env, NoMemory, frame};
+use ptshare_sync::{set_spin_hook, spin_wait};
+use ptshare_wire::census::CPUS_MAX;
+use ptshare_wire::layout::VECTOR_IPI;
+
+/// log2 of the pages of a CPU's first stack, its idle task's: 16 KiB.
+const STACK_ORDER: usize = 2;
+/// How long a CPU has to come up, ns.
+const START_NS: u64 = 5_000_000_000;
+
+/// Addresses of the areas of CPUs that have been started; 0 for the others, and for the boot CPU, which is never asked.
+static AREAS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
+/// CPUs that run, a bit each.
+static ONLINE: AtomicU64 = AtomicU64::new(1);
+
+unsafe extern "C" {
+    fn ptshare_cpu_entry();
+}
+
+unsafe extern "Rust" {
+    safe fn ptshare_hook_cpu() -> !;
+}
+
+/// CPUs that run, a bit each.
+#[inline]
+pub fn online() -> u64 {
+    ONLINE.load(Relaxed)
+}
+
+/// Is there more than one?
+#[inline]
+pub fn several() -> bool {
+    online() != 1
+}
+
+/// Why a CPU does not run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartError {
+    /// No memory for its stack and its area.
+    NoMemory,
+    /// The machine has no such CPU, or no way to start it.
+    Absent,
+    /// It was started, and was not heard of.
+    Silent,
+}
+
+impl From<NoMemory> for StartError {
+    fn from(_: NoMemory) -> Self {
+        StartError::NoMemory
+    }
+}
+
+/// Starts CPU number `index`, and waits until it runs. Called by the boot CPU, one after the other.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(index: usize) -> Result<(), StartError> {
+    if index == 0 || index >= CPUS_MAX {
+        return Err(StartError::Absent);
+    }
+    // From the first one on locks are contended.
+    set_spin_hook(answer);
+    AREAS[0].store(core::ptr::from_ref(cpu::this()) as u64, Relaxed);
+    let stack = frame::alloc_kernel(&Machine, STACK_ORDER, false)?;
+    let block = frame::alloc_kernel(&Machine, 0, true)?;
+    let area: &'static PerCpu = Box::leak(Box::new(PerCpu::new(index as u64)));
+    area.set_first_stack(phys::virt(stack.pa().0) + (4096 << STACK_ORDER));
+    area.block.store(phys::virt(block.pa().0), Relaxed);
+    AREAS[index].store(core::ptr::from_ref(area) as u64, Release);
+    let entry = ptshare_cpu_entry as *const () as u64;
+    if !hyper::start_cpu(index as u64, entry, core::ptr::from_ref(area) as u64) {
+        return Err(StartError::Absent);
+    }
+    let deadline = time::now_ns() + START_NS;
+    while online() >> index & 1 == 0 {
+        if time::now_ns() > deadline {
+            return Err(StartError::Silent);
+        }
+        spin_wait();
+    }
+    boot::census().cpus.fetch_max(index as u64 + 1, Relaxed);
+    Ok(())
+}
+
+/// First Rust code of every CPU but the boot CPU.
+#[unsafe(no_mangle)]
+extern "C" fn ptshare_cpu_main(area: &'static PerCpu) -> ! {
+    cpu::init(area);
+    trap::load();
+    hyper::init_cpu();
+    time::init_cpu();
+    boot::cpu_rec(cpu::id()).online.store(1, Relaxed);
+    ONLINE.fetch_or(1 << cpu::id(), SeqCst);
+    ptshare_hook_cpu()
+}
+
+fn area(cpu: usize) -> Option<&'static PerCpu> {
+    let address = AREAS[cpu % CPUS_MAX].load(Acquire) as *const PerCpu;
+    // SAFETY: a non-zero word is the address of an area that lives for ever.
+    (!address.is_null()).then(|| unsafe { &*address })
+}
+
+fn each(mask: u64) -> impl Iterator<Item = (usize, &'static PerCpu)> {
+    (0..CPUS_MAX).filter(move |cpu| mask >> cpu & 1 != 0).filter_map(|cpu| Some((cpu, area(cpu)?)))
+}
+
+/// Interrupts another CPU, which then looks for what there is to do.
+pub fn interrupt(cpu: usize) {
+    Machine.stats().ipis.fetch_add(1, Relaxed);
+    // Fixed delivery, level asserted.
+    time::command(cpu, u32::from(VECTOR_IPI) | 1 << 14);
+}
+
+/// Has the CPUs of `mask`, not the calling one, drop their translations, and waits until they have.
+#[cold]
+pub(crate) fn shoot_down(mask: u64) {
+    Machine.stats().tlb_shootdowns.fetch_add(1, Relaxed);
+    for (cpu, area) in each(mask) {
+        area.flushes_wanted.fetch_add(1, SeqCst);
+        interrupt(cpu);
+    }
+    for (_, area) in each(mask) {
+        // Perhaps more than what we asked for, but not less.
+        let wanted = area.flushes_wanted.load(Relaxed);
+        while area.flushes_done.load(Acquire) < wanted {
+            spin_wait();
+        }
+    }
+}
+
+/// Does what other CPUs have asked this one for.
+#[inline]
+pub(crate) fn answer() {
+    let cpu = cpu::this();
+    let wanted = cpu.flushes_wanted.load(Acquire);
+    if wanted != cpu.flushes_done.load(Relaxed) {
+        cpu::flush_all();
+        cpu.flushes_done.store(wanted, Release);
+    }
+}

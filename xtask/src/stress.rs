@@ -1,0 +1,80 @@
+//! `cargo xtask stress`: processes and threads that do everything to memory at once, on several CPUs, under the judge.
+
+use crate::guest;
+use crate::run::{self, RunArgs, Sharing};
+use anyhow::Result;
+use clap::{Args, Parser};
+
+/// Options of `cargo xtask stress`.
+#[derive(Clone, Debug, Args)]
+pub struct StressArgs {
+    /// How long
+    #[arg(long, default_value_t = 1.0)]
+    pub minutes: f64,
+    /// What the workers do is drawn from this number (when they do it is not)
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 2)]
+    pub cpus: u32,
+    /// Processes of two threads each
+    #[arg(long, default_value_t = 4)]
+    pub workers: u32,
+    /// How page tables are shared at fork: all three modes in turn unless one is named
+    #[arg(long, value_enum)]
+    pub sharing: Option<Sharing>,
+    /// As for `run`
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub engine: String,
+    /// As for `run`
+    #[arg(long, value_name = "WHEN", default_value = "exit+random:20")]
+    pub verify: String,
+    /// Use the kernel with its own checks on
+    #[arg(long)]
+    pub checked: bool,
+}
+
+/// Seconds that a guest has, beyond what the workers were told, to come to its end: a hang is status 107 with the state
+/// of a CPU.
+const PATIENCE_SECONDS: u64 = 120;
+
+/// The options of `run`, for a command line that is put together here.
+#[derive(Parser)]
+struct RunLine {
+    #[command(flatten)]
+    args: RunArgs,
+}
+
+/// The verb. Returns the exit status: that of the first run which did not end well.
+///
+/// # Errors
+/// The guest cannot be built.
+pub fn run(args: &StressArgs) -> Result<u8> {
+    let modes = args.sharing.map_or(vec![Sharing::Pte, Sharing::Tree, Sharing::None], |mode| vec![mode]);
+    let seconds = ((args.minutes * 60.0 / modes.len() as f64).ceil() as u64).max(1);
+    let built = guest::build_all(&guest::Options { checked: args.checked, ..guest::Options::default() })?;
+    let program = built.program("stress").display().to_string();
+    for mode in modes {
+        eprintln!(
+            "stress: sharing={}, {} CPUs, {} workers, {seconds} s, seed {}",
+            mode.name(),
+            args.cpus,
+            args.workers,
+            args.seed
+        );
+        let mut line = vec!["run".to_owned(), "-v".to_owned(), "--mem=1G".to_owned()];
+        line.push(format!("--sharing={}", mode.name()));
+        line.push(format!("--engine={}", args.engine));
+        line.push(format!("--cpus={}", args.cpus));
+        line.push(format!("--verify={}", args.verify));
+        line.push(format!("--timeout={}", seconds + PATIENCE_SECONDS));
+        line.extend(args.checked.then(|| "--checked".to_owned()));
+        line.extend(["--".to_owned(), program.clone(), format!("seconds={seconds}")]);
+        line.extend([format!("seed={}", args.seed), format!("workers={}", args.workers)]);
+        let status = run::run(&RunLine::try_parse_from(line)?.args)?;
+        if status != 0 {
+            return Ok(status);
+        }
+    }
+    Ok(0)
+}
