@@ -3,7 +3,7 @@
 
 use ptshare_boot_tests::guest;
 use ptshare_trace::{Trace, text};
-use ptshare_vmm::{EngineChoice, VerifyMode};
+use ptshare_vmm::{EngineChoice, Verify, VerifyMode};
 use std::path::Path;
 use xtask::fuzz::{Guest, Linux, Verdict, compare};
 use xtask::guest::Artefacts;
@@ -44,8 +44,8 @@ fn both(
     }
     let (names, traces): (Vec<_>, Vec<_>) =
         traces(folder).into_iter().filter(|(_, trace)| huge || !trace.huge).unzip();
-    let guest =
-        Guest { built, engine: EngineChoice::Auto, sharing, verify: VerifyMode::Faults(20), verbose: true };
+    let verify = Verify { mode: VerifyMode::Faults(20), random: None };
+    let guest = Guest { built, engine: EngineChoice::Auto, sharing, verify, verbose: true };
     let expected = linux.run(&traces, true).unwrap();
     let (found, _) = guest.run(&traces).unwrap();
     Some((names, traces, [expected, found]))
