@@ -25,12 +25,16 @@ fn traces(folder: &str) -> Vec<(String, Trace)> {
     found
 }
 
+/// A trace, its file's name, and what Linux and the guest gave for it.
+struct Pair {
+    name: String,
+    trace: Trace,
+    linux: Verdict,
+    guest: Verdict,
+}
+
 /// What Linux and the guest give for the traces of a folder; those with huge pages only where there are some.
-fn both(
-    built: &Artefacts,
-    folder: &str,
-    sharing: Sharing,
-) -> Option<(Vec<String>, Vec<Trace>, [Vec<Verdict>; 2])> {
+fn both(built: &Artefacts, folder: &str, sharing: Sharing) -> Option<Vec<Pair>> {
     if !Path::new("/dev/shm").is_dir() {
         eprintln!("SKIP: this machine has no /dev/shm");
         return None;
@@ -48,14 +52,14 @@ fn both(
     let guest = Guest { built, engine: EngineChoice::Auto, sharing, verify, verbose: true };
     let expected = linux.run(&traces, true).unwrap();
     let (found, _) = guest.run(&traces).unwrap();
-    Some((names, traces, [expected, found]))
+    let pairs = names.into_iter().zip(traces).zip(expected.into_iter().zip(found));
+    Some(pairs.map(|((name, trace), (linux, guest))| Pair { name, trace, linux, guest }).collect())
 }
 
 fn nothing_differs(sharing: Sharing) {
     let Some(built) = guest() else { return };
-    let Some((names, traces, [linux, guest])) = both(&built, ".", sharing) else { return };
-    for (((name, trace), linux), guest) in names.iter().zip(&traces).zip(&linux).zip(&guest) {
-        let difference = compare(trace, linux, guest);
+    for Pair { name, trace, linux, guest } in both(&built, ".", sharing).unwrap_or_default() {
+        let difference = compare(&trace, &linux, &guest);
         assert!(difference.is_none(), "{name}, sharing={}: {}", sharing.name(), difference.unwrap());
     }
 }
@@ -78,10 +82,9 @@ fn nothing_differs_without_sharing() {
 #[test]
 fn known_differences_are_there_and_known() {
     let Some(built) = guest() else { return };
-    let Some((names, traces, [linux, guest])) = both(&built, "known", Sharing::Pte) else { return };
-    for (((name, trace), linux), guest) in names.iter().zip(&traces).zip(&linux).zip(&guest) {
+    for Pair { name, trace, linux, guest } in both(&built, "known", Sharing::Pte).unwrap_or_default() {
         assert_ne!(linux, guest, "{name}: no difference any more: take it out of docs/FUZZ.md");
-        let difference = compare(trace, linux, guest);
+        let difference = compare(&trace, &linux, &guest);
         assert!(difference.is_none(), "{name}: {}", difference.unwrap());
     }
 }

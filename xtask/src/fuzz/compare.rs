@@ -2,6 +2,7 @@
 
 use super::{Verdict, known};
 use ptshare_trace::Trace;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A difference.
@@ -45,15 +46,31 @@ pub fn compare(trace: &Trace, linux: &Verdict, guest: &Verdict) -> Option<Differ
     };
     let lines = linux.len().max(guest.len());
     let line = |of: &Vec<String>, at: usize| of.get(at).cloned().unwrap_or_else(|| "nothing".into());
-    let differ = |&at: &usize| {
-        linux.get(at) != guest.get(at) && known::reason(trace, linux.get(at), guest.get(at)).is_none()
-    };
-    (0..lines).find(differ).map(|at| Difference {
-        at: place(trace, linux.get(at).or(guest.get(at))),
-        linux: line(linux, at),
-        guest: line(guest, at),
-        fatal: false,
-    })
+    for at in 0..lines {
+        if linux.get(at) == guest.get(at) {
+            continue;
+        }
+        match known::reason(trace, linux.get(at), guest.get(at)) {
+            Some(known) if known.last => return None,
+            Some(_) => {}
+            None => {
+                return Some(Difference {
+                    at: place(trace, linux.get(at).or(guest.get(at))),
+                    linux: line(linux, at),
+                    guest: line(guest, at),
+                    fatal: false,
+                });
+            }
+        }
+    }
+    None
+}
+
+/// The names of the known differences between two reports.
+pub fn explained(trace: &Trace, linux: &Verdict, guest: &Verdict) -> BTreeSet<&'static str> {
+    let (Verdict::Report(linux), Verdict::Report(guest)) = (linux, guest) else { return BTreeSet::new() };
+    let pairs = linux.iter().zip(guest).filter(|(linux, guest)| linux != guest);
+    pairs.filter_map(|(linux, guest)| Some(known::reason(trace, Some(linux), Some(guest))?.name)).collect()
 }
 
 /// The operation that a line of a report is about, in words.

@@ -30,6 +30,7 @@ use crate::run::{Sharing, refused};
 use anyhow::{Context, Result};
 use ptshare_trace::{Trace, generate, text};
 use ptshare_vmm::{EngineChoice, Verify, engine, exit_code};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -163,6 +164,8 @@ struct Totals {
     boots: u64,
     verified: u64,
     differing: Vec<u64>,
+    /// Runs by known difference.
+    known: BTreeMap<&'static str, u64>,
     files: Vec<PathBuf>,
 }
 
@@ -258,6 +261,9 @@ fn fuzz(args: &FuzzArgs, built: &Artefacts, linux: &Linux) -> Result<u8> {
             let found = other(args, built, linux, mode, &traces, false, &mut totals)?;
             totals.runs += traces.len() as u64;
             for ((trace, linux_gave), guest_gave) in traces.iter().zip(&expected).zip(&found) {
+                for name in compare::explained(trace, linux_gave, guest_gave) {
+                    *totals.known.entry(name).or_default() += 1;
+                }
                 if let Some(difference) = compare(trace, linux_gave, guest_gave) {
                     totals.differing.push(trace.seed);
                     println!("seed {} with sharing={} differs: {difference}", trace.seed, mode.name());
@@ -286,6 +292,9 @@ fn fuzz(args: &FuzzArgs, built: &Artefacts, linux: &Linux) -> Result<u8> {
         }
     }
     println!("{}", progress(&totals, started.elapsed()));
+    for (name, runs) in &totals.known {
+        println!("known difference in {runs} runs: {name}");
+    }
     for file in &totals.files {
         println!("replay with: cargo xtask fuzz --replay {}", file.display());
     }
@@ -325,6 +334,7 @@ fn json(args: &FuzzArgs, totals: &Totals, elapsed: Duration) -> serde_json::Valu
         "runs": totals.runs,
         "left_out_for_want_of_huge_pages": totals.left_out,
         "differing_seeds": totals.differing,
+        "runs_with_known_differences": totals.known,
         "seconds": elapsed.as_secs_f64(),
         "runs_a_minute": per_minute(totals.runs, elapsed),
         "boots": totals.boots,
