@@ -3,6 +3,7 @@
 
 pub mod model;
 pub mod random;
+pub mod trace;
 
 use ptshare_mm::Mm;
 use ptshare_mm::testing::{Arena, Image};
