@@ -58,6 +58,12 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// Whether the core alone can run it: segments are above the core, and huge pages need a pool.
+    pub fn is_for_the_core(&self) -> bool {
+        let segments = [Call::Shmget, Call::Shmat, Call::Shmdt, Call::Shmrm, Call::Shmstat];
+        !self.huge && !self.ops.iter().any(|op| segments.contains(&op.call))
+    }
+
     /// The operations that end what still runs: children before parents, as far as numbers tell.
     pub fn endings() -> impl Iterator<Item = Op> {
         (0..PROCS as u8).rev().map(|proc| Op::new(proc, Call::Exit, &[0]))

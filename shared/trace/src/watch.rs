@@ -41,7 +41,7 @@ pub fn watch(trace: &Trace) -> Watch {
         add_op(&mut places, op);
         match op.call {
             Call::Mmap if op.args[4] != crate::call::NONE => views.push(View {
-                start: Place(op.args[0]),
+                start: Place(op.args[0]).page(),
                 pages: op.args[1].div_ceil(PAGE),
                 first: op.args[5] / PAGE,
             }),

@@ -3,7 +3,7 @@
 use ptshare_mm::Sharing;
 use ptshare_mm::testing::FlatKernel;
 use ptshare_model_tests::judge;
-use ptshare_model_tests::trace::{is_replayable, replay};
+use ptshare_model_tests::trace::replay;
 use ptshare_trace::generate::generate;
 use ptshare_trace::{Trace, text};
 use std::path::Path;
@@ -28,7 +28,7 @@ fn judged(trace: &Trace, sharing: Sharing) -> Vec<String> {
 #[test]
 fn random_traces_break_no_rule_and_give_the_same_in_every_mode() {
     let mut replayed = 0;
-    for trace in (0..).map(generate).filter(is_replayable).take(TRACES as usize) {
+    for trace in (0..).map(generate).filter(Trace::is_for_the_core).take(TRACES as usize) {
         let [none, pte, tree] = MODES.map(|sharing| judged(&trace, sharing));
         let results = |report: &[String]| -> Vec<String> {
             // What mincore sees of zero pages depends on the sharing, as it may.
@@ -55,7 +55,7 @@ fn the_traces_that_were_kept_are_replayed() {
             continue;
         }
         let content = std::fs::read_to_string(&path).unwrap();
-        for trace in text::parse_all(&content).unwrap().iter().filter(|trace| is_replayable(trace)) {
+        for trace in text::parse_all(&content).unwrap().iter().filter(|trace| trace.is_for_the_core()) {
             for sharing in MODES {
                 let report = judged(trace, sharing);
                 assert!(report.len() >= trace.ops.len(), "{}: {report:?}", path.display());

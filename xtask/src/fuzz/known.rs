@@ -111,11 +111,13 @@ fn not_configured(_: &[Op], op: &Op, _: &[u64], guest: &[u64]) -> bool {
 /// Two neighbours that are alike merge here. On Linux they do not if each got an `anon_vma` of its own by a fault, or if they have
 /// a `close`; then mremap to another length, or to a place of the kernel's choice, meets the end of a VMA.
 fn pieces_merge(_: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
-    let succeeded = guest.first().is_some_and(|&result| result == u64::MAX || result < 1 << 63);
+    const ENOMEM: u64 = 12_u64.wrapping_neg();
+    // Or finds no room behind the longer VMA.
+    let goes_on = guest == [ENOMEM] || guest.first().is_some_and(|&r| r == u64::MAX || r < 1 << 63);
     // A move to a fixed place that keeps its length takes all VMAs of the range.
     const FIXED: u64 = 2;
     let one_vma = op.args[1] != op.args[2] || op.args[3] & FIXED == 0;
-    op.call == Call::Mremap && one_vma && linux == [EFAULT] && succeeded
+    op.call == Call::Mremap && one_vma && linux == [EFAULT] && goes_on
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!  batch.rs    what a system gave for each trace, from the interpreter's output
 //!  linux.rs    the interpreter on this machine
 //!  guest.rs    the interpreter in the guest, with as many boots as it takes
+//!  model.rs    the core alone
 //!  compare.rs  what differs
 //!  known.rs    differences that are meant
 //!  shrink.rs   the smallest trace that still differs
@@ -17,6 +18,7 @@ mod compare;
 mod guest;
 mod known;
 mod linux;
+mod model;
 mod shrink;
 
 pub use batch::Verdict;
@@ -59,6 +61,8 @@ pub enum Engine {
     Kvm,
     /// The guest under QEMU's emulation
     Qemu,
+    /// The core alone, on this machine: without KVM, and without what is above the core
+    Model,
     /// Linux again, to see whether the traces are deterministic there
     Linux,
 }
@@ -70,7 +74,7 @@ impl Engine {
             Engine::Auto => Some(EngineChoice::Auto),
             Engine::Kvm => Some(EngineChoice::Only(engine::Engine::Kvm)),
             Engine::Qemu => Some(EngineChoice::Only(engine::Engine::Qemu)),
-            Engine::Linux => None,
+            Engine::Model | Engine::Linux => None,
         }
     }
 }
@@ -146,6 +150,11 @@ impl FuzzArgs {
         }
     }
 
+    /// Whether a trace can be run on both sides.
+    fn can_run(&self, trace: &Trace, huge_pages: bool) -> bool {
+        (huge_pages || !trace.huge) && (self.engine != Engine::Model || trace.is_for_the_core())
+    }
+
     /// The seeds of this shard, in order.
     fn seeds(&self) -> impl Iterator<Item = u64> {
         let (i, n) = self.shard;
@@ -199,6 +208,9 @@ pub fn run(args: &FuzzArgs) -> Result<u8> {
         Some(_) => build_all(&options)?,
         None => build_programs(&options)?,
     };
+    if args.engine == Engine::Model {
+        model::build(args.verbose)?;
+    }
     let linux = Linux::new(&built)?;
     match replayed {
         Some(traces) => replay(args, &built, &linux, &traces),
@@ -222,6 +234,7 @@ fn other(
     totals: &mut Totals,
 ) -> Result<Vec<Verdict>> {
     match args.engine.guest() {
+        None if args.engine == Engine::Model => model::run(&model::program(), traces, mode),
         None => linux.run(traces, verbose),
         Some(engine) => {
             let guest = Guest { built, engine, sharing: mode, verify: args.verify, verbose };
@@ -253,7 +266,7 @@ fn fuzz(args: &FuzzArgs, built: &Artefacts, linux: &Linux) -> Result<u8> {
     for (round, seeds) in seeds.chunks(args.batch.max(1)).enumerate() {
         let traces: Vec<Trace> = seeds.iter().map(|&seed| generate::generate(seed)).collect();
         let huge = linux.has_huge_pages();
-        let usable = |trace: &Trace| !trace.huge || huge;
+        let usable = |trace: &Trace| args.can_run(trace, huge);
         totals.left_out += traces.iter().filter(|trace| !usable(trace)).count() as u64;
         let traces: Vec<Trace> = traces.into_iter().filter(usable).collect();
         let expected = linux.run(&traces, false)?;
@@ -320,7 +333,7 @@ fn progress(totals: &Totals, elapsed: Duration) -> String {
         totals.verified,
     );
     if totals.left_out > 0 {
-        let _ = write!(text, ", {} left out for want of huge pages", totals.left_out);
+        let _ = write!(text, ", {} left out that cannot run here", totals.left_out);
     }
     text
 }
@@ -332,7 +345,7 @@ fn json(args: &FuzzArgs, totals: &Totals, elapsed: Duration) -> serde_json::Valu
         "programs": totals.programs,
         "operations": totals.operations,
         "runs": totals.runs,
-        "left_out_for_want_of_huge_pages": totals.left_out,
+        "left_out": totals.left_out,
         "differing_seeds": totals.differing,
         "runs_with_known_differences": totals.known,
         "seconds": elapsed.as_secs_f64(),
@@ -356,7 +369,7 @@ fn replay(args: &FuzzArgs, built: &Artefacts, linux: &Linux, traces: &[Trace]) -
     let mut totals = Totals::default();
     let mut differ = false;
     let traces: Vec<Trace> =
-        traces.iter().filter(|trace| !trace.huge || linux.has_huge_pages()).cloned().collect();
+        traces.iter().filter(|trace| args.can_run(trace, linux.has_huge_pages())).cloned().collect();
     let expected = linux.run(&traces, true)?;
     for round in 0..if args.sharing == Modes::Rotate { 3 } else { 1 } {
         for mode in args.modes(round) {

@@ -7,8 +7,11 @@ use super::Mm;
 use super::limits::max_map_count;
 use super::map::prot_flags;
 use crate::error::MmError;
+use crate::hugetlb::is_huge_aligned;
 use crate::vma::layout::is_data;
-use crate::vma::{VM_ACCESS, VM_GROWSDOWN, VM_LOCKED, VM_LOCKONFAULT, VM_SEALED, VM_SHARED, VM_WRITE};
+use crate::vma::{
+    VM_ACCESS, VM_GROWSDOWN, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_SEALED, VM_SHARED, VM_WRITE,
+};
 use crate::{Env, VmaSet};
 use alloc::vec::Vec;
 use ptshare_abi::sys::general::{PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE};
@@ -72,7 +75,6 @@ impl<E: Env> Mm<E> {
 
     /// Gives the mapped range `[start, end)` the access bits `access`.
     fn set_access(&self, set: &mut VmaSet<E>, start: u64, end: u64, access: u64) -> Result<(), MmError> {
-        self.check_huge_cut(set, start, end, |flags| flags & VM_ACCESS != access)?;
         // Only what really changes leaves the sharing.
         for vma in set.iter_range(start, end) {
             if vma.rec.flags & VM_ACCESS != access && !mutant!(MPROTECT_IN_SHARED_TABLE) {
@@ -127,6 +129,10 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
         }
         let upto = vma.rec.end.min(end);
         if new != old {
+            if vma.has(VM_HUGETLB) && !(is_huge_aligned(at) && is_huge_aligned(upto)) {
+                // A huge page cannot be cut; the VMAs before have their new rights.
+                return (at, Some(MmError::Invalid));
+            }
             let pages = (upto - at) >> PAGE_SHIFT;
             data += if is_data(new) && !is_data(old) { pages } else { 0 };
             let cut = usize::from(vma.rec.start < at) + usize::from(upto < vma.rec.end);

@@ -2,7 +2,7 @@
 //! guest. `trace_model none|pte|tree FILE`; traces that cannot be replayed here are said to be `skipped`.
 
 use ptshare_mm::Sharing;
-use ptshare_model_tests::trace::{is_replayable, replay};
+use ptshare_model_tests::trace::replay;
 use ptshare_trace::text;
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ fn run() -> Result<(), String> {
     let traces = text::parse_all(&content).map_err(|error| format!("{file}: {error}"))?;
     for (at, trace) in traces.iter().enumerate() {
         println!("begin {at} {:#x}", trace.seed);
-        if is_replayable(trace) {
+        if trace.is_for_the_core() {
             replay(trace, sharing, &mut |_, kernel| kernel.audit())
                 .iter()
                 .for_each(|line| println!("{line}"));

@@ -60,12 +60,6 @@ pub struct Replay<'a> {
     files: Vec<(usize, u64)>,
 }
 
-/// Whether a trace can be replayed here.
-pub fn is_replayable(trace: &Trace) -> bool {
-    let segments = [Call::Shmget, Call::Shmat, Call::Shmdt, Call::Shmrm, Call::Shmstat];
-    !trace.huge && !trace.ops.iter().any(|op| segments.contains(&op.call))
-}
-
 /// Replays a trace and tells what it gave, line by line. `look` is called after each operation.
 pub fn replay(trace: &Trace, sharing: Sharing, look: &mut dyn FnMut(usize, &FlatKernel)) -> Vec<String> {
     let mut trace = trace.clone();
