@@ -77,10 +77,10 @@ impl Model {
             |part: &&Extent| set & VM_WIPEONFORK != 0 && (part.file.is_some() || part.has(VM_SHARED));
         let stop = parts.iter().find(refuses).map(|part| part.start);
         let upto = stop.unwrap_or(end);
-        if self.cuts_huge(context.pid, start, upto) {
+        let update = |extent: &Extent| extent.flags & !clear | set;
+        if self.cuts_huge_if(context.pid, start, upto, |extent| update(extent) != extent.flags) {
             return expect(answer, error(Errno::EINVAL), "advice on a part of a huge page");
         }
-        let update = |extent: &Extent| extent.flags & !clear | set;
         let wanted = self.walked(context.pid, (start, end), stop);
         if context.refused && answer == error(Errno::ENOMEM) {
             let mut done = true;

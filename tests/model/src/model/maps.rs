@@ -176,10 +176,20 @@ impl Model {
 
     /// Does a range begin or end in the middle of a huge page?
     pub(super) fn cuts_huge(&self, pid: u32, start: u64, end: u64) -> bool {
+        self.cuts_huge_if(pid, start, end, |_| true)
+    }
+
+    /// The same of a change that leaves some mappings as they are.
+    pub(super) fn cuts_huge_if(
+        &self,
+        pid: u32,
+        start: u64,
+        end: u64,
+        changes: impl Fn(&Extent) -> bool,
+    ) -> bool {
         let extents = &self.process(pid).extents;
-        [start, end].into_iter().any(|at| {
-            !at.is_multiple_of(HUGE) && extents.find(at).is_some_and(|extent| extent.has(VM_HUGETLB))
-        })
+        let cut = |extent: &Extent| extent.has(VM_HUGETLB) && changes(extent);
+        [start, end].into_iter().any(|at| !at.is_multiple_of(HUGE) && extents.find(at).is_some_and(cut))
     }
 
     pub(super) fn brk(&mut self, context: Context<'_>, addr: u64, answer: Answer) -> Verdict {
@@ -196,7 +206,8 @@ impl Model {
         let refused = if addr < START_BRK {
             true
         } else if new < old {
-            process.extents.intersects(new, old) && self.cuts_huge(context.pid, new, old)
+            // A heap that is gone does not shrink.
+            !process.extents.intersects(new, old) || self.cuts_huge(context.pid, new, old)
         } else {
             new > old && next.is_some_and(|extent| new + PAGE_BYTES > gap_start(extent))
         };

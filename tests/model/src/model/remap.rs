@@ -75,6 +75,9 @@ impl Model {
         let Some(extent) = self.process(context.pid).extents.find(r.old).cloned() else {
             return expect(answer, error(Errno::EFAULT), "mremap of nothing");
         };
+        if r.has(abi::MREMAP_FIXED) && r.old_len == r.new_len {
+            return self.move_all(context, r, answer);
+        }
         if extent.has(VM_HUGETLB) {
             r.old_len = r.old_len.next_multiple_of(HUGE);
             r.new_len = r.new_len.next_multiple_of(HUGE);
@@ -88,6 +91,27 @@ impl Model {
         } else {
             self.remap_anywhere(context, r, &extent, answer)
         }
+    }
+
+    /// Every mapping in the range moves, with the holes between them, until one cannot.
+    fn move_all(&mut self, context: Context<'_>, r: Mremap, answer: Answer) -> Verdict {
+        let parts = self.process(context.pid).extents.parts(r.old, r.old + r.old_len);
+        let alone = parts.len() == 1;
+        for part in parts {
+            let (len, to) = (part.end - part.start, r.new_addr + (part.start - r.old));
+            let aligned = [part.start, to, len].iter().all(|at| at.is_multiple_of(HUGE));
+            if part.has(VM_HUGETLB) && (!aligned || r.has(abi::MREMAP_DONTUNMAP)) {
+                return expect(answer, error(Errno::EINVAL), "moving huge pages");
+            }
+            let moved = Mremap { old: part.start, old_len: len, new_len: len, new_addr: to, ..r };
+            let said = if alone { answer } else { value(to) };
+            let cut = self.cuts_huge(context.pid, to, to + len);
+            if cut && self.process(context.pid).extents.intersects(to, to + len) {
+                return expect(answer, error(Errno::EINVAL), "moving over a part of a huge page");
+            }
+            self.remap_to(context, moved, said)?;
+        }
+        if alone { Ok(()) } else { expect(answer, value(r.new_addr), "moving mappings") }
     }
 
     fn remap_anywhere(

@@ -2,7 +2,7 @@
 
 use super::*;
 use ptshare_abi::sys::general as abi;
-use ptshare_mm::vma::{VM_ACCESS, VM_GROWSDOWN, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT};
+use ptshare_mm::vma::{VM_ACCESS, VM_GROWSDOWN, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_SHARED, VM_WRITE};
 use ptshare_paging::page_floor;
 
 const LOCK_BITS: u64 = VM_LOCKED | VM_LOCKONFAULT;
@@ -46,10 +46,20 @@ impl Model {
             }
             Some(_) => {}
         }
-        let stop = extents.first_hole(start, end);
-        if self.cuts_huge(context.pid, start, stop) {
-            return expect(answer, error(Errno::EINVAL), "mprotect of a part of a huge page");
-        }
+        let hole = extents.first_hole(start, end);
+        let update = |extent: &Extent| extent.flags & !VM_ACCESS | access;
+        // A huge page cannot be cut; what lies before it gets its rights.
+        let uncut = |part: &Extent| part.start.is_multiple_of(HUGE) && part.end.is_multiple_of(HUGE);
+        let parts = extents.parts(start, hole);
+        let cut = parts.iter().find(|p| p.has(VM_HUGETLB) && !uncut(p) && update(p) != p.flags);
+        let cut = cut.map(|part| part.start);
+        let stop = cut.unwrap_or(hole);
+        // Locked private memory that becomes writable is copied at once.
+        let locked = |p: &&Extent| {
+            p.flags & (VM_WRITE | VM_SHARED | VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED && p.start < stop
+        };
+        let copied: Vec<Extent> =
+            parts.iter().filter(locked).filter(|_| access & VM_WRITE != 0).cloned().collect();
         if context.refused && answer == error(Errno::ENOMEM) {
             // Refused, or the hole after all: the kernel's mappings tell.
             let mut done = true;
@@ -62,11 +72,13 @@ impl Model {
                 return Ok(());
             }
         } else {
-            let wanted = if stop < end { error(Errno::ENOMEM) } else { value(0) };
-            expect(answer, wanted, "mprotect")?;
+            let short = if stop < end { error(Errno::ENOMEM) } else { value(0) };
+            expect(answer, cut.map_or(short, |_| error(Errno::EINVAL)), "mprotect")?;
         }
-        let update = |extent: &Extent| extent.flags & !VM_ACCESS | access;
         self.process_mut(context.pid).extents.update(start, stop, update);
+        for part in copied {
+            let _ = self.populate(context, part.start, part.end);
+        }
         Ok(())
     }
 

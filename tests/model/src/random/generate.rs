@@ -58,7 +58,7 @@ impl Generator {
         let fail_at = if self.failures && self.one_in(6) { 1 + self.below(5) } else { 0 };
         let mixed = op == Op::Fork && self.one_in(5);
         let sharing = mixed.then(|| self.pick(&[Sharing::None, Sharing::Pte, Sharing::Tree]));
-        let fail_at = if is_ambiguous(&op) { 0 } else { fail_at };
+        let fail_at = if is_ambiguous(&op) || moves_several(game, pid, &op) { 0 } else { fail_at };
         Step { pid, op, fail_at, fail_all: fail_at != 0 && self.one_in(3), sharing }
     }
 
@@ -146,4 +146,14 @@ impl Generator {
 fn is_ambiguous(op: &Op) -> bool {
     let discards = [abi::MADV_DONTNEED, abi::MADV_DONTNEED_LOCKED, abi::MADV_FREE, abi::MADV_REMOVE];
     matches!(op, Op::Madvise { advice, .. } if discards.iter().any(|&known| u64::from(known) == *advice))
+}
+
+/// Would this move several mappings, of which a refused allocation leaves some moved?
+fn moves_several(game: &Game, pid: u32, op: &Op) -> bool {
+    match *op {
+        Op::Mremap { old, old_len, .. } => {
+            game.model.processes[&pid].extents.parts(old, old.saturating_add(old_len)).len() > 1
+        }
+        _ => false,
+    }
 }

@@ -82,7 +82,7 @@ pub const ROWS: &[Row] = &[
     row("MADV_DONTDUMP", dont_dump,         ALL,   ["KK same",  "KK same",  "KG same",  "KG same",  "KG same",  "KO same"]),
     row("MADV_RANDOM", random,              ALL,   ["KK same",  "KK same",  "KG same",  "KG same",  "KG same",  "KO same"]),
     row("MADV_WILLNEED", will_need,         ALL,   ["KK same",  "KK same",  "KK same",  "KK same",  "KK same",  "KK same"]),
-    row("MADV_COLD", cold,                  ALL,   ["KK same",  "KK same",  "KK same",  "KK same",  "KK same",  "KK same"]),
+    row("MADV_COLD", cold,                  ALL,   ["KK same",  "KK same",  "KK same",  "KK same",  "EINVAL",   "EINVAL"]),
     row("mlock", lock,                      FILLS, ["OO same",  "OO same",  "KO same",  "KO same",  "KK same",  "OO same"]),
     row("mlock2(ONFAULT)", lock_on_fault,   FILLS, ["KK same",  "KK same",  "KG same",  "KG same",  "KK same",  "OO same"]),
     row("munlock", unlock,                  FILLS, ["KK same",  "KK same",  "KG same",  "KG same",  "-",        "-"]),
