@@ -99,7 +99,9 @@ impl Model {
         let alone = parts.len() == 1;
         for part in parts {
             let (len, to) = (part.end - part.start, r.new_addr + (part.start - r.old));
-            let aligned = [part.start, to, len].iter().all(|at| at.is_multiple_of(HUGE));
+            // The length is rounded up to whole huge pages.
+            let len = if part.has(VM_HUGETLB) { len.next_multiple_of(HUGE) } else { len };
+            let aligned = part.start.is_multiple_of(HUGE) && to.is_multiple_of(HUGE);
             if part.has(VM_HUGETLB) && (!aligned || r.has(abi::MREMAP_DONTUNMAP)) {
                 return expect(answer, error(Errno::EINVAL), "moving huge pages");
             }
