@@ -243,7 +243,7 @@ macro_rules! syscalls {
                 281 epoll_pwait "epfd, events, maxevents, timeout_ms, sigmask, setsize" "";
                 282 signalfd "fd, mask, setsize" "";
                 284 eventfd "value" "";
-                285 fallocate "fd, mode, offset, len" "modes 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE";
+                285 fallocate "fd, mode, offset, len" "modes 0, KEEP_SIZE, PUNCH_HOLE";
                 288 accept4 "fd, addr, addrlen, flags" "there are no sockets but those of socketpair: ENOTSOCK";
                 289 signalfd4 "fd, mask, setsize, flags" "";
                 290 eventfd2 "value, flags" "";

@@ -74,10 +74,6 @@ impl<E: Env> Object<E> {
         if off >= end {
             return if len_bytes == 0 { Ok(0) } else { Err(ObjectError::BeyondEnd) };
         }
-        let old_size = self.size_bytes();
-        if off > old_size {
-            self.zero_tail(old_size);
-        }
         let (mut at, mut failed) = (off, false);
         while at < end {
             let want = (page_floor(at) + PAGE_BYTES).min(end) - at;

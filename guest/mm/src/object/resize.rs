@@ -25,7 +25,7 @@ impl<E: Env> Object<E> {
         }
         let old = self.size_bytes.swap(size_bytes, Relaxed);
         if size_bytes >= old {
-            self.zero_tail(old);
+            // What was written through a mapping behind the old end, in its last page, stays, as on tmpfs.
             return Ok(());
         }
         let first = size_bytes.div_ceil(PAGE_BYTES);
@@ -95,10 +95,7 @@ impl<E: Env> Object<E> {
             }
         }
         if grow {
-            let old = self.size_bytes.fetch_max(end, Relaxed);
-            if old < end {
-                self.zero_tail(old);
-            }
+            self.size_bytes.fetch_max(end, Relaxed);
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! Copying a table most of whose entries are in use: each is counted and write-protected where it is, then the words go
-//! over as a block. Half the instructions of [`super::copy_entries`], and no need for an empty copy.
+//! over as a block: 18 instructions an entry where [`super::copy_entries`] takes 24 to 26, and no need for an empty copy.
 
 use super::copy_huge_flag;
 use crate::Env;
