@@ -270,11 +270,7 @@ pub fn msgctl(a: &Args, _: &mut TrapFrame) -> SysResult {
             Ok(0)
         }
         IPC_RMID => {
-            let removed = {
-                let mut table = TABLE.lock();
-                table.get(id)?.perm.check_owner()?;
-                table.remove(id)?
-            };
+            let removed = TABLE.lock().remove(id)?;
             removed.changed.wake_all();
             Ok(0)
         }

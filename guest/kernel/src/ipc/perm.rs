@@ -243,12 +243,12 @@ impl<T: Kept> Table<T> {
         Ok(Self::id(index, seq))
     }
 
-    /// Takes an object out.
+    /// Takes an object out for IPC_RMID.
     ///
     /// # Errors
-    /// As [`Table::get`].
+    /// As [`Table::get`]; EPERM unless the caller owns it.
     pub fn remove(&mut self, id: u64) -> Result<T, Errno> {
-        self.get(id)?;
+        self.get(id)?.perm().check_owner()?;
         self.slots.get_mut((id & INDEX_MASK) as usize).and_then(Option::take).ok_or(Errno::EINVAL)
     }
 
