@@ -1,15 +1,21 @@
 //! Starting other programs, above all Cargo, with progress and without noise.
 
 use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+/// The Cargo that runs this program, or the one on the PATH.
+pub fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// Cargo, to be run at the root of the repository, free of what an outer Cargo set for its own build.
 pub fn cargo(verb: &str) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(cargo_program());
     command.arg(verb).current_dir(crate::paths::root());
     for name in
         ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"]

@@ -1,7 +1,7 @@
 //! One step of CI: a verb of this program, in a process of its own, until it ends or its time is over.
 
 use super::output::{self, Case};
-use crate::cli;
+use crate::{cli, paths, process};
 use ptshare_vmm::Engine;
 use std::collections::VecDeque;
 use std::fmt;
@@ -103,8 +103,11 @@ impl Step {
         // timeout(1) ends the whole group: Cargo, test programs and emulators too.
         let mut child = Command::new("timeout")
             .args(["-k", GRACE_SECONDS, &self.limit.as_secs().to_string()])
-            .arg(std::env::current_exe()?)
+            // Not this very file: a step may build it anew, after which it is no more.
+            .arg(process::cargo_program())
+            .arg("xtask")
             .args(&self.arguments)
+            .current_dir(paths::root())
             .env(ptshare_vmm::engine::VARIABLE, engine.name())
             .env("CARGO_TERM_COLOR", "never")
             .stdin(Stdio::null())
