@@ -139,7 +139,7 @@ pub struct Config {
     pub cmdline_extra: String,
     /// Guest memory, bytes; costs nothing until touched.
     pub mem_bytes: u64,
-    /// Virtual CPUs. All are created; the guest runs on CPU 0 alone in this version and the others stay parked.
+    /// Virtual CPUs. The guest's boot CPU starts the others.
     pub cpus: u32,
     /// `sharing=`: `none`, `pte` or `tree`.
     pub sharing: String,
@@ -209,6 +209,12 @@ impl Config {
         }
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return usage(format!("--cpus {}: between 1 and {CPUS_MAX} CPUs are possible", self.cpus));
+        }
+        if self.icount && self.cpus != 1 {
+            return usage(format!(
+                "--cpus {}: with --icount QEMU has one CPU, for only one counts instructions; give --cpus 1",
+                self.cpus
+            ));
         }
         if !["none", "pte", "tree"].contains(&self.sharing.as_str()) {
             return usage(format!("--sharing {}: must be one of none, pte, tree", self.sharing));
@@ -315,6 +321,7 @@ mod tests {
             (Config { mem_bytes: 1 << 50, ..good.clone() }, "--mem"),
             (Config { mem_bytes: (512 << 20) + 4096, ..good.clone() }, "--mem"),
             (Config { icount: true, ..good.clone() }, "--icount"),
+            (Config { icount: true, engine: EngineChoice::Only(Engine::Qemu), cpus: 2, ..good.clone() }, "--cpus"),
             (Config { cpus: 0, ..good.clone() }, "--cpus"),
             (Config { cpus: 65, ..good.clone() }, "--cpus"),
             (Config { sharing: "pmd".into(), ..good.clone() }, "--sharing"),

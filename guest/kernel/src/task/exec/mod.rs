@@ -260,7 +260,7 @@ pub fn spawn_init(path: &[u8]) -> Result<(), Errno> {
     let empty = Mm::new(Machine).map_err(|_| Errno::ENOMEM)?;
     table::set_empty_mm(empty);
     become_idle()?;
-    crate::task::smp::start_others(boot::number("cpus") as usize);
+    crate::task::smp::start_others();
 
     let mut argv = Strings::default();
     argv.push(path)?;
