@@ -321,7 +321,10 @@ mod tests {
             (Config { mem_bytes: 1 << 50, ..good.clone() }, "--mem"),
             (Config { mem_bytes: (512 << 20) + 4096, ..good.clone() }, "--mem"),
             (Config { icount: true, ..good.clone() }, "--icount"),
-            (Config { icount: true, engine: EngineChoice::Only(Engine::Qemu), cpus: 2, ..good.clone() }, "--cpus"),
+            (
+                Config { icount: true, engine: EngineChoice::Only(Engine::Qemu), cpus: 2, ..good.clone() },
+                "--cpus",
+            ),
             (Config { cpus: 0, ..good.clone() }, "--cpus"),
             (Config { cpus: 65, ..good.clone() }, "--cpus"),
             (Config { sharing: "pmd".into(), ..good.clone() }, "--sharing"),

@@ -83,7 +83,8 @@ static CPUS: &[Entry] = cpus!(
 );
 const _: () = assert!(CPUS_MAX == 64);
 
-const CPU: Entry = Entry { name: "cpu", mode: 0o755, what: What::First(CPUS, || CPU_FILES + cpus() as usize) };
+const CPU: Entry =
+    Entry { name: "cpu", mode: 0o755, what: What::First(CPUS, || CPU_FILES + cpus() as usize) };
 
 static CLOCKSOURCE: &[Entry] = &[dir(
     "clocksource0",
