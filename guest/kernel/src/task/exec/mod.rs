@@ -24,7 +24,7 @@ use load::{HEAD_BYTES, Image};
 use ptshare_abi::Errno;
 use ptshare_machine::context::TaskContext;
 use ptshare_machine::trap::TrapFrame;
-use ptshare_machine::{Machine, boot, cpu, hyper, random};
+use ptshare_machine::{Machine, cpu, hyper, random};
 use ptshare_mm::Mm;
 use ptshare_paging::{PAGE_BYTES, USER_END, page_ceil};
 use strings::Strings;
