@@ -112,6 +112,7 @@ static CPUS: [CpuRec; CPUS_MAX] = [const {
         critical: AtomicU32::new(0),
         mm_slot: AtomicU64::new(0),
         pid: AtomicU64::new(0),
+        waits_for: AtomicU64::new(0),
     }
 }; CPUS_MAX];
 

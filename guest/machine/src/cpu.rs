@@ -107,6 +107,11 @@ impl PerCpu {
         }
     }
 
+    /// Its number.
+    pub(crate) fn number(&self) -> u64 {
+        self.id.load(Relaxed)
+    }
+
     /// Says on which stack the CPU starts.
     pub(crate) fn set_first_stack(&self, top: u64) {
         self.kernel_rsp.store(top, Relaxed);

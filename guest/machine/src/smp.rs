@@ -12,7 +12,8 @@ use core::sync::atomic::{
     AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use ptshare_mm::{Env, NoMemory, frame};
-use ptshare_sync::{set_spin_hook, spin_wait};
+use ptshare_sync::{set_spin_hook, set_wait_hook, spin_wait, waiting};
+use ptshare_wire::Wait;
 use ptshare_wire::census::CPUS_MAX;
 use ptshare_wire::layout::VECTOR_IPI;
 
@@ -97,6 +98,7 @@ pub fn start(index: usize) -> Result<(), StartError> {
     let apic = apic.ok_or(StartError::Absent)?;
     // From the first one on locks are contended.
     set_spin_hook(answer);
+    set_wait_hook(note_wait);
     let stack = frame::alloc_kernel(&Machine, STACK_ORDER, false)?;
     let block = frame::alloc_kernel(&Machine, 0, true)?;
     let area: &'static PerCpu = Box::leak(Box::new(PerCpu::new(index as u64)));
@@ -159,6 +161,11 @@ extern "C" fn ptshare_cpu_main(area: &'static PerCpu) -> ! {
     ptshare_hook_cpu()
 }
 
+/// Tells the census what this CPU spins for.
+fn note_wait(wait: Option<Wait>) {
+    boot::cpu_rec(cpu::id()).waits_for.store(wait.map_or(0, Wait::word), Relaxed);
+}
+
 fn area(cpu: usize) -> Option<&'static PerCpu> {
     let address = AREAS[cpu % CPUS_MAX].load(Acquire) as *const PerCpu;
     // SAFETY: a non-zero word is the address of an area that lives for ever.
@@ -193,8 +200,12 @@ pub(crate) fn shoot_down(mask: u64) {
     for area in each(mask) {
         // Perhaps more than what we asked for, but not less.
         let wanted = area.flushes_wanted.load(Relaxed);
-        while area.flushes_done.load(Acquire) < wanted {
-            spin_wait();
+        if area.flushes_done.load(Acquire) < wanted {
+            waiting(Wait::Answer { cpu: area.number() }, || {
+                while area.flushes_done.load(Acquire) < wanted {
+                    spin_wait();
+                }
+            });
         }
     }
 }

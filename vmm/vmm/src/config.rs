@@ -56,6 +56,32 @@ pub struct Verify {
     pub random: Option<RandomVerify>,
 }
 
+/// When a run is ended because nothing goes on in it: see [`crate::watchdog`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watchdog {
+    /// Time in which no counter of the guest's moves.
+    pub limit: Duration,
+    /// A guest that is idle, or computes, hangs too.
+    pub strict: bool,
+}
+
+impl std::str::FromStr for Watchdog {
+    type Err = String;
+
+    /// `SECS` or `SECS,strict`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (seconds, strict) = match text.split_once(',') {
+            None => (text, false),
+            Some((seconds, "strict")) => (seconds, true),
+            Some(_) => ("", false),
+        };
+        let limit = seconds.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        limit
+            .map(|limit| Watchdog { limit, strict })
+            .ok_or_else(|| format!("`{text}` is not a number of seconds, or one and `,strict`"))
+    }
+}
+
 /// How the values of `--verify` are written.
 const VERIFY_VALUES: &str = "off, exit, every-exit, every-fault, faults:N, random:HZ or random:HZ,SEED, or one of the last two \
                              behind another and a plus sign";
@@ -149,6 +175,8 @@ pub struct Config {
     pub random: Option<RandomVerify>,
     /// Longest time that the run may take, from the call on.
     pub timeout: Option<Duration>,
+    /// Ends a run in which nothing goes on.
+    pub watchdog: Option<Watchdog>,
     /// The guest's console.
     pub console: Console,
     /// Where a dump of guest memory goes; no dump without it.
@@ -177,6 +205,7 @@ impl Default for Config {
             verify: VerifyMode::Exit,
             random: None,
             timeout: None,
+            watchdog: None,
             console: Console::Captured { stdin: Vec::new() },
             dump_path: None,
             dump_at: None,
@@ -274,6 +303,16 @@ mod tests {
         }
         assert_eq!(show_size(512 << 20), "512M");
         assert_eq!(show_size(4097), "4097");
+    }
+
+    #[test]
+    fn watchdogs_are_read() {
+        let limit = Duration::from_secs(30);
+        assert_eq!("30".parse(), Ok(Watchdog { limit, strict: false }));
+        assert_eq!("30,strict".parse(), Ok(Watchdog { limit, strict: true }));
+        for text in ["", "0", "x", "30,", "30,lax", ",strict"] {
+            assert!(text.parse::<Watchdog>().is_err(), "{text}");
+        }
     }
 
     #[test]
