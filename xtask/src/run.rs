@@ -62,8 +62,8 @@ pub struct RunArgs {
     pub timeout: Option<u64>,
     /// End the run, with exit status 108 and the state of every CPU, after so many seconds in which some CPU is in the guest's
     /// kernel and no counter of the kernel moves; with `,strict` whatever the CPUs do; 0 for never
-    #[arg(long, value_name = "SECS[,strict]", default_value = "60", value_parser = watchdog)]
-    pub watchdog: Option<Watchdog>,
+    #[arg(long, value_name = "SECS[,strict]", default_value = "60")]
+    pub watchdog: Watchdog,
     /// Add everything below DIR to the guest's root; may be given more than once
     #[arg(long, value_name = "DIR")]
     pub root: Vec<PathBuf>,
@@ -97,11 +97,6 @@ pub struct RunArgs {
     pub program: Vec<String>,
 }
 
-/// As [`Watchdog`]'s, and 0 for none.
-fn watchdog(text: &str) -> Result<Option<Watchdog>, String> {
-    if text == "0" { Ok(None) } else { text.parse().map(Some) }
-}
-
 impl RunArgs {
     /// How the guest is built for this run.
     pub fn build_options(&self) -> guest::Options {
@@ -127,7 +122,7 @@ impl RunArgs {
             verify: self.verify.mode,
             random: self.verify.random,
             timeout: self.timeout.map(Duration::from_secs),
-            watchdog: self.watchdog,
+            watchdog: Some(self.watchdog).filter(|how| !how.limit.is_zero()),
             dump_path: Some(self.dump.clone()),
             dump_at: self.dump_at.clone(),
             log_level: verbosity(self.verbose),

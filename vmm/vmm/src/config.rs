@@ -68,16 +68,17 @@ pub struct Watchdog {
 impl std::str::FromStr for Watchdog {
     type Err = String;
 
-    /// `SECS` or `SECS,strict`.
+    /// `SECS` or `SECS,strict`; a limit of 0 stands for none.
     fn from_str(text: &str) -> Result<Self, String> {
         let (seconds, strict) = match text.split_once(',') {
             None => (text, false),
             Some((seconds, "strict")) => (seconds, true),
             Some(_) => ("", false),
         };
-        let limit = seconds.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        limit
-            .map(|limit| Watchdog { limit, strict })
+        seconds
+            .parse()
+            .ok()
+            .map(|seconds| Watchdog { limit: Duration::from_secs(seconds), strict })
             .ok_or_else(|| format!("`{text}` is not a number of seconds, or one and `,strict`"))
     }
 }
@@ -309,8 +310,9 @@ mod tests {
     fn watchdogs_are_read() {
         let limit = Duration::from_secs(30);
         assert_eq!("30".parse(), Ok(Watchdog { limit, strict: false }));
+        assert_eq!("0".parse(), Ok(Watchdog { limit: Duration::ZERO, strict: false }));
         assert_eq!("30,strict".parse(), Ok(Watchdog { limit, strict: true }));
-        for text in ["", "0", "x", "30,", "30,lax", ",strict"] {
+        for text in ["", "x", "30,", "30,lax", ",strict"] {
             assert!(text.parse::<Watchdog>().is_err(), "{text}");
         }
     }

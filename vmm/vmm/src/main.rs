@@ -110,7 +110,7 @@ fn main() -> ExitCode {
         verify: args.verify.mode,
         random: args.verify.random,
         timeout: args.timeout,
-        watchdog: args.watchdog,
+        watchdog: args.watchdog.filter(|how| !how.limit.is_zero()),
         console: Console::Inherit,
         dump_path: args.dump,
         dump_at: args.dump_at,
