@@ -6,7 +6,7 @@
 //! | [`engines`], [`judge`] | which kernels run the program, on what, and how; the judge's speed |
 //! | [`qemu`], [`linux`] | booting under emulation, and the Linux kernel to compare with |
 //! | [`measure`] | the figures |
-//! | [`table`], [`files`], [`plot`], [`document`] | what is made of them |
+//! | [`table`], [`parts`], [`files`], [`plot`], [`document`] | what is made of them |
 //!
 //! Every figure comes from the run that prints it. What cannot run leaves a hole, and the hole says why.
 
@@ -16,6 +16,7 @@ pub mod files;
 pub mod judge;
 pub mod linux;
 pub mod measure;
+pub mod parts;
 pub mod plan;
 pub mod plot;
 pub mod qemu;
