@@ -40,8 +40,9 @@ pub(crate) fn word(suspect: &Suspect, graph: &Graph, frames: &Frames, mms: &[Mm]
     // Truncation clears leaves where they are, for all sharers, and a fault may have brought in the page that the object
     // has there now: whether it is that page, file-page-at-its-offset says.
     let object = clip(&mm.vmas, va, table.level.entry_bytes()).iter().any(|over| over.object != 0);
-    let cached = || frames.get(Pte(suspect.now).pfn().0).is_some_and(Frame::in_cache);
-    if object && (suspect.now == 0 || cached()) {
+    let (before, now) = (Pte(suspect.before).pfn(), Pte(suspect.now).pfn());
+    let another = || now != before && frames.get(now.0).is_some_and(Frame::in_cache);
+    if object && (suspect.now == 0 || another()) {
         return;
     }
     sink.report(&RULE, || {
