@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 /// [`CensusHeader::magic`]: "ptcensus".
 pub const CENSUS_MAGIC: u64 = 0x7375_736e_6563_7470;
 /// [`CensusHeader::version`]. Any change of a record's layout changes it.
-pub const CENSUS_VERSION: u32 = 4;
+pub const CENSUS_VERSION: u32 = 5;
 /// Most managed RAM ranges.
 pub const RAM_RANGES_MAX: usize = 8;
 /// Most reserved ranges.
@@ -73,8 +73,8 @@ pub const VMA_CHUNK: &str = "u64 len; [Vma; len]";
 /// Most VMAs in a chunk.
 pub const VMA_CHUNK_MAX: usize = 32;
 
-/// What a CPU is doing.
-#[repr(C)]
+/// What a CPU is doing. A cache line of its own: its CPU writes it at every fault.
+#[repr(C, align(64))]
 #[derive(Default, Debug)]
 pub struct CpuRec {
     /// 1 once the CPU runs.
@@ -85,6 +85,8 @@ pub struct CpuRec {
     pub mm_slot: AtomicU64,
     /// Process it runs, 0 for none (idle).
     pub pid: AtomicU64,
+    /// What it spins for: see [`crate::Wait`].
+    pub waits_for: AtomicU64,
 }
 
 /// The head of the census.

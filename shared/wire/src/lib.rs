@@ -14,6 +14,7 @@ pub mod hypercall;
 pub mod layout;
 pub mod stats;
 pub mod vma;
+pub mod waits;
 
 pub use answers::Answers;
 pub use census::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange};
@@ -21,3 +22,4 @@ pub use epitaph::Epitaph;
 pub use frame::{FrameKind, FrameMeta};
 pub use stats::Stats;
 pub use vma::VmaRec;
+pub use waits::Wait;
