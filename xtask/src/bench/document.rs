@@ -1,6 +1,7 @@
 //! BENCHMARKS.md: what was measured, on what, how to repeat it, and where ptshare is slower than Linux.
 
 use super::measure::Run;
+use super::parts;
 use super::table::{self, MEASURES, ratio, short};
 use super::{Report, scale};
 use ptshare_vmm::show_size;
@@ -12,6 +13,11 @@ const REASONS: &[(&str, &str)] = &[
         "_cold",
         "the first write below a shared table copies the tables on its path (up to 512 entries each, with a count for each \
          page or table below) before it copies the page: it pays a few tables' part of what fork has saved",
+    ),
+    (
+        "_near",
+        "the first write in each 2 MiB copies a PTE page of up to 512 entries, with a count for each page below, before it \
+         copies the page",
     ),
     ("_warm", "the fault walks from the root without the shortcuts of Linux's handler"),
     ("touch", "a sparse page needs a page table of its own, which is cleared and linked under its lock"),
@@ -93,6 +99,7 @@ pub fn page(report: &Report, folder: &str) -> String {
          `--linux deb` (the default) fetches Debian's cloud kernel with apt; `--linux FILE` takes a vmlinux or bzImage, and\n\
          `--linux none` leaves it out. `--out DIR` names where the table (CSV, JSON) and the plot go.\n\n"
     );
+    parts::write(&mut out, report);
     slower(&mut out, report);
     for (title, table) in table::all(report) {
         let notes = if title.starts_with(scale::TITLE) { scale::NOTES } else { "" };

@@ -7,7 +7,7 @@
 //! | [`qemu`], [`linux`] | booting under emulation, and the Linux kernel to compare with |
 //! | [`measure`] | the figures |
 //! | [`scale`] | how much more gets done with more CPUs |
-//! | [`table`], [`files`], [`plot`], [`document`] | what is made of them |
+//! | [`table`], [`parts`], [`files`], [`plot`], [`document`] | what is made of them |
 //!
 //! Every figure comes from the run that prints it. What cannot run leaves a hole, and the hole says why.
 
@@ -17,6 +17,7 @@ pub mod files;
 pub mod judge;
 pub mod linux;
 pub mod measure;
+pub mod parts;
 pub mod plan;
 pub mod plot;
 pub mod qemu;

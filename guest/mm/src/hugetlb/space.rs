@@ -128,26 +128,11 @@ impl<E: Env> Mm<E> {
         if cuts(start) || cuts(end) { Err(MmError::Invalid) } else { Ok(()) }
     }
 
-    /// The range that MADV_DONTNEED drops: in a hugetlb mapping it begins at a huge page and ends with a whole one
+    /// Where MADV_DONTNEED up to `end` stops: in a hugetlb mapping with the last whole huge page
     /// (`madvise_dontneed_free_valid_vma`, mm/madvise.c).
-    ///
-    /// # Errors
-    /// `Invalid`.
-    pub(crate) fn huge_discard_range(
-        &self,
-        set: &VmaSet<E>,
-        start: u64,
-        end: u64,
-    ) -> Result<(u64, u64), MmError> {
-        if !self.huge.any() {
-            return Ok((start, end));
-        }
+    pub(crate) fn huge_discard_end(&self, set: &VmaSet<E>, end: u64) -> u64 {
         let huge = |at: u64| set.find(at).is_some_and(|vma| vma.has(VM_HUGETLB));
-        if !is_huge_aligned(start) && huge(start) {
-            return Err(MmError::Invalid);
-        }
-        let end = if !is_huge_aligned(end) && huge(end) { end & !(HUGE_BYTES - 1) } else { end };
-        Ok((start, end.max(start)))
+        if self.huge.any() && !is_huge_aligned(end) && huge(end) { end & !(HUGE_BYTES - 1) } else { end }
     }
 
     /// The entry of a PMD page that translates the huge page at `va`, if the tables above it exist.
