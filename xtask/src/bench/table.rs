@@ -144,6 +144,7 @@ pub fn all(report: &Report) -> Vec<(String, Table)> {
             "Nanoseconds on the wall clock (KVM); the last column is none over tree".into(),
             side_by_side(&clock, ("none", "kvm"), "none/tree"),
         ),
+        super::scale::table(report),
     ]
 }
 
