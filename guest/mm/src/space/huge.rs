@@ -54,7 +54,11 @@ impl<E: Env> Mm<E> {
         if request.has(abi::MAP_FIXED_NOREPLACE) && change.intersects(start, end) {
             return Err(MmError::Exists);
         }
-        let flags = vm_flags(change, &request, pages)? & !(VM_LOCKED | VM_LOCKONFAULT) | VM_HUGETLB;
+        let asked = vm_flags(change, &request, pages)?;
+        // Huge pages cannot be swapped out, so such a VMA is not marked; what was to be locked is brought in all the same
+        // (`do_mmap` goes by the flags asked for), even on MCL_ONFAULT.
+        let populate = wants_pages(request.flags) || asked & VM_LOCKED != 0;
+        let flags = asked & !(VM_LOCKED | VM_LOCKONFAULT) | VM_HUGETLB;
         let replaced = if change.intersects(start, end) { covered_pages(change, start, end) } else { 0 };
         if !change.may_expand(flags, pages - replaced) {
             return Err(MmError::Limit);
@@ -76,7 +80,7 @@ impl<E: Env> Mm<E> {
             object.grow_huge((pgoff + pages) << PAGE_SHIFT);
         }
         change.insert_merged(Vma::of_object(start, end, flags, object, pgoff));
-        Ok(Placed { start, len, populate: wants_pages(request.flags) })
+        Ok(Placed { start, len, populate })
     }
 }
 
