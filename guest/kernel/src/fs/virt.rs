@@ -65,8 +65,9 @@ pub enum Node {
     Ptshare,
 }
 
-/// Most bytes that one read of a long text gives.
-const LONG_READ: u64 = 4 << 20;
+/// Most bytes that one read of a long text gives, and then whole lines: Linux's seq_file fills one page. Programs have come
+/// to stop at a short read.
+const LONG_READ: u64 = 4096;
 
 /// The text that an open file shows: the whole of it, or, of a long one, what has been made and not read yet.
 pub struct Snapshot(Lock<Option<Arc<Vec<u8>>>>, Lock<Option<Part>>);
@@ -379,8 +380,11 @@ fn read_long(node: &pid::PidNode, snapshot: &Snapshot, pos: u64, sink: &mut Sink
         _ => Part { base: 0, text: Text::new(), next: Some(0) },
     };
     part.extend(node, pos, sink.left().min(LONG_READ))?;
-    let rest = usize::try_from(pos - part.base).ok().and_then(|at| part.text.bytes().get(at..)).unwrap_or(&[]);
-    let result = sink.put(rest).map(|_| ());
+    let rest =
+        usize::try_from(pos - part.base).ok().and_then(|at| part.text.bytes().get(at..)).unwrap_or(&[]);
+    let page = rest.get(..LONG_READ as usize);
+    let whole = page.and_then(|page| page.iter().rposition(|&byte| byte == b'\n'));
+    let result = sink.put(whole.map_or(rest, |end| &rest[..=end])).map(|_| ());
     let old = snapshot.1.lock().replace(part);
     drop(old);
     total(sink.done(), result)
