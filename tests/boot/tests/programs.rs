@@ -33,6 +33,8 @@ const PROGRAMS: &[&str] = &[
     "sigstack_overflow",
     "signals_model",
     "pipe_poll",
+    "unix_sockets",
+    "timers_usage",
     "futex_threads",
     "fpu_switch",
     "sleep_clock",
@@ -64,7 +66,7 @@ fn compare(built: &Artefacts, config: Config, names: &[&str]) {
     let (outcome, results) = programs.boot(built, Config { cpus: usual_cpus(), ..config });
     let differences: String =
         results.iter().zip(programs.on_host()).map(|(guest, host)| difference(guest, &host, false)).collect();
-    assert!(differences.is_empty(), "{differences}{}", outcome.kernel_log);
+    assert!(differences.is_empty(), "{}\n{differences}{}", outcome.ending, outcome.kernel_log);
     assert_clean(&outcome);
 }
 
