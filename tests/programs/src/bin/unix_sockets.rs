@@ -7,7 +7,10 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-const PATH: &str = "/tmp/unix_sockets.sock";
+/// A name of this process alone: on the host several may run at once.
+fn path() -> String {
+    format!("/tmp/unix_sockets.{}", std::process::id())
+}
 
 /// A system call's answer, with the error's name.
 fn answer(value: isize) -> String {
@@ -22,16 +25,17 @@ fn poll(fd: RawFd) -> String {
 }
 
 fn connections() {
-    let _ = std::fs::remove_file(PATH);
-    println!("nobody there: {:?}", UnixStream::connect(PATH).map(|_| ()).map_err(|e| e.raw_os_error()));
-    let listener = UnixListener::bind(PATH).unwrap_or_else(|error| {
+    let path = path();
+    let _ = std::fs::remove_file(&path);
+    println!("nobody there: {:?}", UnixStream::connect(&path).map(|_| ()).map_err(|e| e.raw_os_error()));
+    let listener = UnixListener::bind(&path).unwrap_or_else(|error| {
         eprintln!("bind: {error}");
         process::leave(1)
     });
-    println!("taken: {:?}", UnixListener::bind(PATH).map(|_| ()).map_err(|e| e.raw_os_error()));
+    println!("taken: {:?}", UnixListener::bind(&path).map(|_| ()).map_err(|e| e.raw_os_error()));
     println!("idle listener: {}", poll(listener.as_raw_fd()));
     let child = process::spawn(|| {
-        let Ok(mut stream) = UnixStream::connect(PATH) else { return 1 };
+        let Ok(mut stream) = UnixStream::connect(&path) else { return 1 };
         let bytes: Vec<u8> = (0..300_000).map(|i| (i * 7 % 251) as u8).collect();
         if stream.write_all(&bytes).is_err() || stream.shutdown(std::net::Shutdown::Write).is_err() {
             return 2;
@@ -52,13 +56,13 @@ fn connections() {
     println!("client: {}", process::wait(child));
 
     // Nobody accepts: the connection stands, and ends with the listener.
-    let Ok(mut waiting) = UnixStream::connect(PATH) else { process::leave(1) };
+    let Ok(mut waiting) = UnixStream::connect(&path) else { process::leave(1) };
     println!("listener with one waiting: {}", poll(listener.as_raw_fd()));
     println!("early: {:?}", waiting.write(b"early").ok());
     drop(listener);
     println!("gone: {}", poll(waiting.as_raw_fd()));
-    println!("refused: {:?}", UnixStream::connect(PATH).map(|_| ()).map_err(|e| e.raw_os_error()));
-    let _ = std::fs::remove_file(PATH);
+    println!("refused: {:?}", UnixStream::connect(&path).map(|_| ()).map_err(|e| e.raw_os_error()));
+    let _ = std::fs::remove_file(&path);
 }
 
 fn ends() {
@@ -154,7 +158,7 @@ fn descriptors() {
 
     // Sockets in sockets, deeper than any stack: closing the outermost closes all.
     let mut inner: Option<UnixStream> = None;
-    for _ in 0..500 {
+    for _ in 0..100 {
         let Ok((keep, send)) = UnixStream::pair() else { process::leave(1) };
         if let Some(inner) = inner {
             check_eq!(send_descriptor(send.as_raw_fd(), inner.as_raw_fd()), 1);
