@@ -1,13 +1,14 @@
 //! The census: where the judge finds frames, address spaces and CPUs. One header, whose address the guest hands over
 //! once ([`crate::hypercall::Op::Census`]) and which stays valid at every instant from then on.
 
+use crate::huge::{HUGE_SIZES, HugetlbCounts};
 use crate::Stats;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// [`CensusHeader::magic`]: "ptcensus".
 pub const CENSUS_MAGIC: u64 = 0x7375_736e_6563_7470;
 /// [`CensusHeader::version`]. Any change of a record's layout changes it.
-pub const CENSUS_VERSION: u32 = 4;
+pub const CENSUS_VERSION: u32 = 5;
 /// Most managed RAM ranges.
 pub const RAM_RANGES_MAX: usize = 8;
 /// Most reserved ranges.
@@ -63,8 +64,8 @@ pub struct MmRec {
     /// Which processes can have private pages in common with it: those that descend by fork, without exec, from the same
     /// address space. See [`crate::FrameMeta`].
     pub family: AtomicU64,
-    /// Hugetlb pages that are reserved for its private mappings.
-    pub hugetlb_reserved: AtomicU64,
+    /// Hugetlb pages that are reserved for its private mappings, by size ([`crate::HugeSize::index`]).
+    pub hugetlb_reserved: [AtomicU64; HUGE_SIZES],
 }
 
 /// A VMA chunk in guest memory: a `u64` count, then that many VMAs, `vma_stride` bytes apart, the first at byte 8.
@@ -127,16 +128,8 @@ pub struct CensusHeader {
     pub object_table: AtomicU64,
     /// Object slots ever used.
     pub object_high: AtomicU64,
-    /// Hugetlb pages in the pool, in use or not, surplus ones included.
-    pub hugetlb_total: AtomicU64,
-    /// Of those, free ones.
-    pub hugetlb_free: AtomicU64,
-    /// Free ones that mappings have reserved and not faulted in yet.
-    pub hugetlb_reserved: AtomicU64,
-    /// Pages above the pool's persistent size.
-    pub hugetlb_surplus: AtomicU64,
-    /// Of the reserved pages, those promised to objects; the others are promised to mms.
-    pub hugetlb_promised: AtomicU64,
+    /// The hugetlb pools, by size ([`crate::HugeSize::index`]).
+    pub hugetlb: [HugetlbCounts; HUGE_SIZES],
     /// Guest-physical address of [`crate::Answers`].
     pub answers: AtomicU64,
     /// Counters.

@@ -34,6 +34,8 @@ pub struct Entry {
 pub enum What {
     /// A directory.
     Dir(&'static [Entry]),
+    /// A directory whose entries the machine decides.
+    Choice(fn() -> &'static [Entry]),
     /// A text made by a function.
     Text(fn(&mut Text)),
     /// A text that never changes, with its newline.
@@ -96,7 +98,7 @@ const PID_COOKIES: u64 = 1 << 16;
 
 fn entry_mode(entry: &Entry) -> u32 {
     let file_type = match entry.what {
-        What::Dir(_) => S_IFDIR,
+        What::Dir(_) | What::Choice(_) => S_IFDIR,
         What::Link(_) => S_IFLNK,
         _ => S_IFREG,
     };
@@ -139,6 +141,7 @@ impl Node {
     fn children(&self) -> &'static [Entry] {
         match self {
             Node::Fixed(Entry { what: What::Dir(entries), .. }) => entries,
+            Node::Fixed(Entry { what: What::Choice(entries), .. }) => entries(),
             Node::ProcRoot => super::proc::ROOT,
             _ => &[],
         }
@@ -229,7 +232,7 @@ impl Node {
                 What::Number(value, _) => {
                     text.dec(value.load(Relaxed)).c(b'\n');
                 }
-                What::Dir(_) | What::Link(_) | What::Words(_) => return Err(Errno::EISDIR),
+                What::Dir(_) | What::Choice(_) | What::Link(_) | What::Words(_) => return Err(Errno::EISDIR),
             },
             Node::ProcRoot => return Err(Errno::EISDIR),
             Node::Pid(node) => node.text(text)?,
