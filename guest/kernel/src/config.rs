@@ -1,8 +1,8 @@
 //! Boot options: read once, then plain loads.
 
+use crate::fs::hugetlbfs::bytes_of;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_machine::{Machine, boot};
-use crate::fs::hugetlbfs::bytes_of;
 use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::{Env, Sharing};
 use ptshare_wire::huge::HUGE_SIZES;

@@ -1,8 +1,8 @@
 //! The census: where the judge finds frames, address spaces and CPUs. One header, whose address the guest hands over
 //! once ([`crate::hypercall::Op::Census`]) and which stays valid at every instant from then on.
 
-use crate::huge::{HUGE_SIZES, HugetlbCounts};
 use crate::Stats;
+use crate::huge::{HUGE_SIZES, HugetlbCounts};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// [`CensusHeader::magic`]: "ptcensus".

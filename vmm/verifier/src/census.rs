@@ -9,8 +9,8 @@ use ptshare_wire::census::{
     CENSUS_MAGIC, CENSUS_VERSION, CPUS_MAX, MM_SLOTS, RAM_RANGES_MAX, RESERVED_MAX, VMA_CHUNK_MAX,
 };
 use ptshare_wire::frame::FRAME_META_BYTES;
-use ptshare_wire::layout::{KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
 use ptshare_wire::huge::HUGE_SIZES;
+use ptshare_wire::layout::{KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
 use ptshare_wire::{
     CensusHeader, CpuRec, HugeSize, HugetlbCounts, MmRec, RamRange, ReservedRange, Stats, VmaRec,
 };

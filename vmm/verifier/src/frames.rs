@@ -1,7 +1,7 @@
 //! The frame array below the virgin marks, copied into dense vectors, with the judge's own counts beside the guest's.
 
-use ptshare_wire::{FrameKind, FrameMeta, HugeSize};
 use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FRAME_META_BYTES};
+use ptshare_wire::{FrameKind, FrameMeta, HugeSize};
 use std::fmt;
 use std::mem::offset_of;
 

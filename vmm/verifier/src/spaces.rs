@@ -11,8 +11,8 @@ use std::collections::HashSet;
 use ptshare_paging::{ENTRIES, Entry, Level, Pte};
 use ptshare_wire::VmaRec;
 use ptshare_wire::vma::{
-    VM_EXEC, VM_GROWSDOWN, VM_HUGE_1GB, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED,
-    VM_WRITE,
+    VM_EXEC, VM_GROWSDOWN, VM_HUGE_1GB, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE,
+    VM_READ, VM_SHARED, VM_WRITE,
 };
 
 use crate::census::Mm;

@@ -16,10 +16,10 @@ use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::{Machine, uaccess};
+use ptshare_mm::MapRequest;
+use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::object::{ObjectInfo, ObjectKind};
 use ptshare_mm::space::limits::enough_memory;
-use ptshare_mm::hugetlb::{self, HugeSize};
-use ptshare_mm::MapRequest;
 use ptshare_paging::{PAGE_BYTES, page_ceil};
 use ptshare_sync::{Lock, Rank};
 

@@ -36,7 +36,10 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use pool::{HugePools, NoSurplus, Quota, counts, has_size, overcommit, pool_frames, resize, set_overcommit, set_sharing};
+pub use pool::{
+    HugePools, NoSurplus, Quota, counts, has_size, overcommit, pool_frames, resize, set_overcommit,
+    set_sharing,
+};
 pub(crate) use regions::Regions;
 pub(crate) use shared_pmd::{forget, is_object_pmd};
 pub(crate) use space::HugeSpace;
@@ -44,8 +47,8 @@ pub(crate) use space::HugeSpace;
 use crate::Env;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Pfn, Pte};
-use ptshare_wire::frame::{FrameKind, state};
 pub use ptshare_wire::HugeSize;
+use ptshare_wire::frame::{FrameKind, state};
 
 /// Bytes of a page of the size where none is named.
 pub const HUGE_BYTES: u64 = HugeSize::Mib2.bytes();

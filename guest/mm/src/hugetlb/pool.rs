@@ -169,10 +169,8 @@ impl Buddy {
         let (pfn, zeroed) = self.unlist_free(env, size)?;
         let meta = env.meta(pfn);
         let tagged_anon = mutant!(HUGE_PAGE_TAGGED_ANON);
-        meta.state.store(
-            if tagged_anon { state(FrameKind::Anon, 0, 0) } else { head_state(size, 0) },
-            Relaxed,
-        );
+        meta.state
+            .store(if tagged_anon { state(FrameKind::Anon, 0, 0) } else { head_state(size, 0) }, Relaxed);
         meta.aux.store(0, Relaxed);
         meta.refs.store(1, Relaxed);
         Some((pfn, zeroed))

@@ -3,8 +3,8 @@
 use crate::harness::{
     Case, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore, store,
 };
-use ptshare_mm::testing::Arena;
 use ptshare_mm::hugetlb::{self, HugeSize};
+use ptshare_mm::testing::Arena;
 use ptshare_mm::{MapRequest, Mm, Object, ObjectInfo, Sharing};
 use std::sync::Arc;
 

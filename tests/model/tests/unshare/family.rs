@@ -293,7 +293,8 @@ impl Family {
         }
         self.check_books("after the last exit");
         assert_eq!(arena.free_frames(), self.free_frames, "{:?}: frames are lost", self.kind);
-        let [total, free, reserved, surplus] = ptshare_mm::hugetlb::counts(&arena, ptshare_mm::hugetlb::HugeSize::Mib2);
+        let [total, free, reserved, surplus] =
+            ptshare_mm::hugetlb::counts(&arena, ptshare_mm::hugetlb::HugeSize::Mib2);
         assert_eq!((total, reserved, surplus), (free, 0, 0), "{:?}: huge pages are lost", self.kind);
         assert_eq!(arena.stats().tables_now.load(Relaxed), 0);
     }

@@ -29,8 +29,12 @@ pub(crate) fn leaf(at: At, word: u64, pfn: u64, frame: &Frame, sink: &mut Sink) 
     let aligned = |size: HugeSize| pfn.is_multiple_of(size.frames());
     let expected = match at.level {
         Level::Pte if huge => "a frame of its own kind under a leaf of 4 KiB",
-        Level::Pmd if aligned(HugeSize::Mib2) && other(HugeSize::Mib2) => "the head of a hugetlb page of 2 MiB",
-        Level::Pud if aligned(HugeSize::Gib1) && other(HugeSize::Gib1) => "the head of a hugetlb page of 1 GiB",
+        Level::Pmd if aligned(HugeSize::Mib2) && other(HugeSize::Mib2) => {
+            "the head of a hugetlb page of 2 MiB"
+        }
+        Level::Pud if aligned(HugeSize::Gib1) && other(HugeSize::Gib1) => {
+            "the head of a hugetlb page of 1 GiB"
+        }
         _ => return,
     };
     sink.report(&RULE, || {

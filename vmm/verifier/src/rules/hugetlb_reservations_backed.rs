@@ -2,8 +2,8 @@
 //! (`hugetlb-pool-adds-up`).
 
 use ptshare_wire::huge::HUGE_SIZES;
-use ptshare_wire::{HugeSize, VmaRec};
 use ptshare_wire::vma::{VM_HUGETLB, VM_MAYSHARE, VM_NORESERVE};
+use ptshare_wire::{HugeSize, VmaRec};
 
 use crate::census::{Census, Mm, Pool};
 use crate::recount::Recount;
@@ -46,8 +46,7 @@ fn private(vma: &&VmaRec) -> bool {
 pub(crate) fn owners(census: &Census, mms: &[Mm], mut recount: Recount<'_>, sink: &mut Sink) {
     for size in HugeSize::ALL {
         let (kib, pool) = (size.bytes() >> 10, census.hugetlb[size.index()]);
-        let of_mms =
-            mms.iter().fold(0, |sum: u64, mm| sum.saturating_add(mm.hugetlb_reserved[size.index()]));
+        let of_mms = mms.iter().fold(0, |sum: u64, mm| sum.saturating_add(mm.hugetlb_reserved[size.index()]));
         if of_mms.saturating_add(pool.promised) != pool.reserved {
             sink.report(&RULE, || {
                 let promised = pool.promised;
@@ -80,8 +79,9 @@ fn owner(mm: &Mm, size: HugeSize, recount: &mut Recount<'_>, sink: &mut Sink) {
     if reserved.saturating_add(there) > mapped {
         sink.report(&RULE, || {
             let kib = size.bytes() >> 10;
-            let expected =
-                format!("at most {mapped} pages of {kib} KiB mapped privately, {there} of them there already");
+            let expected = format!(
+                "at most {mapped} pages of {kib} KiB mapped privately, {there} of them there already"
+            );
             Finding::new(&RULE, expected, format!("{reserved} more reserved")).mm(mm.id)
         });
     }

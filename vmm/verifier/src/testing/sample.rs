@@ -3,8 +3,8 @@
 use ptshare_paging::{Level, Pte};
 use ptshare_wire::HugeSize;
 use ptshare_wire::vma::{
-    VM_EXEC, VM_GROWSDOWN, VM_HUGE_1GB, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED,
-    VM_UFFD_WP, VM_WRITE,
+    VM_EXEC, VM_GROWSDOWN, VM_HUGE_1GB, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE,
+    VM_READ, VM_SHARED, VM_UFFD_WP, VM_WRITE,
 };
 
 use super::builder::{Builder, Guest, MmIndex};

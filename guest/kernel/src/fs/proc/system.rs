@@ -4,10 +4,10 @@ use crate::fs::text::Text;
 use crate::task;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_machine::{Machine, boot, cpu, time};
+use ptshare_mm::Env;
+use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::object::cached_pages;
 use ptshare_mm::space::limits::{commit_limit, committed_pages};
-use ptshare_mm::hugetlb::{self, HugeSize};
-use ptshare_mm::Env;
 
 /// The version line of /proc/version, after uname(2)'s fields.
 pub fn version(t: &mut Text) {

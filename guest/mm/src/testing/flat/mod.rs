@@ -73,7 +73,8 @@ impl FlatKernel {
         let arena = Arena::new(config.frames);
         arena.set_share_file(config.share_file);
         resize(&arena, HugeSize::Mib2, config.huge_pages);
-        set_overcommit(&arena, HugeSize::Mib2, config.huge_overcommit).expect("pages of 2 MiB may be surplus");
+        set_overcommit(&arena, HugeSize::Mib2, config.huge_overcommit)
+            .expect("pages of 2 MiB may be surplus");
         set_sharing(&arena, config.share_hugetlb);
         let init = Mm::new(arena.clone()).expect("frames for the first process");
         FlatKernel { arena, config, processes: BTreeMap::from([(1, init)]), next_pid: 2, files: Vec::new() }

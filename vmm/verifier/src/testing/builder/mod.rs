@@ -21,9 +21,9 @@ use ptshare_wire::frame::{
     FLAG_HEAD, FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES,
     FrameKind, OBJECT_PMD_RIGHTS_SHIFT, state,
 };
+use ptshare_wire::huge::{HUGE_SIZES, HugetlbCounts};
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
-use ptshare_wire::huge::{HUGE_SIZES, HugetlbCounts};
 use ptshare_wire::{
     Answers, CensusHeader, CpuRec, FrameMeta, HugeSize, MmRec, RamRange, ReservedRange, Stats, VmaRec,
 };
@@ -218,11 +218,7 @@ impl Builder {
         self.hugetlb[size.index()].1 += 1;
         self.meta(head, |m| {
             *m = Meta {
-                state: state(
-                    FrameKind::Hugetlb,
-                    size.order() as u8,
-                    ptshare_wire::frame::FLAG_POOL_FREE,
-                ),
+                state: state(FrameKind::Hugetlb, size.order() as u8, ptshare_wire::frame::FLAG_POOL_FREE),
                 ..Meta::default()
             }
         });
