@@ -27,6 +27,8 @@
 //! Rule `huge-frames-count-tables`: the head's `refs` counts leaves once a table, not once a process.
 
 mod fault;
+#[cfg(test)]
+mod gib;
 mod pool;
 #[cfg(test)]
 mod random;
