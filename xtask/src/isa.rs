@@ -121,8 +121,17 @@ fn check_bits(bits: u32, code: &[u8], address: u64) -> Vec<Offence> {
     offences
 }
 
-/// Checks every executable section of an ELF file. What stands between the entry point and the symbol after it is 32-bit
-/// code: a PVH kernel is entered in that mode.
+/// The mode of the code behind a symbol of the kernel's: a PVH kernel is entered in 32-bit mode, and its other CPUs may begin
+/// in real mode.
+fn bits_of(symbol: &str) -> u32 {
+    match symbol.strip_prefix("ptshare_") {
+        Some(name) if name.ends_with("16") => 16,
+        Some(name) if name.ends_with("32") => 32,
+        _ => 64,
+    }
+}
+
+/// Checks every executable section of an ELF file, in the mode that the names of its symbols say (`boot.s`).
 ///
 /// # Errors
 /// The file cannot be read, is not ELF, or holds a forbidden instruction: the message names symbol, address and
@@ -136,9 +145,6 @@ pub fn check_file(path: &Path) -> Result<()> {
     let mut symbols: Vec<(u64, String)> =
         file.symbols().filter_map(|s| Some((s.address(), s.name().ok()?.to_owned()))).collect();
     symbols.sort();
-    let entry = header.e_entry(endian);
-    let is_kernel = symbols.iter().any(|s| s.0 == entry && s.1.ends_with("32"));
-    let early_end = symbols.iter().map(|s| s.0).find(|&at| is_kernel && at > entry).unwrap_or(entry);
     let mut offences = Vec::new();
     let mut code_bytes = 0;
     for section in sections.iter() {
@@ -147,17 +153,20 @@ pub fn check_file(path: &Path) -> Result<()> {
         }
         let code = section.data(endian, &*data)?;
         code_bytes += code.len();
-        // Before, inside and behind the 32-bit code.
+        // One piece as long as the mode stays.
         let start = section.sh_addr(endian);
         let end = start + code.len() as u64;
-        for (bits, range) in
-            [(64, start..entry.min(end)), (32, entry..early_end), (64, early_end.max(start)..end)]
-        {
-            let from = usize::try_from(range.start.saturating_sub(start))?;
-            let to = usize::try_from(range.end.saturating_sub(start))?;
-            if range.start >= start && range.start < range.end {
-                offences.extend(check_bits(bits, code.get(from..to).unwrap_or_default(), range.start));
+        let inside = symbols.iter().filter(|s| (start..end).contains(&s.0));
+        let mut pieces: Vec<(u64, u32)> = vec![(start, 64)];
+        for (at, bits) in inside.map(|(at, name)| (*at, bits_of(name))) {
+            if pieces.last().is_some_and(|piece| piece.1 != bits) {
+                pieces.push((at, bits));
             }
+        }
+        let ends = pieces.iter().skip(1).map(|piece| piece.0).chain([end]);
+        for ((from, bits), to) in pieces.iter().zip(ends) {
+            let bytes = code.get(usize::try_from(from - start)?..usize::try_from(to - start)?);
+            offences.extend(check_bits(*bits, bytes.unwrap_or_default(), *from));
         }
     }
     if code_bytes == 0 {

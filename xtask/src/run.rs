@@ -5,7 +5,8 @@ use crate::image::{Image, Job, Mode};
 use crate::{report, tour};
 use anyhow::{Context, Result};
 use ptshare_vmm::{
-    Config, Console, Ending, EngineChoice, Initramfs, Verify, VmmError, engine, exit_code, json, verbosity,
+    Config, Console, Ending, EngineChoice, Initramfs, Verify, VmmError, Watchdog, engine, exit_code, json,
+    verbosity,
 };
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,10 @@ pub struct RunArgs {
     /// End the run after this many seconds, with exit status 107 [default: none for a program, 120 for the tour]
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,
+    /// End the run, with exit status 108 and the state of every CPU, after so many seconds in which some CPU is in the guest's
+    /// kernel and no counter of the kernel moves; with `,strict` whatever the CPUs do; 0 for never
+    #[arg(long, value_name = "SECS[,strict]", default_value = "60")]
+    pub watchdog: Watchdog,
     /// Add everything below DIR to the guest's root; may be given more than once
     #[arg(long, value_name = "DIR")]
     pub root: Vec<PathBuf>,
@@ -147,6 +152,7 @@ impl RunArgs {
             verify: self.verify.mode,
             random: self.verify.random,
             timeout: self.timeout.map(Duration::from_secs),
+            watchdog: Some(self.watchdog).filter(|how| !how.limit.is_zero()),
             dump_path: Some(self.dump.clone()),
             dump_at: self.dump_at.clone(),
             log_level: verbosity(self.verbose),

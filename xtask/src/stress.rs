@@ -38,6 +38,9 @@ pub struct StressArgs {
 /// of a CPU.
 const PATIENCE_SECONDS: u64 = 120;
 
+/// The workers never rest: a guest in which no counter moves hangs, whatever its CPUs do.
+const WATCHDOG: &str = "30,strict";
+
 /// The options of `run`, for a command line that is put together here.
 #[derive(Parser)]
 struct RunLine {
@@ -68,6 +71,7 @@ pub fn run(args: &StressArgs) -> Result<u8> {
         line.push(format!("--cpus={}", args.cpus));
         line.push(format!("--verify={}", args.verify));
         line.push(format!("--timeout={}", seconds + PATIENCE_SECONDS));
+        line.push(format!("--watchdog={WATCHDOG}"));
         line.extend(args.checked.then(|| "--checked".to_owned()));
         line.extend(["--".to_owned(), program.clone(), format!("seconds={seconds}")]);
         line.extend([format!("seed={}", args.seed), format!("workers={}", args.workers)]);

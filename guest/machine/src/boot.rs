@@ -4,7 +4,7 @@
 //! array is not touched (zero means free), and RAM is carved when it is first needed.
 
 use crate::env::Machine;
-use crate::{cpu, hyper, memory, phys, random, time, trap};
+use crate::{acpi, cpu, hyper, memory, phys, random, time, trap};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_mm::{Env, Priority, frame};
@@ -109,6 +109,7 @@ static CPUS: [CpuRec; CPUS_MAX] = [const {
         critical: AtomicU32::new(0),
         mm_slot: AtomicU64::new(0),
         pid: AtomicU64::new(0),
+        waits_for: AtomicU64::new(0),
     }
 }; CPUS_MAX];
 
@@ -235,6 +236,7 @@ extern "C" fn ptshare_machine_start(start_info_pa: u64) -> ! {
     let start: &StartInfo = loaded(start_info_pa, 0);
     assert!(start.magic == START_MAGIC, "the loader left no PVH start_info");
     take_cmdline(start.cmdline_pa);
+    acpi::init(start.rsdp_pa);
     if number(DOORBELL_OPTION) != 0 {
         hyper::use_doorbell();
     }
@@ -381,7 +383,7 @@ fn map_linear(memmap: &[MemmapEntry], ram_end: u64, free: &mut u64) {
             boot_pgd[(LINEAR_BASE >> 39) as usize & 511].store(pud.0, Relaxed);
             boot_pgd[0].store(0, Relaxed);
         }
-        cpu::flush_all();
+        cpu::use_global_pages();
         return;
     }
     let huge = cpu::has_gib_pages();
@@ -410,7 +412,7 @@ fn map_linear(memmap: &[MemmapEntry], ram_end: u64, free: &mut u64) {
         boot_pgd[0].store(0, Relaxed);
         boot_pud_linear[0].fetch_or(Pte::NO_EXEC, Relaxed);
     }
-    cpu::flush_all();
+    cpu::use_global_pages();
 }
 
 /// Completes the census and hands it over.

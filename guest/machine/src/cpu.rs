@@ -40,6 +40,8 @@ pub struct PerCpu {
     /// A word for the scheduler: the current task.
     current: AtomicU64,
     root: AtomicU64,
+    /// Identifier of its local APIC.
+    pub(crate) apic: AtomicU64,
     /// Address of its hypercall block.
     pub(crate) block: AtomicU64,
     /// Flushes that other CPUs have asked for, and how many of these have been done.
@@ -76,6 +78,7 @@ impl PerCpu {
             held: AtomicU64::new(0),
             current: AtomicU64::new(0),
             root: AtomicU64::new(0),
+            apic: AtomicU64::new(0),
             block: AtomicU64::new(0),
             flushes_wanted: AtomicU64::new(0),
             flushes_done: AtomicU64::new(0),
@@ -102,6 +105,11 @@ impl PerCpu {
             ]),
             emergency_stack: UnsafeCell::new([0; EMERGENCY_STACK_BYTES]),
         }
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> u64 {
+        self.id.load(Relaxed)
     }
 
     /// Says on which stack the CPU starts.
@@ -272,6 +280,17 @@ fn set_cr3(pa: u64) {
 #[inline]
 pub(crate) fn flush_all() {
     set_cr3(cr3());
+}
+
+/// Lets translations of global pages stay when a root is loaded, and drops all that there are: the low addresses at which
+/// the kernel began are programs' from now on.
+pub(crate) fn use_global_pages() {
+    const PGE: u64 = 1 << 7;
+    flush_all();
+    // SAFETY: a change of PGE drops translations (SDM 3A, "Operations that Invalidate TLBs and Paging-Structure Caches").
+    unsafe {
+        asm!("mov {t}, cr4", "or {t}, {pge}", "mov cr4, {t}", t = out(reg) _, pge = const PGE, options(nostack))
+    }
 }
 
 /// Drops one page's translation, and this CPU's paging-structure caches with it (SDM 3A, "Operations that Invalidate

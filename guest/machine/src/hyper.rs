@@ -3,7 +3,7 @@
 
 use crate::{cpu, phys, time};
 use core::arch::asm;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering, Ordering::Relaxed, compiler_fence};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, Ordering::Relaxed, compiler_fence};
 use ptshare_wire::Epitaph;
 use ptshare_wire::hypercall::{
     Block, CHECKPOINT_AGAIN, CONSOLE_EOF, CheckpointReason, DEVICE_MAGIC, DOORBELL_PORT, DOORBELL_RING,
@@ -33,7 +33,12 @@ static BLOCK: BootBlock = BootBlock(Block {
     calls: AtomicU64::new(0),
     answers: AtomicU64::new(0),
     input: AtomicU64::new(0),
+    cpu: AtomicU64::new(0),
 });
+
+/// A CPU is at the doorbell. Not a lock with a rank: calls are made under any other, and whoever has it waits for the host
+/// alone, so that others need not answer while they wait for it.
+static RINGING: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn outl(port: u16, value: u32) {
     // SAFETY: the ports used are this device's, the serial port and debug-exit: none touches memory of ours except
@@ -138,6 +143,10 @@ fn call(op: Op, args: [u64; 3]) -> u64 {
 #[cold]
 fn ring(op: Op, args: [u64; 3]) -> u64 {
     let left = time::hold_timer();
+    while RINGING.swap(true, Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
+    BLOCK.0.cpu.store(cpu::id() as u64, Relaxed);
     for (cell, arg) in BLOCK.0.args.iter().zip(args) {
         cell.store(arg, Relaxed);
     }
@@ -149,8 +158,10 @@ fn ring(op: Op, args: [u64; 3]) -> u64 {
     while BLOCK.0.answers.load(Ordering::Acquire) != number {
         core::hint::spin_loop();
     }
+    let result = BLOCK.0.result.load(Relaxed);
+    RINGING.store(false, Ordering::Release);
     time::release_timer(left);
-    BLOCK.0.result.load(Relaxed)
+    result
 }
 
 /// Writes to the host's stdout (stream 1) or stderr (2).

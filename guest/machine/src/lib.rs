@@ -12,6 +12,8 @@
 extern crate alloc;
 
 #[cfg(guest)]
+mod acpi;
+#[cfg(guest)]
 mod env;
 #[cfg(guest)]
 mod heap;

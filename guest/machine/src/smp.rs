@@ -6,13 +6,14 @@
 
 use crate::cpu::{self, PerCpu};
 use crate::env::Machine;
-use crate::{boot, hyper, phys, time, trap};
+use crate::{acpi, boot, hyper, phys, time, trap};
 use alloc::boxed::Box;
 use core::sync::atomic::{
     AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use ptshare_mm::{Env, NoMemory, frame};
-use ptshare_sync::{set_spin_hook, spin_wait};
+use ptshare_sync::{set_spin_hook, set_wait_hook, spin_wait, waiting};
+use ptshare_wire::Wait;
 use ptshare_wire::census::CPUS_MAX;
 use ptshare_wire::layout::VECTOR_IPI;
 
@@ -20,14 +21,29 @@ use ptshare_wire::layout::VECTOR_IPI;
 const STACK_ORDER: usize = 2;
 /// How long a CPU has to come up, ns.
 const START_NS: u64 = 5_000_000_000;
+/// Between INIT and the first SIPI, and between that and the second, ns (SDM 3A, "MP Initialization Protocol").
+const INIT_NS: u64 = 10_000_000;
+const SIPI_NS: u64 = 200_000;
+/// Interrupt commands: INIT asserted, and SIPI for the page [`AP_PAGE`] (SDM 3A, "Interrupt Command Register (ICR)").
+const INIT: u32 = 0x4500;
+const SIPI: u32 = 0x4600 | (AP_PAGE >> 12) as u32;
+/// Where a CPU begins that is started so, guest-physical: below 1 MiB, of which nothing is given to the allocator
+/// (`boot::set_up_memory`), and what the loader left there has been read.
+const AP_PAGE: u64 = 0x8000;
 
 /// Addresses of the areas of CPUs that have been started; 0 for the others, and for the boot CPU, which is never asked.
 static AREAS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 /// CPUs that run, a bit each.
 static ONLINE: AtomicU64 = AtomicU64::new(1);
 
+/// The area of the CPU that is being started, for `boot.s`.
+#[unsafe(export_name = "ptshare_ap_area")]
+static STARTING: AtomicU64 = AtomicU64::new(0);
+
 unsafe extern "C" {
     fn ptshare_cpu_entry();
+    static ptshare_ap_page16: u8;
+    static ptshare_ap_page_end: u8;
 }
 
 unsafe extern "Rust" {
@@ -71,28 +87,66 @@ pub fn start(index: usize) -> Result<(), StartError> {
     if index == 0 || index >= CPUS_MAX {
         return Err(StartError::Absent);
     }
+    let own = cpu::this();
+    own.apic.store(time::apic_id().into(), Relaxed);
+    AREAS[0].store(core::ptr::from_ref(own) as u64, Relaxed);
+    // On a machine of our VMM's an APIC's identifier is the CPU's number.
+    let apic = match hyper::own_machine() {
+        true => Some(index as u8),
+        false => acpi::other_cpu(time::apic_id(), index - 1),
+    };
+    let apic = apic.ok_or(StartError::Absent)?;
     // From the first one on locks are contended.
     set_spin_hook(answer);
-    AREAS[0].store(core::ptr::from_ref(cpu::this()) as u64, Relaxed);
+    set_wait_hook(note_wait);
     let stack = frame::alloc_kernel(&Machine, STACK_ORDER, false)?;
     let block = frame::alloc_kernel(&Machine, 0, true)?;
     let area: &'static PerCpu = Box::leak(Box::new(PerCpu::new(index as u64)));
     area.set_first_stack(phys::virt(stack.pa().0) + (4096 << STACK_ORDER));
     area.block.store(phys::virt(block.pa().0), Relaxed);
+    area.apic.store(apic.into(), Relaxed);
     AREAS[index].store(core::ptr::from_ref(area) as u64, Release);
-    let entry = ptshare_cpu_entry as *const () as u64;
-    if !hyper::start_cpu(index as u64, entry, core::ptr::from_ref(area) as u64) {
-        return Err(StartError::Absent);
-    }
-    let deadline = time::now_ns() + START_NS;
-    while online() >> index & 1 == 0 {
-        if time::now_ns() > deadline {
-            return Err(StartError::Silent);
+    if hyper::own_machine() {
+        let entry = ptshare_cpu_entry as *const () as u64;
+        if !hyper::start_cpu(index as u64, entry, core::ptr::from_ref(area) as u64) {
+            return Err(StartError::Absent);
         }
-        spin_wait();
+    } else {
+        STARTING.store(core::ptr::from_ref(area) as u64, Release);
+        put_ap_page();
+        time::command(apic, INIT);
+        comes_up(index, INIT_NS);
+        time::command(apic, SIPI);
+        // A second one only for a CPU that has missed the first: to others it means nothing.
+        if !comes_up(index, SIPI_NS) {
+            time::command(apic, SIPI);
+        }
+    }
+    if !comes_up(index, START_NS) {
+        return Err(StartError::Silent);
     }
     boot::census().cpus.fetch_max(index as u64 + 1, Relaxed);
     Ok(())
+}
+
+/// Waits for a CPU, at most so long; says whether it runs.
+fn comes_up(index: usize, ns: u64) -> bool {
+    let deadline = time::now_ns() + ns;
+    while online() >> index & 1 == 0 {
+        if time::now_ns() > deadline {
+            return false;
+        }
+        spin_wait();
+    }
+    true
+}
+
+/// Puts the code with which a CPU begins in real mode where it can run.
+fn put_ap_page() {
+    let start = core::ptr::addr_of!(ptshare_ap_page16);
+    let len = core::ptr::addr_of!(ptshare_ap_page_end) as usize - start as usize;
+    // SAFETY: `boot.s` defines both ends of this code, which nobody writes.
+    phys::write(AP_PAGE, unsafe { core::slice::from_raw_parts(start, len) });
 }
 
 /// First Rust code of every CPU but the boot CPU.
@@ -107,36 +161,51 @@ extern "C" fn ptshare_cpu_main(area: &'static PerCpu) -> ! {
     ptshare_hook_cpu()
 }
 
+/// Tells the census what this CPU spins for.
+fn note_wait(wait: Option<Wait>) {
+    boot::cpu_rec(cpu::id()).waits_for.store(wait.map_or(0, Wait::word), Relaxed);
+}
+
 fn area(cpu: usize) -> Option<&'static PerCpu> {
     let address = AREAS[cpu % CPUS_MAX].load(Acquire) as *const PerCpu;
     // SAFETY: a non-zero word is the address of an area that lives for ever.
     (!address.is_null()).then(|| unsafe { &*address })
 }
 
-fn each(mask: u64) -> impl Iterator<Item = (usize, &'static PerCpu)> {
-    (0..CPUS_MAX).filter(move |cpu| mask >> cpu & 1 != 0).filter_map(|cpu| Some((cpu, area(cpu)?)))
+fn each(mask: u64) -> impl Iterator<Item = &'static PerCpu> {
+    (0..CPUS_MAX).filter(move |cpu| mask >> cpu & 1 != 0).filter_map(area)
 }
 
 /// Interrupts another CPU, which then looks for what there is to do.
 pub fn interrupt(cpu: usize) {
+    if let Some(area) = area(cpu) {
+        notify(area);
+    }
+}
+
+fn notify(area: &PerCpu) {
     Machine.stats().ipis.fetch_add(1, Relaxed);
     // Fixed delivery, level asserted.
-    time::command(cpu, u32::from(VECTOR_IPI) | 1 << 14);
+    time::command(area.apic.load(Relaxed) as u8, u32::from(VECTOR_IPI) | 1 << 14);
 }
 
 /// Has the CPUs of `mask`, not the calling one, drop their translations, and waits until they have.
 #[cold]
 pub(crate) fn shoot_down(mask: u64) {
     Machine.stats().tlb_shootdowns.fetch_add(1, Relaxed);
-    for (cpu, area) in each(mask) {
+    for area in each(mask) {
         area.flushes_wanted.fetch_add(1, SeqCst);
-        interrupt(cpu);
+        notify(area);
     }
-    for (_, area) in each(mask) {
+    for area in each(mask) {
         // Perhaps more than what we asked for, but not less.
         let wanted = area.flushes_wanted.load(Relaxed);
-        while area.flushes_done.load(Acquire) < wanted {
-            spin_wait();
+        if area.flushes_done.load(Acquire) < wanted {
+            waiting(Wait::Answer { cpu: area.number() }, || {
+                while area.flushes_done.load(Acquire) < wanted {
+                    spin_wait();
+                }
+            });
         }
     }
 }

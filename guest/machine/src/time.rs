@@ -19,6 +19,7 @@ const PIT_STATUS_0: u8 = 0xe2;
 /// Its output is high.
 const PIT_OUT: u8 = 0x80;
 
+const REG_ID: u64 = 0x20;
 const REG_EOI: u64 = 0xb0;
 const REG_SPURIOUS: u64 = 0xf0;
 const REG_ICR_LOW: u64 = 0x300;
@@ -62,10 +63,15 @@ pub(crate) fn init_cpu() {
     lapic_write(REG_LVT_TIMER, u32::from(VECTOR_TIMER));
 }
 
-/// Interrupts another CPU (SDM 3A, "Interrupt Command Register (ICR)"). APIC ids are CPU numbers. `command` is the low
-/// half: a vector with delivery mode and level.
-pub(crate) fn command(cpu: usize, command: u32) {
-    lapic_write(REG_ICR_HIGH, (cpu as u32) << 24);
+/// Identifier of the calling CPU's APIC.
+pub(crate) fn apic_id() -> u8 {
+    (lapic_read(REG_ID) >> 24) as u8
+}
+
+/// Interrupts another CPU (SDM 3A, "Interrupt Command Register (ICR)"), named by its APIC's identifier. `command` is the
+/// low half: a vector with delivery mode and level.
+pub(crate) fn command(apic: u8, command: u32) {
+    lapic_write(REG_ICR_HIGH, u32::from(apic) << 24);
     lapic_write(REG_ICR_LOW, command);
     // Bit 12: not sent yet.
     while lapic_read(REG_ICR_LOW) & 1 << 12 != 0 {

@@ -12,4 +12,6 @@ mod lock;
 mod rank;
 
 pub use lock::{Guard, Lock, Poll, ReadGuard, RwLock, WriteGuard};
-pub use rank::{Rank, acquire, assert_none_held, release, set_held_hook, set_spin_hook, spin_wait};
+pub use rank::{
+    Rank, acquire, assert_none_held, release, set_held_hook, set_spin_hook, set_wait_hook, spin_wait, waiting,
+};

@@ -1,7 +1,8 @@
 //! `Lock` and `RwLock`: spin locks with a rank.
 
-use crate::rank::{Rank, acquire, release, spin_wait};
+use crate::rank::{Rank, acquire, release, spin_wait, waiting};
 use core::ops::{Deref, DerefMut};
+use ptshare_wire::Wait;
 use spin::relax::RelaxStrategy;
 
 /// How our locks wait: see [`crate::set_spin_hook`].
@@ -12,6 +13,11 @@ impl RelaxStrategy for Poll {
     fn relax() {
         spin_wait();
     }
+}
+
+/// What a CPU waits for that does not get this lock at once.
+fn wait_for<T: ?Sized>(lock: &T, rank: Rank) -> Wait {
+    Wait::Lock { rank: rank as u8, address: core::ptr::from_ref(lock).cast::<u8>() as u64 }
 }
 
 /// A mutual-exclusion spin lock with a place in the order.
@@ -43,7 +49,11 @@ impl<T: ?Sized> Lock<T> {
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
         acquire(self.rank);
-        Guard { inner: self.inner.lock(), rank: self.rank }
+        let inner = match self.inner.try_lock() {
+            Some(inner) => inner,
+            None => waiting(wait_for(self, self.rank), || self.inner.lock()),
+        };
+        Guard { inner, rank: self.rank }
     }
 
     /// The value, through a unique borrow: no locking needed.
@@ -109,21 +119,28 @@ impl<T: ?Sized> RwLock<T> {
     #[inline]
     pub fn read(&self) -> ReadGuard<'_, T> {
         acquire(self.rank);
-        ReadGuard { inner: self.inner.read(), rank: self.rank }
+        let inner = match self.inner.try_read() {
+            Some(inner) => inner,
+            None => waiting(wait_for(self, self.rank), || self.inner.read()),
+        };
+        ReadGuard { inner, rank: self.rank }
     }
 
     /// Takes the lock for writing.
     #[inline]
     pub fn write(&self) -> WriteGuard<'_, T> {
-        acquire(self.rank);
-        WriteGuard { inner: self.inner.write(), rank: self.rank }
+        self.write_as(self.rank)
     }
 
     /// Takes the lock for writing with another place in the order: for a second lock of the same kind.
     #[inline]
     pub fn write_as(&self, rank: Rank) -> WriteGuard<'_, T> {
         acquire(rank);
-        WriteGuard { inner: self.inner.write(), rank }
+        let inner = match self.inner.try_write() {
+            Some(inner) => inner,
+            None => waiting(wait_for(self, rank), || self.inner.write()),
+        };
+        WriteGuard { inner, rank }
     }
 
     /// The value, through a unique borrow: no locking needed.

@@ -1,6 +1,7 @@
 //! The lock order, and the check of it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use ptshare_wire::Wait;
 use spin::Once;
 
 /// Place of a lock in the order, outermost first. A CPU may take a lock only above the highest that it holds.
@@ -65,6 +66,7 @@ pub enum Rank {
 
 static HELD: Once<fn() -> &'static AtomicU64> = Once::new();
 static SPIN: Once<fn()> = Once::new();
+static WAIT: Once<fn(Option<Wait>)> = Once::new();
 
 /// Tells where the calling CPU keeps the set of ranks that it holds (a bit each). Without it nothing is checked.
 pub fn set_held_hook(held: fn() -> &'static AtomicU64) {
@@ -74,6 +76,25 @@ pub fn set_held_hook(held: fn() -> &'static AtomicU64) {
 /// Sets what a CPU does on each turn of a spin loop, apart from the pause instruction.
 pub fn set_spin_hook(hook: fn()) {
     SPIN.call_once(|| hook);
+}
+
+/// Sets what a CPU does when it begins to spin, with what it spins for, and when it has got it.
+pub fn set_wait_hook(hook: fn(Option<Wait>)) {
+    WAIT.call_once(|| hook);
+}
+
+/// Spins in `spin`, and has it known for what.
+#[cold]
+pub fn waiting<R>(wait: Wait, spin: impl FnOnce() -> R) -> R {
+    let tell = |wait| {
+        if let Some(hook) = WAIT.get() {
+            hook(wait);
+        }
+    };
+    tell(Some(wait));
+    let got = spin();
+    tell(None);
+    got
 }
 
 /// One turn of a spin loop.
@@ -121,4 +142,47 @@ pub fn assert_none_held() {
         assert!(held == 0, "lock-order: ranks {held:#x} still held");
     }
     let _ = Ordering::Relaxed;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_know_every_rank_by_name() {
+        use Rank::*;
+        let ranks = [
+            Namespace,
+            Inode,
+            Files,
+            Pipe,
+            Ipc,
+            Tasks,
+            Signals,
+            Dentry,
+            Mmap,
+            MmapChild,
+            IMmap,
+            PageTable,
+            TablePud,
+            TablePmd,
+            TablePte,
+            TableCopy,
+            PageCache,
+            ObjectTables,
+            Futex,
+            WaitQueue,
+            RunQueue,
+            Timer,
+            Console,
+            Registry,
+            Userfault,
+            Heap,
+            Frames,
+        ];
+        let names: Vec<(u8, String)> = ranks.iter().map(|rank| (*rank as u8, format!("{rank:?}"))).collect();
+        let known: Vec<(u8, String)> =
+            ptshare_wire::waits::RANKS.iter().map(|(rank, name)| (*rank, (*name).to_owned())).collect();
+        assert_eq!(names, known);
+    }
 }

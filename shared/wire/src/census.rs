@@ -74,8 +74,8 @@ pub const VMA_CHUNK: &str = "u64 len; [Vma; len]";
 /// Most VMAs in a chunk.
 pub const VMA_CHUNK_MAX: usize = 32;
 
-/// What a CPU is doing.
-#[repr(C)]
+/// What a CPU is doing. A cache line of its own: its CPU writes it at every fault.
+#[repr(C, align(64))]
 #[derive(Default, Debug)]
 pub struct CpuRec {
     /// 1 once the CPU runs.
@@ -86,6 +86,8 @@ pub struct CpuRec {
     pub mm_slot: AtomicU64,
     /// Process it runs, 0 for none (idle).
     pub pid: AtomicU64,
+    /// What it spins for: see [`crate::Wait`].
+    pub waits_for: AtomicU64,
 }
 
 /// The head of the census.

@@ -7,7 +7,7 @@
 //! Where another program emulates the machine there are no such ports. The guest then uses one block, the symbol
 //! [`BLOCK_SYMBOL`] of its kernel, which the host finds in the image: it stores the operation in [`Block::op`], raises
 //! [`Block::calls`], writes [`DOORBELL_RING`] to [`DOORBELL_PORT`], at which the emulator stops the whole machine, and
-//! waits until [`Block::answers`] has caught up. The word [`DOORBELL_OPTION`]`=1` on the command line says that there is
+//! waits until [`Block::answers`] has caught up; [`Block::cpu`] says which of several CPUs it is, one after the other. The word [`DOORBELL_OPTION`]`=1` on the command line says that there is
 //! somebody to answer.
 
 use core::sync::atomic::AtomicU64;
@@ -46,6 +46,8 @@ pub struct Block {
     pub answers: AtomicU64,
     /// With a doorbell: 1 when console input has arrived, in place of an interrupt. The host sets it, the guest clears it.
     pub input: AtomicU64,
+    /// With a doorbell: number of the CPU that calls.
+    pub cpu: AtomicU64,
 }
 
 /// Operations. Addresses are guest-physical, lengths are bytes, unless said otherwise.

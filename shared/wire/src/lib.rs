@@ -15,6 +15,7 @@ pub mod hypercall;
 pub mod layout;
 pub mod stats;
 pub mod vma;
+pub mod waits;
 
 pub use answers::Answers;
 pub use census::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange};
@@ -23,3 +24,4 @@ pub use frame::{FrameKind, FrameMeta};
 pub use huge::{HugeSize, HugetlbCounts};
 pub use stats::Stats;
 pub use vma::VmaRec;
+pub use waits::Wait;

@@ -1,7 +1,7 @@
 //! How a run ends is told by its exit status; stdin, stdout and stderr are the program's own.
 
 use ptshare_boot_tests::{BUSYBOX, assert_clean, config, guest, have_busybox, run_single};
-use ptshare_vmm::{Config, Ending, EngineChoice, VmmError, engine, exit_code};
+use ptshare_vmm::{Config, Ending, Engine, EngineChoice, VmmError, Watchdog, engine, exit_code};
 use std::io::{Seek, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -75,6 +75,39 @@ fn a_time_limit_ends_the_run() {
         let outcome = run_single(&built, config, Path::new(BUSYBOX), &["sh", "-c", script], b"");
         assert!(matches!(outcome.ending, Ending::Timeout { .. }), "{script}: {}", outcome.ending);
         assert_eq!(outcome.status, exit_code::TIMEOUT);
+    }
+}
+
+/// A program that computes moves no counter of the kernel: no hang, unless it is known never to.
+#[test]
+fn the_watchdog_shows_every_cpu_of_a_guest_that_hangs() {
+    let Some(built) = guest() else { return };
+    if !have_busybox() {
+        return;
+    }
+    let limit = Duration::from_secs(1);
+    for engine in [Engine::Kvm, Engine::Qemu].map(EngineChoice::Only) {
+        if let Err(error) = engine::choose(engine) {
+            eprintln!("SKIP: {error}");
+            continue;
+        }
+        for strict in [false, true] {
+            let watchdog = Some(Watchdog { limit, strict });
+            let timeout = Some(Duration::from_secs(if strict { 60 } else { 5 }));
+            let config = Config { engine, cpus: 2, watchdog, timeout, ..config(&built, "pte") };
+            let script = "while :; do :; done";
+            let outcome = run_single(&built, config, Path::new(BUSYBOX), &["sh", "-c", script], b"");
+            match &outcome.ending {
+                Ending::Timeout { .. } if !strict => {}
+                Ending::Hang { text } if strict => {
+                    let idle = text.contains(": idle, the kernel's own root\n");
+                    let cpus = text.contains("\nCPU 0: ") && text.contains("\nCPU 1: ");
+                    assert!(cpus && idle && text.contains(": process ") && text.contains("CPL 3"), "{text}");
+                    assert_eq!(outcome.status, exit_code::HANG);
+                }
+                ending => panic!("strict {strict}: {ending}"),
+            }
+        }
     }
 }
 

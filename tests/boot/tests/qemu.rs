@@ -3,7 +3,7 @@
 
 use ptshare_boot_tests::{BUSYBOX, Programs, assert_clean, config, have_busybox, run_single};
 use ptshare_verifier::{dump, verify};
-use ptshare_vmm::{Config, Ending, Engine, EngineChoice, VerifyMode, engine, exit_code};
+use ptshare_vmm::{Config, Ending, Engine, EngineChoice, RandomVerify, VerifyMode, engine, exit_code};
 use ptshare_wire::CensusHeader;
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION};
 use std::mem::offset_of;
@@ -51,6 +51,29 @@ fn programs_are_judged_under_emulation() {
         assert!(outcome.verifier.verified > outcome.stat("forks"), "faults are checkpoints too");
         for result in &results {
             assert!(result.passed(), "sharing={sharing}, {}: {}", result.name, result.ending());
+        }
+    }
+}
+
+/// CPUs that firmware names, started by INIT and SIPI, with the doorbell that they share and the judge who looks at all.
+#[test]
+fn several_cpus_are_started_and_judged_under_emulation() {
+    let Some(built) = emulated() else { return };
+    let mut programs = Programs::new();
+    for name in ["futex_threads", "threads_tables", "fork_cow"] {
+        programs.test_program(&built, name);
+    }
+    if have_busybox() {
+        programs.script("count", "nproc; cat /sys/devices/system/cpu/online; grep -c ^cpu[0-9] /proc/stat");
+    }
+    let random = Some(RandomVerify { hz: 20.0, seed: 1 });
+    let (outcome, results) = programs.boot(&built, Config { cpus: 3, random, ..qemu_config(&built, "pte") });
+    assert_clean(&outcome);
+    assert!(outcome.stat("ipis") > 0 && outcome.stat("tlb_shootdowns") > 0);
+    for result in &results {
+        assert!(result.passed(), "{}: {}", result.name, result.ending());
+        if result.name == "count" {
+            assert_eq!(String::from_utf8_lossy(&result.stdout), "3\n0-2\n3\n");
         }
     }
 }
@@ -140,8 +163,13 @@ fn no_stale_translation_is_used_under_emulation() {
         return;
     }
     for sharing in ["none", "pte", "tree"] {
-        let text = emulate("tlb_probe", sharing, &[]);
-        assert!(text.contains("thread-fork: no stale translation"), "sharing={sharing}: {text}");
+        for cpus in ["1", "2"] {
+            let text = emulate("tlb_probe", sharing, &["-smp", cpus]);
+            assert!(
+                text.contains("thread-fork: no stale translation"),
+                "sharing={sharing}, {cpus} CPUs: {text}"
+            );
+        }
     }
 }
 

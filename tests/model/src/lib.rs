@@ -7,7 +7,7 @@ pub mod trace;
 
 use ptshare_mm::Mm;
 use ptshare_mm::testing::{Arena, Image};
-use ptshare_verifier::{Options, PhysView, Report, Vcpu, verify};
+use ptshare_verifier::{Aids, History, Options, PhysView, Report, Vcpu, verify, verify_with};
 
 /// Reads an arena's image as guest-physical memory.
 pub struct View(pub Image);
@@ -41,4 +41,11 @@ pub fn vcpu(arena: &Arena) -> Vcpu {
 /// The judge's report on these address spaces of an arena.
 pub fn judge(arena: &Arena, mms: &[&Mm<Arena>]) -> Report {
     verify(&View(arena.image_of_tables(mms)), Image::HEADER_PA, &[vcpu(arena)], &Options::default())
+}
+
+/// [`judge`], which compares shared tables with what they were when it was last asked with this `history`.
+pub fn judge_again(arena: &Arena, mms: &[&Mm<Arena>], history: &mut History) -> Report {
+    let view = View(arena.image_of_tables(mms));
+    let aids = Aids { history: Some(history), ..Aids::default() };
+    verify_with(&view, Image::HEADER_PA, &[vcpu(arena)], &Options::default(), aids)
 }

@@ -15,9 +15,9 @@ const PLACES: u64 = 8;
 const GIB_PAGES: u64 = 4;
 const MIB2_PAGES: u64 = 12;
 const PROCESSES_MAX: usize = 5;
-const STEPS: u64 = 120;
+const STEPS: u64 = 100;
 /// Steps between two looks.
-const LOOK: u64 = 3;
+const LOOK: u64 = 5;
 
 const PROT_READ: u64 = 1;
 const PROT_WRITE: u64 = 2;
@@ -43,7 +43,9 @@ impl World {
         arena.set_gib_pages(true);
         resize(&arena, HugeSize::Gib1, GIB_PAGES);
         resize(&arena, HugeSize::Mib2, MIB2_PAGES);
-        (0..seed).for_each(|_| drop(arena.random()));
+        (0..seed).for_each(|_| {
+            arena.random();
+        });
         let object = |size: HugeSize, ino| {
             let info = ObjectInfo::new(7, ino, "/memfd:huge".into());
             (size, Object::hugetlb(arena.clone(), size, info, 2 * GIB, None))
@@ -132,7 +134,7 @@ impl World {
 
 fn life(mode: Sharing) {
     let mut copied = 0;
-    for seed in 0..3 {
+    for seed in 0..2 {
         let mut world = World::new(mode, seed);
         for step in 0..STEPS {
             world.step();

@@ -3,15 +3,17 @@
 
 use ptshare_mm::testing::{Arena, Image};
 use ptshare_mm::{Env, MapRequest, Mm, Sharing};
-use ptshare_model_tests::{View, judge, vcpu};
+use ptshare_model_tests::{View, judge, judge_again, vcpu};
 use ptshare_paging::{Level, PAGE_BYTES};
 use ptshare_verifier::testing::{Verdict, run_corruptions};
+use ptshare_verifier::{History, Report};
 use std::sync::Arc;
 
 const SPAN: u64 = Level::Pte.span_bytes();
 /// The processes live in four PTE pages' spans, across the end of a PMD page's.
 const BASE: u64 = 0x10_4000_0000 - 2 * SPAN;
 const PAGES: u64 = 4 * 512;
+const SEEDS: u64 = 6;
 const PROCESSES_MAX: usize = 6;
 const PROT_READ: u64 = 1;
 const PROT_WRITE: u64 = 2;
@@ -21,6 +23,9 @@ const MAP_FIXED: u64 = 0x10;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MREMAP_MAYMOVE_FIXED: u64 = 3;
 const MADV_DONTNEED: u64 = 4;
+const MADV_REMOVE: u64 = 9;
+/// Steps from one look at shared tables to the next.
+const LOOKS: u64 = 5;
 
 struct Family {
     arena: Arena,
@@ -77,7 +82,8 @@ impl Family {
                 let _ = mm.mprotect(addr, len, self.below(4));
             }
             4 => {
-                let _ = mm.madvise(addr, len, MADV_DONTNEED);
+                let advice = if self.below(2) == 0 { MADV_DONTNEED } else { MADV_REMOVE };
+                let _ = mm.madvise(addr, len, advice);
             }
             5 => {
                 let target = BASE + self.below(4) * SPAN;
@@ -106,25 +112,36 @@ impl Family {
     }
 
     fn assert_clean(&self, when: &str) {
-        let report = judge(&self.arena, &self.refs());
+        Family::assert_report(judge(&self.arena, &self.refs()), when);
+    }
+
+    fn assert_report(report: Report, when: &str) {
         let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
         assert!(report.is_clean(), "{when}:\n{}", findings.join("\n"));
     }
 }
 
 fn life(mode: Sharing) {
-    for seed in 0..6 {
+    let mut compared = 0;
+    for seed in 0..SEEDS {
         let mut family = Family::new(mode, seed);
         let free = family.arena.free_frames();
+        let mut history = History::default();
         for step in 0..150 {
             family.step();
             family.assert_clean(&format!("seed {seed} step {step}"));
+            if step % LOOKS == 0 {
+                let report = judge_again(&family.arena, &family.refs(), &mut history);
+                compared += report.tables_compared;
+                Family::assert_report(report, &format!("seed {seed} up to step {step}"));
+            }
         }
         family.mms.clear();
         family.assert_clean("after the last exit");
         // The first mm's root came back too.
         assert_eq!(family.arena.free_frames(), free + 1, "frames are lost");
     }
+    assert_eq!(compared > 0, mode != Sharing::None, "{compared} shared tables were compared");
 }
 
 #[test]
@@ -165,4 +182,30 @@ fn every_corruption_of_a_family_is_found_by_its_own_rule() {
         }
     }
     assert!(caught > 40, "only {caught} corruptions found a victim");
+}
+
+#[test]
+fn another_page_of_the_file_may_come_where_one_was_punched_out() {
+    let family = Family::new(Sharing::Pte, 0);
+    let first = family.mms[0].clone();
+    // Not the whole span of a table, which would be the object's.
+    let request = MapRequest {
+        addr: BASE,
+        flags: MAP_SHARED | MAP_FIXED | MAP_ANONYMOUS,
+        ..MapRequest::anonymous(16 * PAGE_BYTES, PROT_READ | PROT_WRITE)
+    };
+    first.mmap(request).unwrap();
+    family.arena.user_store(&first, BASE, 7).unwrap();
+    let child = first.fork(Sharing::Pte, 0).unwrap();
+    let mms = [&*first, &*child];
+    let mut history = History::default();
+    Family::assert_report(judge_again(&family.arena, &mms, &mut history), "after fork");
+    child.madvise(BASE, PAGE_BYTES, MADV_REMOVE).unwrap();
+    // The page's frame goes to another.
+    for at in [BASE + PAGE_BYTES, BASE] {
+        assert_eq!(family.arena.user_load(&first, at).unwrap(), 0);
+    }
+    let report = judge_again(&family.arena, &mms, &mut history);
+    assert_eq!(report.tables_compared, 1);
+    Family::assert_report(report, "with another page");
 }

@@ -13,6 +13,15 @@ use crate::view::PhysView;
 /// Metadata read in one call, in frames.
 const BATCH: u64 = 2048;
 
+/// Frames in a chunk of a range: an eighth of a huge page.
+const CHUNK: u64 = 64;
+
+/// In place of a chunk whose frames are all blank.
+const BLANK_CHUNK: u32 = u32::MAX;
+
+/// A frame with metadata of zeros, to which nothing refers.
+const BLANK: Frame = Frame { refs: 0, state: 0, aux: 0, maps: 0, table: NO_TABLE, key: (0, 0) };
+
 /// [`Frame::table`] of a frame that is no table of the graph.
 pub(crate) const NO_TABLE: u32 = u32::MAX;
 
@@ -104,11 +113,84 @@ impl fmt::Display for Place {
     }
 }
 
-/// A managed range's frames.
+/// A managed range's frames, in chunks of [`CHUNK`]: those with nothing but blank frames (free memory, huge pages) take no
+/// room, for most of the judge's time would go into moving them about.
 struct Range {
     start: u64,
     end: u64,
+    /// Frames below the virgin mark.
+    known: u64,
+    /// By chunk: where its frames begin in `frames`, or [`BLANK_CHUNK`].
+    chunks: Vec<u32>,
     frames: Vec<Frame>,
+}
+
+impl Range {
+    /// Chunk, and index in it, of a frame below the virgin mark.
+    #[inline]
+    fn find(&self, pfn: u64) -> Option<(u32, usize)> {
+        let at = pfn.checked_sub(self.start).filter(|at| *at < self.known)?;
+        Some((*self.chunks.get((at / CHUNK) as usize)?, (at % CHUNK) as usize))
+    }
+
+    #[inline]
+    fn get(&self, pfn: u64) -> Option<&Frame> {
+        match self.find(pfn)? {
+            (BLANK_CHUNK, _) => Some(&BLANK),
+            (chunk, at) => self.frames.get(chunk as usize + at),
+        }
+    }
+
+    #[inline]
+    fn get_mut(&mut self, pfn: u64) -> Option<&mut Frame> {
+        let (mut chunk, at) = self.find(pfn)?;
+        if chunk == BLANK_CHUNK {
+            chunk = self.unfold(pfn)?;
+        }
+        self.frames.get_mut(chunk as usize + at)
+    }
+
+    /// Makes room for the blank chunk around `pfn`, which somebody refers to.
+    #[cold]
+    fn unfold(&mut self, pfn: u64) -> Option<u32> {
+        let chunk = u32::try_from(self.frames.len()).ok().filter(|chunk| *chunk != BLANK_CHUNK)?;
+        *self.chunks.get_mut(((pfn - self.start) / CHUNK) as usize)? = chunk;
+        self.frames.resize(self.frames.len() + CHUNK as usize, BLANK);
+        Some(chunk)
+    }
+
+    /// Takes the metadata of the next frames, at most a chunk of them.
+    fn push(&mut self, metas: &[[u8; FRAME_META_BYTES as usize]]) {
+        self.known += metas.len() as u64;
+        let chunk = u32::try_from(self.frames.len()).unwrap_or(BLANK_CHUNK);
+        if metas.as_flattened().iter().fold(0, |all, byte| all | byte) == 0 {
+            self.chunks.push(BLANK_CHUNK);
+        } else {
+            self.chunks.push(chunk);
+            self.frames.extend(metas.iter().map(decode));
+        }
+    }
+}
+
+/// Some neighbouring frames of a range.
+pub(crate) struct Chunk<'a> {
+    /// Their numbers.
+    pub(crate) pfns: std::ops::Range<u64>,
+    /// They, and others behind them; `None` if all are blank.
+    frames: Option<&'a [Frame]>,
+}
+
+impl<'a> Chunk<'a> {
+    /// Has no frame either state or references?
+    pub(crate) fn is_blank(&self) -> bool {
+        self.frames.is_none()
+    }
+
+    /// The frames with their numbers.
+    pub(crate) fn iter(self) -> impl Iterator<Item = (u64, &'a Frame)> {
+        let frames = self.frames.unwrap_or_default();
+        self.pfns.enumerate().map(move |(at, pfn)| (pfn, frames.get(at).unwrap_or(&BLANK)))
+    }
 }
 
 /// All managed frames.
@@ -122,7 +204,8 @@ impl Frames {
     pub(crate) fn read(view: &dyn PhysView, census: &Census, sink: &mut Sink) -> Option<Frames> {
         let mut ranges = Vec::new();
         for ram in &census.ram {
-            let mut frames = Vec::new();
+            let mut range =
+                Range { start: ram.start, end: ram.end, known: 0, chunks: Vec::new(), frames: Vec::new() };
             let mut bytes = vec![0; (BATCH * FRAME_META_BYTES) as usize];
             let mut pfn = ram.start;
             while pfn < ram.virgin {
@@ -140,24 +223,25 @@ impl Frames {
                     });
                     return None;
                 }
-                frames.extend(bytes.as_chunks::<{ FRAME_META_BYTES as usize }>().0.iter().map(decode));
+                let metas = bytes.as_chunks::<{ FRAME_META_BYTES as usize }>().0;
+                metas.chunks(CHUNK as usize).for_each(|metas| range.push(metas));
                 pfn += take;
             }
-            ranges.push(Range { start: ram.start, end: ram.end, frames });
+            ranges.push(range);
         }
         Some(Frames { ranges, reserved: census.reserved.clone() })
     }
 
     /// The frame, if it is managed and below the virgin mark.
+    #[inline]
     pub(crate) fn get(&self, pfn: u64) -> Option<&Frame> {
-        self.ranges.iter().find_map(|r| r.frames.get(usize::try_from(pfn.checked_sub(r.start)?).ok()?))
+        self.ranges.iter().find_map(|range| range.get(pfn))
     }
 
     /// The same, to change the judge's counts.
+    #[inline]
     pub(crate) fn get_mut(&mut self, pfn: u64) -> Option<&mut Frame> {
-        self.ranges
-            .iter_mut()
-            .find_map(|r| r.frames.get_mut(usize::try_from(pfn.checked_sub(r.start)?).ok()?))
+        self.ranges.iter_mut().find_map(|range| range.get_mut(pfn))
     }
 
     /// Where `pfn` lies.
@@ -186,14 +270,23 @@ impl Frames {
 
     /// Every frame below the virgin marks with its number, range by range in rising order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Frame)> {
-        self.ranges
-            .iter()
-            .flat_map(|r| r.frames.iter().enumerate().map(move |(i, f)| (r.start + i as u64, f)))
+        self.chunks().flat_map(Chunk::iter)
+    }
+
+    /// The same by chunks.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = Chunk<'_>> {
+        self.ranges.iter().flat_map(|range| {
+            let end = range.start + range.known;
+            (range.start..end).step_by(CHUNK as usize).zip(&range.chunks).map(move |(pfn, at)| Chunk {
+                pfns: pfn..(pfn + CHUNK).min(end),
+                frames: range.frames.get(*at as usize..),
+            })
+        })
     }
 
     /// Frames never given out.
     pub(crate) fn virgin(&self) -> u64 {
-        self.ranges.iter().map(|r| r.end - r.start - r.frames.len() as u64).sum()
+        self.ranges.iter().map(|r| r.end - r.start - r.known).sum()
     }
 
     /// Object and index of a page in a cache, family and index of a private one, object and first page of an object's table.

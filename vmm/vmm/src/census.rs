@@ -2,7 +2,8 @@
 
 use crate::outcome::Snapshot;
 use crate::ram::GuestRam;
-use ptshare_wire::census::{CENSUS_MAGIC, CensusHeader, RAM_RANGES_MAX, RamRange};
+use ptshare_wire::Wait;
+use ptshare_wire::census::{CENSUS_MAGIC, CPUS_MAX, CensusHeader, CpuRec, RAM_RANGES_MAX, RamRange};
 use ptshare_wire::stats::{Stats, UNKNOWN_MAX};
 use std::mem::{offset_of, size_of};
 
@@ -35,6 +36,39 @@ pub fn snapshot(ram: &GuestRam, pa: u64) -> Option<Snapshot> {
     }
     Some(snapshot)
 }
+
+/// What the census says of a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CpuRecord {
+    /// It has been started.
+    pub online: bool,
+    /// The process that it runs, 0 for none.
+    pub pid: u64,
+    /// Slot of the loaded mm plus 1; 0 for the kernel's own root.
+    pub mm_slot: u64,
+    /// Depth of critical sections.
+    pub critical: u32,
+    /// What it spins for.
+    pub waits_for: Option<Wait>,
+}
+
+/// The record of CPU `index`; `None` when it does not lie in RAM.
+pub fn cpu(ram: &GuestRam, census_pa: u64, index: u32) -> Option<CpuRecord> {
+    let table = ram.read_u64(census_pa + offset_of!(CensusHeader, cpu_table) as u64)?;
+    let index = usize::try_from(index).ok().filter(|index| *index < CPUS_MAX)?;
+    let at = table.checked_add((index * size_of::<CpuRec>()) as u64)?;
+    let word = |offset: usize| ram.read_u64(at.checked_add(offset as u64)?);
+    let flags = word(offset_of!(CpuRec, online))?;
+    Some(CpuRecord {
+        online: flags as u32 != 0,
+        critical: (flags >> 32) as u32,
+        pid: word(offset_of!(CpuRec, pid))?,
+        mm_slot: word(offset_of!(CpuRec, mm_slot))?,
+        waits_for: Wait::from_word(word(offset_of!(CpuRec, waits_for))?),
+    })
+}
+
+const _: () = assert!(offset_of!(CpuRec, critical) == offset_of!(CpuRec, online) + 4);
 
 /// Numbers of unknown system calls, in the order met.
 pub fn unknown_syscalls(ram: &GuestRam, pa: u64) -> Vec<u64> {

@@ -95,7 +95,7 @@ fn serve(
         return Err(Ending::GuestPanic { text });
     }
     // The run ends: nobody asks for a verdict any more.
-    let Some(stopped) = machine.pause.stop(caller.cpu.map(|cpu| (caller.index, cpu))) else { return Ok(0) };
+    let Some(stopped) = machine.pause.stop(caller.cpu.map(|cpu| (caller.member, cpu))) else { return Ok(0) };
     match judge(machine, &stopped, &when) {
         Judged::Clean { .. } => {}
         // Another CPU's section may end only when this one has answered it: the guest is to ask again.

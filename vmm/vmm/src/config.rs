@@ -56,6 +56,33 @@ pub struct Verify {
     pub random: Option<RandomVerify>,
 }
 
+/// When a run is ended because nothing goes on in it: see [`crate::watchdog`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watchdog {
+    /// Time in which no counter of the guest's moves.
+    pub limit: Duration,
+    /// A guest that is idle, or computes, hangs too.
+    pub strict: bool,
+}
+
+impl std::str::FromStr for Watchdog {
+    type Err = String;
+
+    /// `SECS` or `SECS,strict`; a limit of 0 stands for none.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (seconds, strict) = match text.split_once(',') {
+            None => (text, false),
+            Some((seconds, "strict")) => (seconds, true),
+            Some(_) => ("", false),
+        };
+        seconds
+            .parse()
+            .ok()
+            .map(|seconds| Watchdog { limit: Duration::from_secs(seconds), strict })
+            .ok_or_else(|| format!("`{text}` is not a number of seconds, or one and `,strict`"))
+    }
+}
+
 /// How the values of `--verify` are written.
 const VERIFY_VALUES: &str = "off, exit, every-exit, every-fault, faults:N, random:HZ or random:HZ,SEED, or one of the last two \
                              behind another and a plus sign";
@@ -139,7 +166,7 @@ pub struct Config {
     pub cmdline_extra: String,
     /// Guest memory, bytes; costs nothing until touched.
     pub mem_bytes: u64,
-    /// Virtual CPUs. All are created; the guest runs on CPU 0 alone in this version and the others stay parked.
+    /// Virtual CPUs. The guest's boot CPU starts the others.
     pub cpus: u32,
     /// `sharing=`: `none`, `pte` or `tree`.
     pub sharing: String,
@@ -149,6 +176,8 @@ pub struct Config {
     pub random: Option<RandomVerify>,
     /// Longest time that the run may take, from the call on.
     pub timeout: Option<Duration>,
+    /// Ends a run in which nothing goes on.
+    pub watchdog: Option<Watchdog>,
     /// The guest's console.
     pub console: Console,
     /// Where a dump of guest memory goes; no dump without it.
@@ -177,6 +206,7 @@ impl Default for Config {
             verify: VerifyMode::Exit,
             random: None,
             timeout: None,
+            watchdog: None,
             console: Console::Captured { stdin: Vec::new() },
             dump_path: None,
             dump_at: None,
@@ -209,6 +239,12 @@ impl Config {
         }
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return usage(format!("--cpus {}: between 1 and {CPUS_MAX} CPUs are possible", self.cpus));
+        }
+        if self.icount && self.cpus != 1 {
+            return usage(format!(
+                "--cpus {}: with --icount QEMU has one CPU, for only one counts instructions; give --cpus 1",
+                self.cpus
+            ));
         }
         if !["none", "pte", "tree"].contains(&self.sharing.as_str()) {
             return usage(format!("--sharing {}: must be one of none, pte, tree", self.sharing));
@@ -271,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn watchdogs_are_read() {
+        let limit = Duration::from_secs(30);
+        assert_eq!("30".parse(), Ok(Watchdog { limit, strict: false }));
+        assert_eq!("0".parse(), Ok(Watchdog { limit: Duration::ZERO, strict: false }));
+        assert_eq!("30,strict".parse(), Ok(Watchdog { limit, strict: true }));
+        for text in ["", "x", "30,", "30,lax", ",strict"] {
+            assert!(text.parse::<Watchdog>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn verify_modes_are_read() {
         assert_eq!("off".parse(), Ok(VerifyMode::Off));
         assert_eq!("exit".parse(), Ok(VerifyMode::Exit));
@@ -315,6 +362,10 @@ mod tests {
             (Config { mem_bytes: 1 << 50, ..good.clone() }, "--mem"),
             (Config { mem_bytes: (512 << 20) + 4096, ..good.clone() }, "--mem"),
             (Config { icount: true, ..good.clone() }, "--icount"),
+            (
+                Config { icount: true, engine: EngineChoice::Only(Engine::Qemu), cpus: 2, ..good.clone() },
+                "--cpus",
+            ),
             (Config { cpus: 0, ..good.clone() }, "--cpus"),
             (Config { cpus: 65, ..good.clone() }, "--cpus"),
             (Config { sharing: "pmd".into(), ..good.clone() }, "--sharing"),

@@ -20,11 +20,29 @@ pub trait Cpu {
     /// Why the engine does not give them.
     fn state(&self) -> Result<CpuState, String>;
 
+    /// Registers of all CPUs that one thread runs, in order of their numbers, of which this one is among. A thread a CPU
+    /// unless the engine has it otherwise.
+    ///
+    /// # Errors
+    /// As [`Cpu::state`].
+    fn states(&self) -> Result<Vec<CpuState>, String> {
+        self.state().map(|state| vec![state])
+    }
+
     /// The guest-physical address behind a virtual one, as this CPU would translate it now; `None` if it would fault.
     ///
     /// # Errors
     /// Why the engine cannot say.
     fn translate(&self, va: u64) -> Result<Option<u64>, String>;
+
+    /// As [`Cpu::translate`], by the CPU that comes `offset` places behind the first in [`Cpu::states`].
+    ///
+    /// # Errors
+    /// As [`Cpu::translate`].
+    fn translate_on(&self, offset: u32, va: u64) -> Result<Option<u64>, String> {
+        let _ = offset;
+        self.translate(va)
+    }
 }
 
 impl Cpu for VcpuFd {

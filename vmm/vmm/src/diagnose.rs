@@ -46,6 +46,11 @@ fn read_va(ram: &GuestRam, sregs: &kvm_sregs, va: u64, len: u64) -> Vec<u8> {
     (0..len).map_while(|i| ram.read(translate(ram, sregs, va.wrapping_add(i))?, 1).map(|b| b[0])).collect()
 }
 
+/// The byte at a virtual address; `None` when it is not mapped.
+pub fn byte(ram: &GuestRam, sregs: &kvm_sregs, va: u64) -> Option<u8> {
+    read_va(ram, sregs, va, 1).first().copied()
+}
+
 fn read_word_va(ram: &GuestRam, sregs: &kvm_sregs, va: u64) -> Option<u64> {
     let bytes = read_va(ram, sregs, va, 8);
     Some(u64::from_le_bytes(bytes.try_into().ok()?))

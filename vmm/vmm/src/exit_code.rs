@@ -22,6 +22,8 @@ pub const GUEST_PANIC: u8 = 105;
 pub const INTERNAL: u8 = 106;
 /// `--timeout` ran out.
 pub const TIMEOUT: u8 = 107;
+/// The watchdog saw that nothing goes on in the guest any more.
+pub const HANG: u8 = 108;
 /// SIGINT, SIGTERM, SIGHUP, or Ctrl-] on the terminal.
 pub const INTERRUPTED: u8 = 130;
 /// The reader of stdout or stderr went away (as a program killed by SIGPIPE: 128 + 13).
@@ -37,6 +39,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (GUEST_PANIC, "the guest kernel panicked"),
     (INTERNAL, "unhandled KVM exit, or a failure inside the VMM"),
     (TIMEOUT, "--timeout ran out"),
+    (HANG, "the guest hangs: the watchdog saw nothing go on"),
     (INTERRUPTED, "interrupted (SIGINT, SIGTERM, SIGHUP, Ctrl-])"),
     (OUTPUT_CLOSED, "the reader of the output went away"),
 ];
@@ -60,6 +63,7 @@ pub fn of_ending(ending: &Ending) -> u8 {
         Ending::GuestPanic { .. } => GUEST_PANIC,
         Ending::InternalError { .. } => INTERNAL,
         Ending::Timeout { .. } => TIMEOUT,
+        Ending::Hang { .. } => HANG,
         Ending::Interrupted => INTERRUPTED,
         Ending::OutputClosed => OUTPUT_CLOSED,
     }
@@ -81,6 +85,7 @@ mod tests {
             Ending::GuestPanic { text: text() },
             Ending::InternalError { text: text() },
             Ending::Timeout { text: text() },
+            Ending::Hang { text: text() },
             Ending::Interrupted,
             Ending::OutputClosed,
         ] {

@@ -110,6 +110,7 @@ fn kind(ending: &Ending) -> &'static str {
         Ending::GuestPanic { .. } => "guest_panic",
         Ending::InternalError { .. } => "internal_error",
         Ending::Timeout { .. } => "timeout",
+        Ending::Hang { .. } => "hang",
         Ending::Interrupted => "interrupted",
         Ending::OutputClosed => "output_closed",
     }

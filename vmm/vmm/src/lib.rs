@@ -43,9 +43,12 @@ pub mod scenario;
 mod symbols;
 mod sys;
 mod vcpu;
+mod watchdog;
 
 pub mod profile;
-pub use config::{Config, Console, Initramfs, RandomVerify, Verify, VerifyMode, parse_size, show_size};
+pub use config::{
+    Config, Console, Initramfs, RandomVerify, Verify, VerifyMode, Watchdog, parse_size, show_size,
+};
 pub use engine::{Engine, EngineChoice};
 pub use error::VmmError;
 pub use outcome::{Ending, Event, Outcome, RandomTotals, Snapshot, VerifierTotals};

@@ -2,8 +2,8 @@
 
 use clap::Parser;
 use ptshare_vmm::{
-    Config, Console, Ending, EngineChoice, Initramfs, Verify, engine, exit_code, init_logging, json,
-    verbosity,
+    Config, Console, Ending, EngineChoice, Initramfs, Verify, Watchdog, engine, exit_code, init_logging,
+    json, verbosity,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ struct Args {
     /// Guest memory, such as 512M or 64G; costs nothing until touched.
     #[arg(long, default_value = "512M", value_parser = ptshare_vmm::parse_size)]
     mem: u64,
-    /// Virtual CPUs (the guest uses one in this version).
+    /// Virtual CPUs.
     #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// How fork shares page tables: none, pte or tree.
@@ -43,6 +43,10 @@ struct Args {
     /// End the run after this many seconds.
     #[arg(long, value_parser = seconds)]
     timeout: Option<Duration>,
+    /// End the run after so many seconds in which some CPU is in the guest's kernel and no counter of the kernel moves; with
+    /// `,strict` whatever the CPUs do.
+    #[arg(long, value_name = "SECS[,strict]")]
+    watchdog: Option<Watchdog>,
     /// Write a dump of guest memory here when an invariant is violated.
     #[arg(long)]
     dump: Option<PathBuf>,
@@ -106,6 +110,7 @@ fn main() -> ExitCode {
         verify: args.verify.mode,
         random: args.verify.random,
         timeout: args.timeout,
+        watchdog: args.watchdog.filter(|how| !how.limit.is_zero()),
         console: Console::Inherit,
         dump_path: args.dump,
         dump_at: args.dump_at,

@@ -30,6 +30,11 @@ pub enum Ending {
         /// The limit, and where the guest was.
         text: String,
     },
+    /// Nothing goes on any more.
+    Hang {
+        /// Where every CPU of the guest is.
+        text: String,
+    },
     /// A signal, or Ctrl-] on the terminal.
     Interrupted,
     /// The reader of the output went away.
@@ -43,7 +48,8 @@ impl fmt::Display for Ending {
             Ending::Violation { report: text }
             | Ending::GuestPanic { text }
             | Ending::InternalError { text }
-            | Ending::Timeout { text } => f.write_str(text.trim_end()),
+            | Ending::Timeout { text }
+            | Ending::Hang { text } => f.write_str(text.trim_end()),
             Ending::Interrupted => f.write_str("interrupted: the run was ended before the guest was done"),
             Ending::OutputClosed => f.write_str("the reader of the output went away; the run was ended"),
         }

@@ -1,6 +1,7 @@
 //! Stops every CPU of the guest from outside, so that somebody can look at memory that nobody changes.
 //!
-//! A CPU's thread is a member from its first entry to its last. Between two entries it passes [`Pause::point`], and stands
+//! A CPU's thread is a member from its first entry to its last, under the number of its CPU; where one thread runs several
+//! (QEMU's), under that of the first. Between two entries it passes [`Pause::point`], and stands
 //! there while somebody has the guest stopped; one that is in the guest is kicked out by a signal. A thread that carries out a
 //! hypercall may itself stop the others ([`Pause::stop`] with its own number), and stands still for another who was first.
 //!
@@ -17,8 +18,8 @@ use std::time::Duration;
 const KICK_AGAIN: Duration = Duration::from_millis(1);
 const KICK_AGAIN_MAX: Duration = Duration::from_millis(64);
 
-/// What a CPU's thread is asked for while it stands still: physical addresses of these virtual ones.
-type Question = (u32, Vec<u64>);
+/// What a thread is asked for while it stands still: member, which of its CPUs, and the virtual addresses to translate.
+type Question = (u32, u32, Vec<u64>);
 /// One answer for each address, or why there is none at all.
 type Answer = Result<Vec<Option<u64>>, String>;
 
@@ -29,7 +30,7 @@ struct State {
     /// Somebody has the guest stopped, or is about to.
     stopped: bool,
     /// Members that stand still, with their registers.
-    standing: BTreeMap<u32, Result<CpuState, String>>,
+    standing: BTreeMap<u32, Result<Vec<CpuState>, String>>,
     question: Option<Question>,
     answer: Option<Answer>,
     /// The run ends: nobody stands still any more.
@@ -79,9 +80,9 @@ impl Pause {
         cpu: &dyn Cpu,
     ) -> MutexGuard<'a, State> {
         while state.stopped && !state.over {
-            state.standing.entry(index).or_insert_with(|| cpu.state());
-            if let Some((_, addresses)) = state.question.take_if(|(asked, _)| *asked == index) {
-                state.answer = Some(addresses.iter().map(|va| cpu.translate(*va)).collect());
+            state.standing.entry(index).or_insert_with(|| cpu.states());
+            if let Some((_, offset, addresses)) = state.question.take_if(|(asked, ..)| *asked == index) {
+                state.answer = Some(addresses.iter().map(|va| cpu.translate_on(offset, *va)).collect());
             }
             self.changed.notify_all();
             state = self.wait(state);
@@ -90,8 +91,8 @@ impl Pause {
         state
     }
 
-    /// Stops the guest. `own` is the CPU whose thread calls, which is outside and counts as stopped. `None` when the run
-    /// ends meanwhile.
+    /// Stops the guest. `own` is the member that calls, which is outside and counts as stopped. `None` when the run ends
+    /// meanwhile.
     pub fn stop<'a>(&'a self, own: Option<(u32, &'a dyn Cpu)>) -> Option<Stopped<'a>> {
         let mut state = self.lock();
         while state.stopped && !state.over {
@@ -172,9 +173,13 @@ impl Stopped<'_> {
     /// # Errors
     /// Why the engine does not give them.
     pub fn cpus(&self) -> Result<Vec<(u32, CpuState)>, String> {
-        let own = self.own.map(|(index, cpu)| (index, cpu.state()));
+        let own = self.own.map(|(index, cpu)| (index, cpu.states()));
         let standing = self.pause.lock().standing.clone();
-        own.into_iter().chain(standing).map(|(index, state)| Ok((index, state?))).collect()
+        let mut all = Vec::new();
+        for (first, states) in own.into_iter().chain(standing) {
+            all.extend((first..).zip(states?));
+        }
+        Ok(all)
     }
 
     /// The physical addresses behind virtual ones, as CPU `index` translates them now; `None` for those that it does not.
@@ -182,18 +187,24 @@ impl Stopped<'_> {
     /// # Errors
     /// Why the engine cannot say.
     pub fn translate(&self, index: u32, addresses: &[u64]) -> Answer {
-        if let Some((_, cpu)) = self.own.filter(|own| own.0 == index) {
-            return addresses.iter().map(|va| cpu.translate(*va)).collect();
-        }
         let mut state = self.pause.lock();
+        let own = self.own.map(|own| own.0).into_iter();
+        // The member that runs it: the last one that does not come behind it.
+        let member = own.chain(state.standing.keys().copied()).filter(|first| *first <= index).max();
+        let member = member.ok_or_else(|| format!("CPU {index} does not stand still"))?;
+        let offset = index - member;
+        if let Some((_, cpu)) = self.own.filter(|own| own.0 == member) {
+            drop(state);
+            return addresses.iter().map(|va| cpu.translate_on(offset, *va)).collect();
+        }
         state.answer = None;
-        state.question = Some((index, addresses.to_vec()));
+        state.question = Some((member, offset, addresses.to_vec()));
         self.pause.changed.notify_all();
         loop {
             if let Some(answer) = state.answer.take() {
                 return answer;
             }
-            if state.over || !state.standing.contains_key(&index) {
+            if state.over || !state.standing.contains_key(&member) {
                 state.question = None;
                 return Err(format!("CPU {index} does not stand still"));
             }

@@ -11,7 +11,7 @@ use crate::outcome::{Ending, Outcome};
 use crate::ram::GuestRam;
 use crate::symbols::Symbols;
 use crate::sys::{self, RawTerminal, StopSignals, Want};
-use crate::{boot, census, cmdline, exit_code, kvm, profile, qemu, random, vcpu};
+use crate::{boot, census, cmdline, exit_code, kvm, profile, qemu, random, vcpu, watchdog};
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use log::{debug, info};
@@ -222,6 +222,12 @@ fn drive(
     }
     if let Some(how) = config.random {
         match spawn(machine, "judge".into(), move |m| random::run(m, how)) {
+            Ok(thread) => threads.push(thread),
+            Err(e) => failed = Some(e),
+        }
+    }
+    if let Some(how) = config.watchdog {
+        match spawn(machine, "watchdog".into(), move |m| watchdog::run(m, how)) {
             Ok(thread) => threads.push(thread),
             Err(e) => failed = Some(e),
         }

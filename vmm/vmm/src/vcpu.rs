@@ -79,8 +79,8 @@ pub fn run(machine: &Machine, ports: &Ports, index: u32, mut vcpu: VcpuFd, parke
                 )),
             },
             Step::Call(op) => {
-                let caller =
-                    Caller { cpu: Some(&vcpu), index, counter: counter.as_ref(), ..Caller::default() };
+                let counter = counter.as_ref();
+                let caller = Caller { cpu: Some(&vcpu), index, member: index, counter, ..Caller::default() };
                 hypercall::call(machine, &caller, block, op)
             }
             Step::Exit(status) => Some(Ending::Exited(status)),

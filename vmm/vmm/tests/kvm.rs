@@ -3,7 +3,8 @@
 mod guest;
 
 use guest::{Code, DATA};
-use ptshare_vmm::{Config, Console, Ending, Outcome, VerifyMode, VmmError, run};
+use ptshare_vmm::{Config, Console, Ending, Outcome, VerifyMode, VmmError, Watchdog, run};
+use ptshare_wire::census::CENSUS_MAGIC;
 use ptshare_wire::hypercall::{DEVICE_MAGIC, MARK_FIRST_USER, Op, PORT_ID};
 use ptshare_wire::layout::VECTOR_CONSOLE;
 use std::time::{Duration, Instant};
@@ -84,6 +85,30 @@ fn a_halted_guest_is_stopped_by_the_time_limit() {
         return;
     };
     assert!(matches!(outcome.ending, Ending::Timeout { .. }), "{:?}", outcome.ending);
+}
+
+#[test]
+fn the_watchdog_tells_a_hang_from_a_rest() {
+    let limit = Duration::from_millis(400);
+    // A census whose counters never move, and then: jmp $; or cli; hlt.
+    let guest = |rest: &[u8]| {
+        let code = Code::default().register().text(DATA, &CENSUS_MAGIC.to_le_bytes());
+        code.call(Op::Census, &[DATA]).bytes(rest).spin().into_file()
+    };
+    let (busy, halted) = (guest(&[]), guest(&[0xfa, 0xf4]));
+    for (kernel, strict, hangs) in [(&busy, false, true), (&halted, false, false), (&halted, true, true)] {
+        let watchdog = Some(Watchdog { limit, strict });
+        let timeout = Some(limit * 5);
+        let Some(outcome) = try_run(Config { watchdog, timeout, ..config(kernel) }) else { return };
+        match &outcome.ending {
+            Ending::Hang { text } => {
+                assert!(hangs, "{text}");
+                assert!(text.contains("CPU 0: ") && text.contains("bytes at rip"), "{text}");
+                assert_eq!(outcome.status, ptshare_vmm::exit_code::HANG);
+            }
+            ending => assert!(!hangs && matches!(ending, Ending::Timeout { .. }), "{ending}"),
+        }
+    }
 }
 
 #[test]

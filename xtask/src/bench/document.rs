@@ -1,8 +1,9 @@
 //! BENCHMARKS.md: what was measured, on what, how to repeat it, and where ptshare is slower than Linux.
 
-use super::Report;
 use super::measure::Run;
+use super::parts;
 use super::table::{self, MEASURES, ratio, short};
+use super::{Report, scale};
 use ptshare_vmm::show_size;
 use std::fmt::Write as _;
 
@@ -12,6 +13,11 @@ const REASONS: &[(&str, &str)] = &[
         "_cold",
         "the first write below a shared table copies the tables on its path (up to 512 entries each, with a count for each \
          page or table below) before it copies the page: it pays a few tables' part of what fork has saved",
+    ),
+    (
+        "_near",
+        "the first write in each 2 MiB copies a PTE page of up to 512 entries, with a count for each page below, before it \
+         copies the page",
     ),
     ("_warm", "the fault walks from the root without the shortcuts of Linux's handler"),
     ("touch", "a sparse page needs a page table of its own, which is cleared and linked under its lock"),
@@ -93,12 +99,23 @@ pub fn page(report: &Report, folder: &str) -> String {
          `--linux deb` (the default) fetches Debian's cloud kernel with apt; `--linux FILE` takes a vmlinux or bzImage, and\n\
          `--linux none` leaves it out. `--out DIR` names where the table (CSV, JSON) and the plot go.\n\n"
     );
+    parts::write(&mut out, report);
     slower(&mut out, report);
     for (title, table) in table::all(report) {
-        let _ = writeln!(out, "## {title}\n\n{}", table.markdown());
+        let notes = if title.starts_with(scale::TITLE) { scale::NOTES } else { "" };
+        let _ = writeln!(out, "## {title}\n\n{notes}{}", table.markdown());
     }
     out.truncate(out.trim_end().len());
     out + "\n"
+}
+
+/// A page whose section about the number of CPUs, the last, is this report's.
+pub fn with_scaling(page: &str, report: &Report) -> String {
+    let head = format!("## {}", scale::TITLE);
+    let rest = page.split_once(&head).map_or(page, |(before, _)| before);
+    let (title, table) = scale::table(report);
+    let section = format!("## {title}\n\n{}{}", scale::NOTES, table.markdown());
+    format!("{}\n\n{}\n", rest.trim_end(), section.trim_end())
 }
 
 fn find<'a>(report: &'a Report, engine: &str, system: &str) -> Option<&'a Run> {
@@ -197,6 +214,16 @@ fn slower(out: &mut String, report: &Report) {
 mod tests {
     use super::super::measure::Hole;
     use super::*;
+
+    #[test]
+    fn one_section_is_renewed_alone() {
+        let report = Report { runs: Vec::new(), machine: Vec::new(), quick: false };
+        let page = format!("# B\n\nwords\n\n## {} (9 cores here)\n\nold\n", scale::TITLE);
+        let text = with_scaling(&page, &report);
+        assert!(text.starts_with("# B\n\nwords\n\n## Operations") && !text.contains("old\n"), "{text}");
+        assert_eq!(text, with_scaling(&text, &report));
+        assert!(with_scaling("# B\n", &report).starts_with("# B\n\n## Operations"));
+    }
 
     #[test]
     fn the_page_says_what_is_missing_and_what_is_slower() {

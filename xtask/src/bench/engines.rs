@@ -3,7 +3,7 @@
 use super::linux::{self, Kernel};
 use super::measure::{Hole, Run, Unit};
 use super::plan::{ON_THE_CLOCK, POOL, PRIVATE, Plan, emulated, on_the_clock};
-use super::{BenchArgs, Report, judge, qemu};
+use super::{BenchArgs, Report, judge, qemu, scale};
 use crate::cpio::Archive;
 use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
@@ -15,8 +15,6 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// The benchmark program's place in a ptshare guest.
-const PROGRAM: &str = "/usr/bin/forkbench";
 const MODES: [&str; 3] = ["none", "pte", "tree"];
 
 /// Runs everything that can be run.
@@ -54,6 +52,7 @@ pub fn measure(args: &BenchArgs, built: &Artefacts) -> Result<Report> {
     });
     runs.push(Run::of("host", "linux", Unit::Nanoseconds, boots.collect()));
     judge::measure(args.quick, built, &program, &mut runs);
+    runs.extend(scale::measure(args.quick, built));
 
     let say =
         |program: &str, args: &[&str]| process::answer(program, args).unwrap_or_else(|| "unknown".into());
@@ -180,10 +179,21 @@ fn boot_instructions(built: &Artefacts, program: &Path, mode: &str) -> Result<St
 }
 
 pub(super) fn ptshare_image(built: &Artefacts, program: &Path, wanted: &[&str]) -> Result<Vec<u8>> {
+    program_image(built, "forkbench", program, wanted)
+}
+
+/// A root with this program, which runs with these arguments.
+pub(super) fn program_image(
+    built: &Artefacts,
+    name: &str,
+    program: &Path,
+    wanted: &[&str],
+) -> Result<Vec<u8>> {
+    let path = format!("/usr/bin/{name}");
     let mut image = Image::new(&built.init)?;
-    image.executable(PROGRAM, program)?;
-    let argv: Vec<&str> = std::iter::once(PROGRAM).chain(wanted.iter().copied()).collect();
-    Ok(image.finish(Mode::Single, &[Job::new("forkbench", &argv)]))
+    image.executable(&path, program)?;
+    let argv: Vec<&str> = std::iter::once(path.as_str()).chain(wanted.iter().copied()).collect();
+    Ok(image.finish(Mode::Single, &[Job::new(name, &argv)]))
 }
 
 pub(super) fn clock_config(built: &Artefacts, mode: &str, image: Vec<u8>, cmdline: &str) -> Result<Config> {

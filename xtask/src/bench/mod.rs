@@ -6,7 +6,8 @@
 //! | [`engines`], [`judge`] | which kernels run the program, on what, and how; the judge's speed |
 //! | [`qemu`], [`linux`] | booting under emulation, and the Linux kernel to compare with |
 //! | [`measure`] | the figures |
-//! | [`table`], [`files`], [`plot`], [`document`] | what is made of them |
+//! | [`scale`] | how much more gets done with more CPUs |
+//! | [`table`], [`parts`], [`files`], [`plot`], [`document`] | what is made of them |
 //!
 //! Every figure comes from the run that prints it. What cannot run leaves a hole, and the hole says why.
 
@@ -16,9 +17,11 @@ pub mod files;
 pub mod judge;
 pub mod linux;
 pub mod measure;
+pub mod parts;
 pub mod plan;
 pub mod plot;
 pub mod qemu;
+pub mod scale;
 pub mod table;
 
 use crate::{guest, paths};
@@ -31,6 +34,9 @@ pub struct BenchArgs {
     /// Small memories only, in less time
     #[arg(long)]
     pub quick: bool,
+    /// Only how much more gets done with more CPUs; renews that section of BENCHMARKS.md
+    #[arg(long)]
+    pub scaling: bool,
     /// The Linux kernel to compare with: `deb` (Debian's cloud kernel, fetched with apt), a vmlinux or bzImage, or `none`
     #[arg(long, default_value = "deb", value_name = "deb|FILE|none")]
     pub linux: String,
@@ -58,6 +64,9 @@ pub struct Report {
 /// Something cannot be built, or a result cannot be written.
 pub fn run(args: &BenchArgs) -> Result<u8> {
     let built = guest::build_all(&guest::Options { verbose: args.verbose, ..guest::Options::default() })?;
+    if args.scaling {
+        return scaling(args, &built);
+    }
     let report = engines::measure(args, &built)?;
     for (title, table) in table::all(&report) {
         println!("{title}\n{}", table.text());
@@ -87,6 +96,35 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         }
         write(paths::root().join("BENCHMARKS.md"), &document::page(&report, "docs/"))?;
         println!("a complete run: BENCHMARKS.md and the plots in docs of the repository are renewed");
+    }
+    Ok(u8::from(report.runs.iter().all(|run| run.figures.is_err())))
+}
+
+/// Only how much more gets done with more CPUs.
+fn scaling(args: &BenchArgs, built: &guest::Artefacts) -> Result<u8> {
+    let runs = scale::measure(args.quick, built);
+    let report = Report { runs, machine: Vec::new(), quick: args.quick };
+    let (title, table) = scale::table(&report);
+    println!("{title}\n{}", table.text());
+    for run in &report.runs {
+        for hole in &run.holes {
+            println!("no figures for {}, {}: {}", run.engine, hole.what, hole.why);
+        }
+    }
+    let out = args.out.clone().unwrap_or_else(|| paths::target().join("bench").join("results"));
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let write = |path: PathBuf, text: &str| {
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write(out.join("scaling.json"), &files::json(&report))?;
+    write(out.join("scaling.csv"), &files::csv(&report))?;
+    println!("written to {}: scaling.json, scaling.csv", out.display());
+    if !args.quick {
+        let path = paths::root().join("BENCHMARKS.md");
+        let old =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        write(path, &document::with_scaling(&old, &report))?;
+        println!("that section of BENCHMARKS.md is renewed");
     }
     Ok(u8::from(report.runs.iter().all(|run| run.figures.is_err())))
 }

@@ -8,6 +8,7 @@ use ptshare_abi::Errno;
 use ptshare_machine::Machine;
 use ptshare_mm::Env;
 use ptshare_mm::hugetlb::{self, HugeSize};
+use ptshare_wire::census::CPUS_MAX;
 
 const fn dir(name: &'static str, entries: &'static [Entry]) -> Entry {
     Entry { name, mode: 0o755, what: What::Dir(entries) }
@@ -19,6 +20,10 @@ const fn fixed(name: &'static str, value: &'static str) -> Entry {
 
 const fn text(name: &'static str, make: fn(&mut Text)) -> Entry {
     Entry { name, mode: 0o444, what: What::Text(make) }
+}
+
+const fn numbered(name: &'static str, make: fn(&mut Text, u64), number: u64) -> Entry {
+    Entry { name, mode: 0o444, what: What::Numbered(make, number) }
 }
 
 const fn line(name: &'static str, show: fn(&mut Text), write: fn(&[u8]) -> Result<(), Errno>) -> Entry {
@@ -37,7 +42,7 @@ pub static ROOT: Entry = Entry {
         dir(
             "devices",
             // One memory node: as a kernel without CONFIG_NUMA, there is no `node`.
-            &[dir("system", &[dir("cpu", CPU), dir("clocksource", CLOCKSOURCE)])],
+            &[dir("system", &[CPU, dir("clocksource", CLOCKSOURCE)])],
         ),
         dir("firmware", &[]),
         dir("fs", &[dir("cgroup", &[])]),
@@ -47,22 +52,40 @@ pub static ROOT: Entry = Entry {
     ]),
 };
 
-static CPU: &[Entry] = &[
-    text("online", cpu_list),
-    text("possible", cpu_list),
-    text("present", cpu_list),
-    fixed("offline", "\n"),
-    fixed("isolated", "\n"),
-    fixed("kernel_max", "63\n"),
-    dir("cpu0", &[fixed("online", "1\n"), dir("topology", TOPOLOGY)]),
-];
+/// Files of the CPUs' folder that stand before the first CPU's own.
+const CPU_FILES: usize = 6;
 
-static TOPOLOGY: &[Entry] = &[
-    fixed("core_id", "0\n"),
-    fixed("physical_package_id", "0\n"),
-    fixed("thread_siblings", "1\n"),
-    fixed("thread_siblings_list", "0\n"),
-];
+/// The CPUs' folder, with a folder for each CPU that the machine can have.
+macro_rules! cpus {
+    ($($number:literal)*) => {
+        &[
+            text("online", cpu_list),
+            text("possible", cpu_list),
+            text("present", cpu_list),
+            fixed("offline", "\n"),
+            fixed("isolated", "\n"),
+            fixed("kernel_max", "63\n"),
+            $(dir(concat!("cpu", $number), &[
+                fixed("online", "1\n"),
+                dir("topology", &[
+                    numbered("core_id", number, $number),
+                    fixed("physical_package_id", "0\n"),
+                    numbered("thread_siblings", mask, $number),
+                    numbered("thread_siblings_list", number, $number),
+                ]),
+            ]),)*
+        ]
+    };
+}
+
+static CPUS: &[Entry] = cpus!(
+    0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+    32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+);
+const _: () = assert!(CPUS_MAX == 64);
+
+const CPU: Entry =
+    Entry { name: "cpu", mode: 0o755, what: What::First(CPUS, || CPU_FILES + cpus() as usize) };
 
 static CLOCKSOURCE: &[Entry] = &[dir(
     "clocksource0",
@@ -70,14 +93,15 @@ static CLOCKSOURCE: &[Entry] = &[dir(
 )];
 
 /// As a kernel without CONFIG_KSM and CONFIG_TRANSPARENT_HUGEPAGE: no `ksm`, no `transparent_hugepage`.
-static MM: &[Entry] = &[Entry { name: "hugepages", mode: 0o755, what: What::Choice(huge_sizes) }];
+static MM: &[Entry] = &[Entry { name: "hugepages", mode: 0o755, what: What::First(HUGE_SIZES, huge_sizes) }];
 
-/// A directory for each page size that there is.
-fn huge_sizes() -> &'static [Entry] {
-    static DIRS: &[Entry] =
-        &[dir("hugepages-2048kB", &pool::<MIB2>()), dir("hugepages-1048576kB", &pool::<GIB1>())];
-    let sizes = HugeSize::ALL.into_iter().filter(|size| hugetlb::has_size(&Machine, *size)).count();
-    DIRS.get(..sizes).unwrap_or(DIRS)
+/// A directory for each page size, smallest first.
+static HUGE_SIZES: &[Entry] =
+    &[dir("hugepages-2048kB", &pool::<MIB2>()), dir("hugepages-1048576kB", &pool::<GIB1>())];
+
+/// How many sizes there are.
+fn huge_sizes() -> usize {
+    HugeSize::ALL.into_iter().filter(|size| hugetlb::has_size(&Machine, *size)).count()
 }
 
 const fn pool<const SIZE: usize>() -> [Entry; 5] {
@@ -90,8 +114,27 @@ const fn pool<const SIZE: usize>() -> [Entry; 5] {
     ]
 }
 
+/// CPUs that run.
+fn cpus() -> u64 {
+    Machine.census().cpus.load(Relaxed).max(1)
+}
+
+fn number(t: &mut Text, number: u64) {
+    t.dec(number).c(b'\n');
+}
+
+/// A mask with this CPU alone, as the kernel prints it: words of 32 bits, as many as the machine's CPUs need.
+fn mask(t: &mut Text, cpu: u64) {
+    if cpus() > 32 {
+        t.hex(1 << cpu >> 32, 8).c(b',').hex(1 << cpu & 0xffff_ffff, 8);
+    } else {
+        t.hex(1 << cpu, 1);
+    }
+    t.c(b'\n');
+}
+
 fn cpu_list(t: &mut Text) {
-    let last = Machine.census().cpus.load(Relaxed).saturating_sub(1);
+    let last = cpus() - 1;
     t.c(b'0');
     if last > 0 {
         t.c(b'-').dec(last);

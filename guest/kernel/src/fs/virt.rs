@@ -34,10 +34,12 @@ pub struct Entry {
 pub enum What {
     /// A directory.
     Dir(&'static [Entry]),
-    /// A directory whose entries the machine decides.
-    Choice(fn() -> &'static [Entry]),
+    /// A directory, of whose entries so many are there as a function says.
+    First(&'static [Entry], fn() -> usize),
     /// A text made by a function.
     Text(fn(&mut Text)),
+    /// A text about one of several things, and its number.
+    Numbered(fn(&mut Text, u64), u64),
     /// A text that never changes, with its newline.
     Fixed(&'static str),
     /// A number that may be written, up to a maximum.
@@ -98,7 +100,7 @@ const PID_COOKIES: u64 = 1 << 16;
 
 fn entry_mode(entry: &Entry) -> u32 {
     let file_type = match entry.what {
-        What::Dir(_) | What::Choice(_) => S_IFDIR,
+        What::Dir(_) | What::First(..) => S_IFDIR,
         What::Link(_) => S_IFLNK,
         _ => S_IFREG,
     };
@@ -141,7 +143,9 @@ impl Node {
     fn children(&self) -> &'static [Entry] {
         match self {
             Node::Fixed(Entry { what: What::Dir(entries), .. }) => entries,
-            Node::Fixed(Entry { what: What::Choice(entries), .. }) => entries(),
+            Node::Fixed(Entry { what: What::First(entries, count), .. }) => {
+                entries.get(..count()).unwrap_or(entries)
+            }
             Node::ProcRoot => super::proc::ROOT,
             _ => &[],
         }
@@ -226,13 +230,14 @@ impl Node {
         match self {
             Node::Fixed(entry) => match &entry.what {
                 What::Text(make) | What::Line(make, _) => make(text),
+                What::Numbered(make, number) => make(text, *number),
                 What::Fixed(fixed) => {
                     text.s(fixed);
                 }
                 What::Number(value, _) => {
                     text.dec(value.load(Relaxed)).c(b'\n');
                 }
-                What::Dir(_) | What::Choice(_) | What::Link(_) | What::Words(_) => return Err(Errno::EISDIR),
+                What::Dir(_) | What::First(..) | What::Link(_) | What::Words(_) => return Err(Errno::EISDIR),
             },
             Node::ProcRoot => return Err(Errno::EISDIR),
             Node::Pid(node) => node.text(text)?,

@@ -36,6 +36,10 @@ struct Cpu {
     slice_end: AtomicU64,
     /// What the hardware timer is set to; `u64::MAX` for nothing.
     armed: AtomicU64,
+    /// Time for which tasks other than the idle one have run, up to the last switch, ns.
+    busy_ns: AtomicU64,
+    /// When the one that runs began; `u64::MAX` for the idle task. ns.
+    busy_since: AtomicU64,
     /// The idle task.
     idle: Lock<Option<Arc<Task>>>,
     /// The task whose stack this CPU is leaving, kept until it has.
@@ -47,6 +51,8 @@ static CPUS: [Cpu; CPUS_MAX] = [const {
         queue: Lock::new(Rank::RunQueue, VecDeque::new()),
         slice_end: AtomicU64::new(u64::MAX),
         armed: AtomicU64::new(u64::MAX),
+        busy_ns: AtomicU64::new(0),
+        busy_since: AtomicU64::new(u64::MAX),
         idle: Lock::new(Rank::Registry, None),
         leaving: Lock::new(Rank::Registry, None),
     }
@@ -128,6 +134,9 @@ pub fn schedule() {
         _ => prev.voluntary_switches.fetch_add(1, Relaxed),
     };
     next.run_since.store(now, Relaxed);
+    let since = cpu.busy_since.load(Relaxed);
+    cpu.busy_ns.store(cpu.busy_ns.load(Relaxed) + now.saturating_sub(since), Relaxed);
+    cpu.busy_since.store(if next.tid() == 0 { u64::MAX } else { now }, Relaxed);
     cpu.slice_end.store(if others_wait { now + SLICE_NS } else { u64::MAX }, Relaxed);
     arm(cpu);
     // From here on no counted reference may stay on this stack: it may never be resumed.
@@ -355,6 +364,13 @@ fn do_work(task: &Task, frame: &mut TrapFrame) {
     if work & (WORK_SIGNAL | WORK_RESTART | WORK_MASK) != 0 {
         crate::signal::deliver(frame);
     }
+}
+
+/// Time for which a CPU has run tasks, ns.
+pub fn busy_ns(number: usize) -> u64 {
+    let cpu = &CPUS[number % CPUS_MAX];
+    let since = cpu.busy_since.load(Relaxed);
+    cpu.busy_ns.load(Relaxed) + time::now_ns().saturating_sub(since)
 }
 
 /// CPU time that a task has used so far, ns.

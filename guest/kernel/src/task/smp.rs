@@ -1,13 +1,18 @@
 //! CPUs other than the first: brought up at boot, each with an idle task of its own.
 
 use super::{exec, sched};
+use ptshare_machine::boot;
 use ptshare_machine::smp::{self, StartError};
+use ptshare_wire::census::CPUS_MAX;
 
-/// Starts the CPUs that the command line names (`cpus=N`). One that does not start is said to be missing.
-pub fn start_others(cpus: usize) {
-    for index in 1..cpus {
+/// Starts the CPUs that the command line asks for (`cpus=N`), or all that the machine has. One that does not start is said
+/// to be missing.
+pub fn start_others() {
+    let asked = boot::option("cpus").and_then(|n| n.parse().ok());
+    for index in 1..asked.unwrap_or(CPUS_MAX) {
         let why = match smp::start(index) {
             Ok(()) => continue,
+            Err(StartError::Absent) if asked.is_none() => return,
             Err(StartError::NoMemory) => "there is no memory for it",
             Err(StartError::Absent) => "the machine does not start it",
             Err(StartError::Silent) => "it does not answer",

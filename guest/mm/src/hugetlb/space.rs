@@ -149,26 +149,14 @@ impl<E: Env> Mm<E> {
         if cuts(start) || cuts(end) { Err(MmError::Invalid) } else { Ok(()) }
     }
 
-    /// The range that MADV_DONTNEED drops: in a hugetlb mapping it begins at a huge page and ends with a whole one
+    /// Where MADV_DONTNEED up to `end` stops: in a hugetlb mapping with the last whole huge page
     /// (`madvise_dontneed_free_valid_vma`, mm/madvise.c).
-    ///
-    /// # Errors
-    /// `Invalid`.
-    pub(crate) fn huge_discard_range(
-        &self,
-        set: &VmaSet<E>,
-        start: u64,
-        end: u64,
-    ) -> Result<(u64, u64), MmError> {
+    pub(crate) fn huge_discard_end(&self, set: &VmaSet<E>, end: u64) -> u64 {
         if !self.huge.any() {
-            return Ok((start, end));
+            return end;
         }
-        let size = |at: u64| set.find(at).filter(|vma| vma.has(VM_HUGETLB)).map(|vma| vma.huge_size());
-        if size(start).is_some_and(|size| !size.is_aligned(start)) {
-            return Err(MmError::Invalid);
-        }
-        let end = size(end).map_or(end, |size| size.floor(end));
-        Ok((start, end.max(start)))
+        let huge = set.find(end).filter(|vma| vma.has(VM_HUGETLB));
+        huge.map_or(end, |vma| vma.huge_size().floor(end))
     }
 
     /// The entry that translates the huge page at `va`, if the tables above it exist.

@@ -52,10 +52,12 @@ impl<E: Env> Mm<E> {
             Work::Remove => self.remove(addr, end),
             Work::Flags { set, clear } => self.advise_flags(addr, end, set, clear),
             Work::Discard { locked } => {
-                self.advise_discard(addr, end, &|flags, _| locked || flags & VM_LOCKED == 0)
+                let allowed = |flags, _| locked || flags & (VM_LOCKED | VM_HUGETLB) != VM_LOCKED;
+                self.advise_discard(addr, end, &allowed)
             }
             Work::Free => {
-                self.advise_discard(addr, end, &|flags, anonymous| anonymous && flags & VM_LOCKED == 0)
+                let barred = VM_LOCKED | VM_HUGETLB;
+                self.advise_discard(addr, end, &|flags, anonymous| anonymous && flags & barred == 0)
             }
             Work::Age => {
                 let set = self.vmas.read();
@@ -104,12 +106,13 @@ impl<E: Env> Mm<E> {
         allowed: &dyn Fn(u64, bool) -> bool,
     ) -> Result<(), MmError> {
         let change = self.change();
-        let (start, end) = self.huge_discard_range(&change, start, end)?;
-        let mut stop = end;
+        // What is asked of the rest of a huge page is checked, and not done.
+        let mut stop = self.huge_discard_end(&change, end);
         let mut sealed = false;
         let result = walk(&change, start, end, &mut |vma, from, _| {
             sealed = forbids_discard(vma);
-            let fits = !sealed && allowed(vma.rec.flags, vma.object.is_none());
+            let cut = vma.has(VM_HUGETLB) && !vma.huge_size().is_aligned(from);
+            let fits = !sealed && !cut && allowed(vma.rec.flags, vma.object.is_none());
             if !fits {
                 stop = from;
             }

@@ -107,17 +107,15 @@ impl Model {
         answer: Answer,
     ) -> Verdict {
         let extents = &self.process(context.pid).extents;
-        let huge = |at: u64| extents.find(at).is_some_and(|extent| extent.has(VM_HUGETLB));
-        if !start.is_multiple_of(HUGE) && huge(start) {
-            return expect(answer, error(Errno::EINVAL), "discard of a part of a huge page");
-        }
-        let end = if !end.is_multiple_of(HUGE) && huge(end) { end & !(HUGE - 1) } else { end };
-        let end = end.max(start);
         let refuses = |part: &&Extent| match advice {
+            _ if part.has(VM_HUGETLB) => advice == abi::MADV_FREE || !part.start.is_multiple_of(HUGE),
             abi::MADV_DONTNEED_LOCKED => false,
             abi::MADV_FREE => part.file.is_some() || part.has(VM_LOCKED),
             _ => part.has(VM_LOCKED),
         };
+        // Of the last huge page nothing is discarded unless all is.
+        let huge = extents.find(end).is_some_and(|extent| extent.has(VM_HUGETLB));
+        let upto = if huge { end & !(HUGE - 1) } else { end };
         let parts = extents.parts(start, end);
         let stop = parts.iter().find(refuses).map(|part| part.start);
         let wanted = self.walked(context.pid, (start, end), stop);
@@ -128,7 +126,10 @@ impl Model {
             return Err("the model cannot tell a refusal from a hole here".into());
         }
         expect(answer, wanted, "discard")?;
-        self.forget_private(context.pid, start, stop.unwrap_or(end));
+        let upto = stop.unwrap_or(upto).min(upto);
+        if start < upto {
+            self.forget_private(context.pid, start, upto);
+        }
         Ok(())
     }
 

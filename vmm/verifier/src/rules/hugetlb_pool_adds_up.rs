@@ -33,7 +33,7 @@ impl Tally {
     /// Counts one frame; says whether it lies inside a hugetlb page, behind its head.
     #[inline]
     pub(crate) fn frame(&mut self, pfn: u64, frame: &Frame, sink: &mut Sink) -> bool {
-        if pfn < self.end {
+        if self.covers(pfn) {
             // Its count, like that of a free frame: free-frames-unreferenced.
             if frame.state != 0 {
                 report(pfn, "state 0 behind the head", state_of(frame), sink);
@@ -44,6 +44,12 @@ impl Tally {
             self.head(pfn, frame, sink);
         }
         false
+    }
+
+    /// Does this frame, not fed yet, lie behind the head of a hugetlb page?
+    #[inline]
+    pub(crate) fn covers(&self, pfn: u64) -> bool {
+        pfn < self.end
     }
 
     fn head(&mut self, pfn: u64, frame: &Frame, sink: &mut Sink) {

@@ -3,12 +3,13 @@
 //! with that counter unchanged a table with two sharers now had two at every moment since.
 //!
 //! Allowed are what the processor does (A and D), fills of absent entries, which all sharers would have filled alike,
-//! R/W and D taken away when one sharer copies the table, and pages of a truncated file that go.
+//! R/W and D taken away when one sharer copies the table, and pages of a truncated file that go, and others of that file in
+//! their place.
 
 use ptshare_paging::Pte;
 
 use crate::census::Mm;
-use crate::frames::Frames;
+use crate::frames::{Frame, Frames};
 use crate::graph::Graph;
 use crate::history::Suspect;
 use crate::report::{Finding, RuleInfo, Sink};
@@ -36,9 +37,12 @@ pub(crate) fn word(suspect: &Suspect, graph: &Graph, frames: &Frames, mms: &[Mm]
         return;
     }
     let va = table.base + ((suspect.slot as u64) << table.level.shift());
-    // Truncation clears leaves where they are, for all sharers.
+    // Truncation clears leaves where they are, for all sharers, and a fault may have brought in the page that the object
+    // has there now: whether it is that page, file-page-at-its-offset says.
     let object = clip(&mm.vmas, va, table.level.entry_bytes()).iter().any(|over| over.object != 0);
-    if suspect.now == 0 && object {
+    let (before, now) = (Pte(suspect.before).pfn(), Pte(suspect.now).pfn());
+    let another = || now != before && frames.get(now.0).is_some_and(Frame::in_cache);
+    if object && (suspect.now == 0 || another()) {
         return;
     }
     sink.report(&RULE, || {

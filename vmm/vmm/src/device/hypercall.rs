@@ -176,6 +176,8 @@ pub struct Caller<'a> {
     pub cpu: Option<&'a dyn Cpu>,
     /// Its number.
     pub index: u32,
+    /// The number under which its thread stands still: see [`crate::pause`].
+    pub member: u32,
     /// Counts the instructions that KVM interpreted for it.
     pub counter: Option<&'a KvmCounter>,
     /// Its time-stamp counter counts instructions.

@@ -163,7 +163,8 @@ fn arguments(config: &Config, cmdline: &str) -> Vec<String> {
             .to_vec();
     let mut add = |name: &str, value: String| all.extend([name.to_owned(), value]);
     add("-machine", format!("pc,memory-backend=ram,max-ram-below-4g={low}G,usb=off,vmport=off"));
-    add("-accel", "tcg".into());
+    // A thread for each of several CPUs, which share nothing but memory, as on a real machine.
+    add("-accel", if config.cpus > 1 { "tcg,thread=multi" } else { "tcg" }.into());
     add("-cpu", "max".into());
     add("-smp", config.cpus.to_string());
     add("-m", format!("size={}M", config.mem_bytes >> 20));

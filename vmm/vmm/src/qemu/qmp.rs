@@ -145,12 +145,13 @@ impl Client {
         }
     }
 
-    /// A command of the human monitor; gives its text.
+    /// A command of the human monitor, about this CPU; gives its text.
     ///
     /// # Errors
     /// [`QmpError`].
-    pub fn monitor(&mut self, line: &str) -> Result<String, QmpError> {
-        match self.command("human-monitor-command", Some(json!({ "command-line": line })))? {
+    pub fn monitor(&mut self, cpu: u32, line: &str) -> Result<String, QmpError> {
+        let arguments = json!({ "command-line": line, "cpu-index": cpu });
+        match self.command("human-monitor-command", Some(arguments))? {
             Value::String(text) => Ok(text),
             other => Err(QmpError::Nonsense(other.to_string())),
         }
@@ -251,7 +252,7 @@ mod tests {
         client.greet(Duration::from_secs(5)).unwrap();
         qemu.write_all(b"{\"event\": \"STOP\"}\r\n{\"return\": \"text\"}\n{\"event\": \"RESUME\"}\n")
             .unwrap();
-        assert_eq!(client.monitor("info registers").unwrap(), "text");
+        assert_eq!(client.monitor(1, "info registers").unwrap(), "text");
         let never = EventFd::new(0).unwrap();
         for name in ["STOP", "RESUME"] {
             match client.event(sys::event_fd(&never), None).unwrap() {

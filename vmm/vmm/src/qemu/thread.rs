@@ -15,19 +15,42 @@ use std::io::Read;
 use std::mem::offset_of;
 use std::os::fd::AsFd;
 
-/// The boot CPU, through the monitor; the machine must stand still.
-struct Emulated<'a>(&'a RefCell<Client>);
+/// A CPU, through the monitor; the machine must stand still.
+struct Emulated<'a> {
+    client: &'a RefCell<Client>,
+    /// Its number.
+    index: u32,
+    /// How many the machine has.
+    cpus: u32,
+}
+
+impl Emulated<'_> {
+    fn monitor(&self, cpu: u32, line: &str) -> Result<String, String> {
+        let mut client = self.client.try_borrow_mut().map_err(|_| "QEMU is busy".to_owned())?;
+        client.monitor(cpu, line).map_err(|e| e.to_string())
+    }
+
+    fn registers(&self, cpu: u32) -> Result<CpuState, String> {
+        let text = self.monitor(cpu, "info registers")?;
+        registers::parse(&text).ok_or_else(|| format!("QEMU does not give the registers of CPU {cpu}"))
+    }
+}
 
 impl Cpu for Emulated<'_> {
     fn state(&self) -> Result<CpuState, String> {
-        let mut client = self.0.try_borrow_mut().map_err(|_| "QEMU is busy".to_owned())?;
-        let text = client.monitor("info registers").map_err(|e| e.to_string())?;
-        registers::parse(&text).ok_or_else(|| "QEMU does not give the registers".to_owned())
+        self.registers(self.index)
+    }
+
+    fn states(&self) -> Result<Vec<CpuState>, String> {
+        (0..self.cpus).map(|cpu| self.registers(cpu)).collect()
     }
 
     fn translate(&self, va: u64) -> Result<Option<u64>, String> {
-        let mut client = self.0.try_borrow_mut().map_err(|_| "QEMU is busy".to_owned())?;
-        let text = client.monitor(&format!("gva2gpa {va:#x}")).map_err(|e| e.to_string())?;
+        self.translate_on(self.index, va)
+    }
+
+    fn translate_on(&self, cpu: u32, va: u64) -> Result<Option<u64>, String> {
+        let text = self.monitor(cpu, &format!("gva2gpa {va:#x}"))?;
         translation(&text).ok_or_else(|| format!("QEMU answers gva2gpa with `{}`", text.trim()))
     }
 }
@@ -62,8 +85,9 @@ pub fn run(machine: &Machine, emulator: Emulator) {
     if machine.ending().is_none() && alive {
         // What is on the CPU is only exact when it stands still.
         let stopped = client.borrow_mut().command("stop", None);
+        let cpu = Emulated { client: &client, index: 0, cpus: machine.cpus };
         let state = match stopped {
-            Ok(_) => diagnose::state_of(&machine.ram, &machine.symbols, &Emulated(&client)),
+            Ok(_) => diagnose::state_of(&machine.ram, &machine.symbols, &cpu),
             Err(error) => format!("  ({error})\n"),
         };
         machine.record().stopped_at.get_or_insert(format!("CPU 0 of the guest was here:\n{state}"));
@@ -78,9 +102,10 @@ fn serve(
     block: u64,
     icount: bool,
 ) -> Result<Option<Ending>, QmpError> {
-    let cpu = Emulated(client);
+    let cpu = |index| Emulated { client, index, cpus: machine.cpus };
+    let boot_cpu = cpu(0);
     let guest_bug = |what: &str| {
-        let state = diagnose::state_of(&machine.ram, &machine.symbols, &cpu);
+        let state = diagnose::state_of(&machine.ram, &machine.symbols, &boot_cpu);
         Some(Ending::GuestPanic { text: format!("CPU 0 of the guest: {what}\n{state}") })
     };
     let _member = machine.pause.join(0);
@@ -113,7 +138,7 @@ fn serve(
             _ => continue,
         }
         if std::mem::take(&mut sampling)
-            && let Ok(state) = cpu.state()
+            && let Ok(state) = boot_cpu.state()
             && let Some(samples) = &mut machine.record().profile
         {
             samples.take(&machine.symbols, state.regs.rip);
@@ -124,13 +149,16 @@ fn serve(
         let (calls, answers) = (word(offset_of!(Block, calls)), word(offset_of!(Block, answers)));
         if calls != answers {
             let op = word(offset_of!(Block, op)) as u32;
-            let caller = Caller { cpu: Some(&cpu), index: 0, counter: None, tsc_counts_instructions: icount };
+            let index = (word(offset_of!(Block, cpu)) as u32).min(machine.cpus - 1);
+            let cpu = cpu(index);
+            let tsc_counts_instructions = icount;
+            let caller = Caller { cpu: Some(&cpu), index, member: 0, counter: None, tsc_counts_instructions };
             if let Some(ending) = hypercall::call(machine, &caller, Some(block), op) {
                 return Ok(Some(ending));
             }
             machine.ram.write_u64(block + offset_of!(Block, answers) as u64, calls);
         }
-        machine.pause.point(0, &cpu);
+        machine.pause.point(0, &boot_cpu);
         client.borrow_mut().command("cont", None)?;
     }
     Ok(None)

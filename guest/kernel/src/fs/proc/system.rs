@@ -196,18 +196,14 @@ fn seconds(t: &mut Text, ns: u64) {
     t.dec(centi / 100).c(b'.').padded(centi % 100, 2, b'0');
 }
 
-/// CPU time of all processes that still exist or were waited for, and what is left of the clock: idle. ns.
-fn busy_idle() -> (u64, u64) {
-    let now = time::now_ns();
-    let mut busy = 0;
-    task::for_each_process(|process| {
-        busy += task::usage::of_process(process).user_ns + task::usage::of_process(process).system_ns;
-    });
-    (busy, (now * cpus()).saturating_sub(busy))
+/// How long a CPU has run tasks, and what is left of the clock: idle. ns.
+fn busy_idle(cpu: u64) -> (u64, u64) {
+    let busy = task::sched::busy_ns(cpu as usize);
+    (busy, time::now_ns().saturating_sub(busy))
 }
 
 pub fn uptime(t: &mut Text) {
-    let (_, idle) = busy_idle();
+    let idle = (0..cpus()).map(|cpu| busy_idle(cpu).1).sum();
     seconds(t, time::now_ns());
     t.c(b' ');
     seconds(t, idle);
@@ -216,14 +212,17 @@ pub fn uptime(t: &mut Text) {
 
 pub fn stat(t: &mut Text) {
     const TICK_NS: u64 = 10_000_000;
-    let (busy, idle) = busy_idle();
-    for n in 0..=cpus() {
-        match n {
-            0 => t.s("cpu  ").dec(busy / TICK_NS),
-            n => t.s("cpu").dec(n - 1).c(b' ').dec(busy / TICK_NS / cpus()),
+    let mut line = |cpu: Option<u64>, (busy, idle): (u64, u64)| {
+        match cpu {
+            None => t.s("cpu  "),
+            Some(number) => t.s("cpu").dec(number).c(b' '),
         };
-        let share = if n == 0 { 1 } else { cpus() };
-        t.s(" 0 0 ").dec(idle / TICK_NS / share).s(" 0 0 0 0 0 0\n");
+        t.dec(busy / TICK_NS).s(" 0 0 ").dec(idle / TICK_NS).s(" 0 0 0 0 0 0\n");
+    };
+    let all = (0..cpus()).map(busy_idle).fold((0, 0), |sum, cpu| (sum.0 + cpu.0, sum.1 + cpu.1));
+    line(None, all);
+    for cpu in 0..cpus() {
+        line(Some(cpu), busy_idle(cpu));
     }
     let stats = Machine.stats();
     let boot_s = (time::realtime_ns() - time::now_ns()) / 1_000_000_000;

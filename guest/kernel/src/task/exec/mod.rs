@@ -24,7 +24,7 @@ use load::{HEAD_BYTES, Image};
 use ptshare_abi::Errno;
 use ptshare_machine::context::TaskContext;
 use ptshare_machine::trap::TrapFrame;
-use ptshare_machine::{Machine, boot, cpu, hyper, random};
+use ptshare_machine::{Machine, cpu, hyper, random};
 use ptshare_mm::Mm;
 use ptshare_paging::{PAGE_BYTES, USER_END, page_ceil};
 use strings::Strings;
@@ -260,7 +260,7 @@ pub fn spawn_init(path: &[u8]) -> Result<(), Errno> {
     let empty = Mm::new(Machine).map_err(|_| Errno::ENOMEM)?;
     table::set_empty_mm(empty);
     become_idle()?;
-    crate::task::smp::start_others(boot::number("cpus") as usize);
+    crate::task::smp::start_others();
 
     let mut argv = Strings::default();
     argv.push(path)?;

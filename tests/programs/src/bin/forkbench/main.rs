@@ -138,7 +138,11 @@ fn private(size: usize, spread: Spread) {
     let pipe = Pipe::new();
     let cold_at = spread.page(touches / 2);
     let warm_at = if spread == Spread::Every { cold_at + PAGE } else { cold_at };
-    let mut best = [u64::MAX; 6];
+    // Below the next PTE page, and the same tables above it.
+    let near_at = if spread == Spread::Every { cold_at + TABLE } else { spread.page(touches / 2 + 1) };
+    let has_near = near_at < size;
+    let near = |value| if has_near { time(|| region.set(near_at, value)) } else { u64::MAX };
+    let mut best = [u64::MAX; 8];
     let mut least = |at: usize, value: u64| best[at] = best[at].min(value);
     for _ in 0..ROUNDS {
         // The parent writes, the child only exits.
@@ -150,35 +154,46 @@ fn private(size: usize, spread: Spread) {
         least(0, now_ns() - start);
         least(1, time(|| region.set(cold_at, 2)));
         least(2, time(|| region.set(warm_at, 2)));
+        least(3, near(2));
         wait(child);
         // The child writes, the parent only waits.
         let child = process::fork();
         if child == 0 {
             let cold = time(|| region.set(cold_at, 3));
             let warm = time(|| region.set(warm_at, 3));
-            pipe.send(&[cold, warm, 0]);
+            pipe.send(&[cold, warm, near(3)]);
             process::leave(0);
         }
         wait(child);
-        let [cold, warm, _] = pipe.receive();
-        least(3, cold);
-        least(4, warm);
+        let [cold, warm, near] = pipe.receive();
+        least(4, cold);
+        least(5, warm);
+        least(6, near);
         // Neither writes.
         let child = process::fork();
         if child == 0 {
             process::leave(0);
         }
         least(
-            5,
+            7,
             time(|| {
                 wait(child);
             }),
         );
     }
-    let names = ["fork", "parent_cold", "parent_warm", "child_cold", "child_warm", "exit_wait"];
+    let names = [
+        "fork",
+        "parent_cold",
+        "parent_warm",
+        "parent_near",
+        "child_cold",
+        "child_warm",
+        "child_near",
+        "exit_wait",
+    ];
     for (name, value) in names.iter().zip(best) {
         // A sparse region has one page a table: its second write meets a table of its own again.
-        if prefix.is_empty() || !name.ends_with("warm") {
+        if value != u64::MAX && (prefix.is_empty() || !name.ends_with("warm")) {
             report(prefix, name, size, value);
         }
     }
