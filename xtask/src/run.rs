@@ -68,9 +68,9 @@ pub struct RunArgs {
     /// Guest memory, with suffix K, M, G or T; costs nothing until the guest touches it
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = ptshare_vmm::config::parse_size)]
     pub mem: u64,
-    /// Virtual CPUs
-    #[arg(long, default_value_t = 1)]
-    pub cpus: u32,
+    /// Virtual CPUs [default: as many as this machine has, at most 4; 1 with --icount]
+    #[arg(long)]
+    pub cpus: Option<u32>,
     /// When the verifier walks the page tables: off, exit (process exits, requests, shutdown), every-exit, faults:N (also
     /// every N page faults), every-fault; alone or behind one of these and a plus sign, random:HZ[,SEED] (also at random
     /// instants)
@@ -120,6 +120,14 @@ pub struct RunArgs {
     pub program: Vec<String>,
 }
 
+/// Most CPUs that a guest gets without being asked for more.
+const USUAL_CPUS_MAX: usize = 4;
+
+/// CPUs of a guest of which nothing else is said: as many as this machine has, at most 4.
+pub fn usual_cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(USUAL_CPUS_MAX) as u32)
+}
+
 impl RunArgs {
     /// How the guest is built for this run.
     pub fn build_options(&self) -> guest::Options {
@@ -147,7 +155,7 @@ impl RunArgs {
             initramfs: Initramfs::Bytes(Vec::new()),
             cmdline_extra: self.cmdline_extra(),
             mem_bytes: self.mem,
-            cpus: self.cpus,
+            cpus: self.cpus.unwrap_or_else(|| if self.icount { 1 } else { usual_cpus() }),
             sharing: sharing.name().into(),
             verify: self.verify.mode,
             random: self.verify.random,
@@ -273,4 +281,36 @@ fn program_image(args: &RunArgs, built: &Artefacts, program: &str, arguments: &[
 pub fn refused(error: &VmmError) -> u8 {
     eprintln!("ptshare: {error}");
     exit_code::of_error(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+
+    fn config(words: &[&str]) -> Config {
+        let line = Line::try_parse_from(["run"].iter().chain(words)).unwrap();
+        line.args.config(&Artefacts::expected(&line.args.build_options()), Sharing::Pte)
+    }
+
+    #[test]
+    fn a_run_is_what_its_options_say() {
+        let usual = config(&[]);
+        assert_eq!(usual.cpus, usual_cpus());
+        assert!((1..=4).contains(&usual.cpus));
+        assert_eq!(usual.watchdog, Some(Watchdog { limit: Duration::from_secs(60), strict: false }));
+        usual.check().unwrap();
+        let counted = config(&["--engine=qemu", "--icount", "--watchdog=0"]);
+        assert_eq!((counted.cpus, counted.watchdog), (1, None));
+        counted.check().unwrap();
+        assert!(config(&["--engine=qemu", "--icount", "--cpus=2"]).check().is_err());
+        let strict = config(&["--cpus=3", "--watchdog=5,strict"]);
+        assert_eq!((strict.cpus, strict.watchdog.map(|how| how.strict)), (3, Some(true)));
+    }
 }

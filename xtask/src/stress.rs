@@ -14,9 +14,9 @@ pub struct StressArgs {
     /// What the workers do is drawn from this number (when they do it is not)
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Virtual CPUs
-    #[arg(long, default_value_t = 2)]
-    pub cpus: u32,
+    /// Virtual CPUs [default: as many as this machine has, but 2 to 4]
+    #[arg(long)]
+    pub cpus: Option<u32>,
     /// Processes of two threads each
     #[arg(long, default_value_t = 4)]
     pub workers: u32,
@@ -56,19 +56,20 @@ pub fn run(args: &StressArgs) -> Result<u8> {
     let modes = args.sharing.map_or(vec![Sharing::Pte, Sharing::Tree, Sharing::None], |mode| vec![mode]);
     let seconds = ((args.minutes * 60.0 / modes.len() as f64).ceil() as u64).max(1);
     let built = guest::build_all(&guest::Options { checked: args.checked, ..guest::Options::default() })?;
+    let cpus = args.cpus.unwrap_or_else(|| run::usual_cpus().max(2));
     let program = built.program("stress").display().to_string();
     for mode in modes {
         eprintln!(
             "stress: sharing={}, {} CPUs, {} workers, {seconds} s, seed {}",
             mode.name(),
-            args.cpus,
+            cpus,
             args.workers,
             args.seed
         );
         let mut line = vec!["run".to_owned(), "-v".to_owned(), "--mem=1G".to_owned()];
         line.push(format!("--sharing={}", mode.name()));
         line.push(format!("--engine={}", args.engine));
-        line.push(format!("--cpus={}", args.cpus));
+        line.push(format!("--cpus={cpus}"));
         line.push(format!("--verify={}", args.verify));
         line.push(format!("--timeout={}", seconds + PATIENCE_SECONDS));
         line.push(format!("--watchdog={WATCHDOG}"));

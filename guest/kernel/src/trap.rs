@@ -1,7 +1,7 @@
 //! From traps to what the kernel makes of them.
 
 use crate::fs::userfault;
-use crate::task::{self, current, oom};
+use crate::task::{self, current, oom, usage};
 use crate::{signal, verify};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as abi;
@@ -13,6 +13,7 @@ use ptshare_mm::{Access, Env, FaultOutcome, Ticket};
 pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
     let access = Access { write: frame.error & PF_WRITE != 0, exec: frame.error & PF_FETCH != 0, user: true };
     let task = current();
+    usage::enter_kernel(&task);
     let outcome = task.process.mm().fault(addr, access);
     match outcome {
         // Only the task itself writes its counter: no atomic addition is needed.
@@ -26,6 +27,7 @@ pub fn page_fault(frame: &mut TrapFrame, addr: u64) {
         }
         FaultOutcome::OutOfMemory => oom::out_of_memory(),
     }
+    usage::leave_kernel(&task);
     verify::after_fault(Machine.stats().page_faults.load(Relaxed));
 }
 

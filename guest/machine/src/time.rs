@@ -93,7 +93,12 @@ fn measure_tsc_khz() -> u64 {
 /// Nanoseconds since boot; never goes back.
 #[inline]
 pub fn now_ns() -> u64 {
-    let ticks = cpu::rdtsc() - TSC_BASE.load(Relaxed);
+    ticks_to_ns(cpu::rdtsc() - TSC_BASE.load(Relaxed))
+}
+
+/// Nanoseconds of so many ticks of the time-stamp counter.
+#[inline]
+pub fn ticks_to_ns(ticks: u64) -> u64 {
     ((u128::from(ticks) * u128::from(TSC_MULT.load(Relaxed))) >> 32) as u64
 }
 

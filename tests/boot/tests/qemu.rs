@@ -64,7 +64,9 @@ fn several_cpus_are_started_and_judged_under_emulation() {
         programs.test_program(&built, name);
     }
     if have_busybox() {
-        programs.script("count", "nproc; cat /sys/devices/system/cpu/online; grep -c ^cpu[0-9] /proc/stat");
+        let script = "nproc; grep -c ^cpu[0-9] /proc/stat; cd /sys/devices/system/cpu; cat online possible present; \
+                      ls -d cpu[0-9]* | wc -l; cat cpu2/topology/core_id cpu2/topology/thread_siblings";
+        programs.script("count", script);
     }
     let random = Some(RandomVerify { hz: 20.0, seed: 1 });
     let (outcome, results) = programs.boot(&built, Config { cpus: 3, random, ..qemu_config(&built, "pte") });
@@ -73,7 +75,7 @@ fn several_cpus_are_started_and_judged_under_emulation() {
     for result in &results {
         assert!(result.passed(), "{}: {}", result.name, result.ending());
         if result.name == "count" {
-            assert_eq!(String::from_utf8_lossy(&result.stdout), "3\n0-2\n3\n");
+            assert_eq!(String::from_utf8_lossy(&result.stdout), "3\n3\n0-2\n0-2\n0-2\n3\n2\n4\n");
         }
     }
 }

@@ -97,8 +97,8 @@ pub struct FuzzArgs {
     /// How the guest shares page tables
     #[arg(long, value_enum, default_value = "rotate")]
     pub sharing: Modes,
-    /// When the verifier walks the page tables: off, exit, every-exit, faults:N
-    #[arg(long, value_name = "WHEN", default_value = "faults:50")]
+    /// When the verifier walks the page tables, as in `run`: off, exit, every-exit, faults:N, and at random instants
+    #[arg(long, value_name = "WHEN", default_value = "faults:50+random:20")]
     pub verify: Verify,
     /// Run the traces of a file instead of generated ones, and say all that they gave
     #[arg(long, value_name = "FILE")]

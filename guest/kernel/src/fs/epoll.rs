@@ -1,8 +1,13 @@
 //! epoll(7): a set of files to wait for. Each wait polls every file of the set, which is what a set of a few dozen costs
-//! least; edge-triggered files report again when their readiness has changed.
+//! least; edge-triggered files report again when their readiness has changed, or somebody has been woken for them since
+//! ([`WaitQueue::wakes`]: what Linux takes for an edge).
+//!
+//! Sets may hold sets, and a wait then asks sets for sets. No ring of them is let in, and asking ends at
+//! [`DEPTH_MAX`] in any case: a ring can be closed by two that add at the same time.
 
-use super::file::File;
+use super::file::{File, Ops};
 use super::poll::{POLLERR, POLLHUP, POLLIN};
+use super::text::Text;
 use crate::task::WaitQueue;
 use crate::task::wait::{WaitError, wait_many};
 use alloc::sync::{Arc, Weak};
@@ -14,16 +19,21 @@ const EPOLLET: u32 = 1 << 31;
 const EPOLLONESHOT: u32 = 1 << 30;
 /// Most files in one set.
 const ITEMS_MAX: usize = 4096;
-/// How deep sets may hold sets.
+/// How deep sets may hold sets (Linux EP_MAX_NESTS).
 const DEPTH_MAX: u32 = 4;
+/// Most sets in one set: with [`DEPTH_MAX`] an end to what one look at a set can cost.
+const SETS_MAX: usize = 16;
+const EPOLLEXCLUSIVE: u32 = 1 << 28;
 
 struct Item {
     fd: i32,
     file: Weak<File>,
+    is_set: bool,
     events: u32,
     data: u64,
-    /// Readiness last reported, for edge-triggered items.
+    /// Readiness last reported, for edge-triggered items, and how often somebody had been woken by then.
     last: u32,
+    wakes: u32,
     armed: bool,
 }
 
@@ -50,8 +60,12 @@ impl Epoll {
     /// # Errors
     /// EEXIST, ENOENT, EINVAL, ENOSPC, ELOOP.
     pub fn control(&self, op: u32, fd: i32, file: &Arc<File>, events: u32, data: u64) -> Result<(), Errno> {
-        if op == 1 && depth(file) >= DEPTH_MAX {
+        let is_set = matches!(file.ops, Ops::Epoll(_));
+        if op == 1 && is_set && (self.reached_from(file, 0) || depth(file, 0) > DEPTH_MAX) {
             return Err(Errno::ELOOP);
+        }
+        if events & EPOLLEXCLUSIVE != 0 && (op == 3 || op == 1 && is_set) {
+            return Err(Errno::EINVAL);
         }
         let mut items = self.items.lock();
         items.retain(|item| item.file.strong_count() > 0);
@@ -60,8 +74,13 @@ impl Epoll {
         match (op, at) {
             (1, Some(_)) => return Err(Errno::EEXIST),
             (1, None) if items.len() >= ITEMS_MAX => return Err(Errno::ENOSPC),
+            (1, None) if is_set && items.iter().filter(|item| item.is_set).count() >= SETS_MAX => {
+                return Err(Errno::ENOSPC);
+            }
             (1, None) => {
-                items.push(Item { fd, file: Arc::downgrade(file), events, data, last: 0, armed: true });
+                items.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                let file = Arc::downgrade(file);
+                items.push(Item { fd, file, is_set, events, data, last: 0, wakes: 0, armed: true });
             }
             (2, Some(at)) => {
                 items.swap_remove(at);
@@ -83,14 +102,22 @@ impl Epoll {
         items.iter().filter_map(|item| Some((item.file.upgrade()?, item.fd))).collect()
     }
 
-    /// What is ready now, at most `max`: events and data. `consume`: counts as reported.
-    fn ready(&self, max: usize, consume: bool) -> Vec<(u32, u64)> {
+    /// What is ready now, at most `max`: events and data. `consume`: counts as reported. `depth`: sets above this one.
+    fn ready(&self, max: usize, consume: bool, depth: u32) -> Vec<(u32, u64)> {
         let mut found = Vec::new();
         let files = self.files();
         // Readiness is asked for with no lock held; the item may have changed meanwhile.
-        let now: Vec<u32> = files.iter().map(|(file, _)| file.poll()).collect();
+        let look = |file: &File| match &file.ops {
+            Ops::Epoll(set) => (set.poll_below(depth + 1), wakes(file)),
+            // The count first: who is woken between the two is news next time.
+            _ => {
+                let before = wakes(file);
+                (file.poll(), before)
+            }
+        };
+        let now: Vec<(u32, u32)> = files.iter().map(|(file, _)| look(file)).collect();
         let mut items = self.items.lock();
-        for ((file, fd), events) in files.iter().zip(now) {
+        for ((file, fd), (events, woken)) in files.iter().zip(now) {
             let is_it =
                 |item: &&mut Item| item.fd == *fd && core::ptr::eq(item.file.as_ptr(), Arc::as_ptr(file));
             let Some(item) = items.iter_mut().find(is_it) else { continue };
@@ -98,9 +125,10 @@ impl Epoll {
             if !item.armed || found.len() >= max {
                 continue;
             }
-            let report = if item.events & EPOLLET != 0 { hit & !item.last != 0 } else { hit != 0 };
+            let news = item.events & EPOLLET == 0 || hit & !item.last != 0 || woken != item.wakes;
+            let report = hit != 0 && news;
             if consume {
-                item.last = hit;
+                (item.last, item.wakes) = (hit, woken);
                 if report && item.events & EPOLLONESHOT != 0 {
                     item.armed = false;
                 }
@@ -113,13 +141,21 @@ impl Epoll {
         found
     }
 
+    /// Its lines in /proc/PID/fdinfo.
+    pub fn fd_info(&self, t: &mut Text) {
+        for item in self.items.lock().iter().filter(|item| item.file.strong_count() > 0) {
+            t.s("tfd: ").dec(item.fd as u64).s(" events: ").hex(u64::from(item.events), 1);
+            t.s(" data: ").hex(item.data, 1).c(b'\n');
+        }
+    }
+
     /// Waits for events.
     ///
     /// # Errors
     /// A signal, or the deadline (monotonic, ns).
     pub fn wait(&self, max: usize, deadline_ns: Option<u64>) -> Result<Vec<(u32, u64)>, WaitError> {
         let attempt = || {
-            let found = self.ready(max, true);
+            let found = self.ready(max, true, 0);
             (!found.is_empty()).then_some(found)
         };
         let files = self.files();
@@ -133,7 +169,25 @@ impl Epoll {
 
     /// Readiness of the set itself.
     pub fn poll(&self) -> u32 {
-        if self.ready(1, false).is_empty() { 0 } else { POLLIN }
+        self.poll_below(0)
+    }
+
+    /// As [`Epoll::poll`], for a set in a set: with `depth` of them above it.
+    fn poll_below(&self, depth: u32) -> u32 {
+        if depth > DEPTH_MAX || self.ready(1, false, depth).is_empty() { 0 } else { POLLIN }
+    }
+
+    /// Is this set in `file`, or in a set of it?
+    fn reached_from(&self, file: &File, depth: u32) -> bool {
+        let Ops::Epoll(set) = &file.ops else { return false };
+        core::ptr::eq(set, self)
+            || depth <= DEPTH_MAX && set.sets().iter().any(|inner| self.reached_from(inner, depth + 1))
+    }
+
+    /// The sets in it.
+    fn sets(&self) -> Vec<Arc<File>> {
+        let items = self.items.lock();
+        items.iter().filter(|item| item.is_set).filter_map(|item| item.file.upgrade()).collect()
     }
 
     /// Woken when the set changes.
@@ -142,10 +196,18 @@ impl Epoll {
     }
 }
 
-fn depth(file: &File) -> u32 {
+/// How often anybody has been woken for a file.
+fn wakes(file: &File) -> u32 {
+    let mut sum = 0u32;
+    file.poll_queues(&mut |queue| sum = sum.wrapping_add(queue.wakes()));
+    sum
+}
+
+/// How deep a file holds sets, itself included; looked at down to one more than may be.
+fn depth(file: &File, above: u32) -> u32 {
     match &file.ops {
-        super::file::Ops::Epoll(epoll) => {
-            1 + epoll.files().iter().map(|(inner, _)| depth(inner)).max().unwrap_or(0)
+        Ops::Epoll(set) if above <= DEPTH_MAX => {
+            1 + set.sets().iter().map(|inner| depth(inner, above + 1)).max().unwrap_or(0)
         }
         _ => 0,
     }

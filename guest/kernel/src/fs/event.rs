@@ -3,6 +3,7 @@
 use super::io::{Sink, Source};
 use super::pipe::interrupted;
 use super::poll::{POLLERR, POLLIN, POLLOUT};
+use super::text::Text;
 use crate::syscall::SysResult;
 use crate::task::WaitQueue;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -79,6 +80,18 @@ impl EventCounter {
             n if n == u64::MAX - 1 => POLLIN,
             _ => POLLIN | POLLOUT,
         }
+    }
+
+    /// Its lines in /proc/PID/fdinfo.
+    pub fn fd_info(&self, t: &mut Text) {
+        let value = self.value.load(SeqCst);
+        t.s("eventfd-count: ");
+        // As "%16llx".
+        for _ in (64 - value.leading_zeros()).div_ceil(4).max(1)..16 {
+            t.c(b' ');
+        }
+        t.hex(value, 1);
+        t.s("\neventfd-semaphore: ").dec(u64::from(self.semaphore)).c(b'\n');
     }
 
     /// See [`super::file::File::poll_queues`].

@@ -14,7 +14,9 @@ use super::pidfd::Pidfd;
 use super::pipe::Pipe;
 use super::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use super::signalfd::SignalSet;
+use super::socket::Socket;
 use super::table::FileTable;
+use super::timerfd::Timerfd;
 use super::userfault::Userfaultfd;
 use super::virt::{Node, Snapshot};
 use super::{device, memfd, regular};
@@ -45,8 +47,8 @@ pub enum Ops {
     Host(Stream),
     /// A pipe's end.
     Pipe(Arc<Pipe>),
-    /// Two pipes: reads from the first, writes to the second (a socket pair).
-    Duplex(Arc<Pipe>, Arc<Pipe>),
+    /// A Unix socket.
+    Socket(Arc<Socket>),
     /// A file or directory of procfs or sysfs.
     Virtual(Node, Snapshot),
     /// eventfd.
@@ -59,6 +61,8 @@ pub enum Ops {
     Pidfd(Pidfd),
     /// Signals.
     Signals(SignalSet),
+    /// timerfd.
+    Timer(Arc<Timerfd>),
 }
 
 static OPEN_FILES: AtomicU64 = AtomicU64::new(0);
@@ -200,11 +204,12 @@ impl File {
             Ops::Tty(_)
             | Ops::Host(_)
             | Ops::Pipe(_)
-            | Ops::Duplex(..)
+            | Ops::Socket(_)
             | Ops::Event(_)
             | Ops::Epoll(_)
             | Ops::Userfault(_)
             | Ops::Pidfd(_)
+            | Ops::Timer(_)
             | Ops::Signals(_) => true,
             Ops::Device(device) => device.is_stream(),
             _ => false,
@@ -273,7 +278,8 @@ impl File {
             Ops::Device(device) => device.read(sink),
             Ops::Tty(_) => console::read(sink, self.nonblock()),
             Ops::Host(stream) => console::host_read(*stream, sink, self.nonblock()),
-            Ops::Pipe(pipe) | Ops::Duplex(pipe, _) => pipe.read(sink, self.nonblock()),
+            Ops::Pipe(pipe) => pipe.read(sink, self.nonblock()),
+            Ops::Socket(socket) => socket.receive(sink, self.nonblock(), None),
             Ops::Virtual(node, snapshot) => {
                 if self.inode().is_dir() {
                     return Err(Errno::EISDIR.into());
@@ -282,6 +288,7 @@ impl File {
             }
             Ops::Event(counter) => counter.read(sink, self.nonblock()),
             Ops::Signals(set) => set.read(sink, self.nonblock()),
+            Ops::Timer(timer) => timer.read(sink, self.nonblock()),
             Ops::Userfault(uffd) => uffd.read(sink, self.nonblock()),
             Ops::Epoll(_) | Ops::Pidfd(_) => Err(Errno::EINVAL.into()),
         }
@@ -326,11 +333,12 @@ impl File {
             Ops::Device(device) => device.write(source),
             Ops::Tty(stream) => console::write(*stream, source),
             Ops::Host(stream) => console::host_write(*stream, source),
-            Ops::Pipe(pipe) | Ops::Duplex(_, pipe) => pipe.write(source, self.nonblock()),
+            Ops::Pipe(pipe) => pipe.write(source, self.nonblock()),
+            Ops::Socket(socket) => socket.send(source, self.nonblock(), false, None),
             Ops::Virtual(node, _) => node.write(source, pos),
             Ops::Event(counter) => counter.write(source, self.nonblock()),
             Ops::Userfault(uffd) => uffd.write(source),
-            Ops::Epoll(_) | Ops::Pidfd(_) | Ops::Signals(_) => Err(Errno::EINVAL.into()),
+            Ops::Epoll(_) | Ops::Pidfd(_) | Ops::Signals(_) | Ops::Timer(_) => Err(Errno::EINVAL.into()),
         };
         wrote.map(|wrote| (pos, wrote))
     }
@@ -411,7 +419,7 @@ impl File {
         const BOTH: u32 = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM;
         match &self.ops {
             Ops::Pipe(pipe) => pipe.poll(self.readable, self.writable),
-            Ops::Duplex(from, to) => from.poll(true, false) | to.poll(false, true),
+            Ops::Socket(socket) => socket.poll(),
             Ops::Tty(_) => console::poll(),
             Ops::Host(stream) => console::host_poll(*stream),
             Ops::Event(counter) => counter.poll(),
@@ -419,6 +427,7 @@ impl File {
             Ops::Userfault(uffd) => uffd.poll(self.nonblock()),
             Ops::Pidfd(pidfd) => pidfd.poll(),
             Ops::Signals(set) => set.poll(),
+            Ops::Timer(timer) => timer.poll(),
             Ops::Place => super::poll::POLLNVAL,
             _ => BOTH,
         }
@@ -435,16 +444,14 @@ impl File {
                     f(&pipe.writable);
                 }
             }
-            Ops::Duplex(from, to) => {
-                f(&from.readable);
-                f(&to.writable);
-            }
+            Ops::Socket(socket) => socket.queues(f),
             Ops::Tty(_) | Ops::Host(_) => f(console::queue()),
             Ops::Event(counter) => counter.queues(f),
             Ops::Epoll(epoll) => f(epoll.queue()),
             Ops::Userfault(uffd) => f(uffd.queue()),
             Ops::Pidfd(pidfd) => f(pidfd.queue()),
             Ops::Signals(set) => f(set.queue()),
+            Ops::Timer(timer) => f(timer.queue()),
             _ => {}
         }
     }
@@ -465,11 +472,9 @@ impl Drop for File {
         }
         match &self.ops {
             Ops::Pipe(pipe) => pipe.close(self.readable, self.writable),
-            Ops::Duplex(from, to) => {
-                from.close(true, false);
-                to.close(false, true);
-            }
+            Ops::Socket(socket) => socket.close(),
             Ops::Userfault(uffd) => uffd.close(),
+            Ops::Timer(timer) => timer.close(),
             _ => {}
         }
         locks::release_file(self.path.inode(), core::ptr::from_ref(self) as u64);

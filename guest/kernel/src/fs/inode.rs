@@ -9,6 +9,7 @@ use super::entries::Entries;
 use super::hold::Hold;
 use super::locks::FileLocks;
 use super::pipe::Pipe;
+use super::socket::Place;
 use super::superblock::SuperBlock;
 use super::virt::Node;
 use crate::KObject;
@@ -88,8 +89,8 @@ pub enum Kind {
     Device(u64),
     /// A FIFO or pipe.
     Fifo(Arc<Pipe>),
-    /// A socket's name; nothing can be done with it.
-    Socket,
+    /// A socket's name, and whose it is.
+    Socket(Place),
     /// A file or directory of procfs or sysfs.
     Virtual(Node),
     /// Something with a descriptor and no name: event counters and the like.

@@ -74,6 +74,18 @@ impl<'a> Sink<'a> {
         self.left
     }
 
+    /// Takes no more than `most` bytes for now. Gives how many are held back, for [`Sink::give_back`].
+    pub fn hold_back(&mut self, most: u64) -> u64 {
+        let later = self.left.saturating_sub(most);
+        self.left -= later;
+        later
+    }
+
+    /// Ends what [`Sink::hold_back`] began.
+    pub fn give_back(&mut self, later: u64) {
+        self.left += later;
+    }
+
     /// Bytes taken so far.
     pub fn done(&self) -> u64 {
         self.done

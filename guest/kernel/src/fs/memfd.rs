@@ -106,6 +106,11 @@ pub fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
     if old & F_SEAL_SEAL != 0 {
         return Err(Errno::EPERM);
     }
+    let mut seals = seals;
+    // What may be executed must not change either (mm/memfd.c).
+    if seals & F_SEAL_EXEC != 0 && file.inode().mode() & 0o111 != 0 {
+        seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
+    }
     let written = || regular.cached().is_some_and(|object| object.has_writable_mapping());
     if seals & F_SEAL_WRITE != 0 && old & F_SEAL_WRITE == 0 && written() {
         return Err(Errno::EBUSY);
@@ -120,6 +125,11 @@ pub fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
 /// EINVAL for what cannot have seals.
 pub fn get_seals(file: &File) -> Result<u32, Errno> {
     file.inode().regular().map(|r| r.seals.load(Relaxed)).ok_or(Errno::EINVAL)
+}
+
+/// Do the seals of an inode keep its execute permissions as they are?
+pub fn is_exec_sealed(inode: &Inode) -> bool {
+    inode.regular().is_some_and(|regular| regular.seals.load(Relaxed) & F_SEAL_EXEC != 0)
 }
 
 /// Do the file's seals keep it from being written through a new mapping?

@@ -12,6 +12,7 @@ use super::inode::{
 use super::pathname;
 use super::perm::{self, MAY_EXEC, MAY_WRITE};
 use super::pipe::Pipe;
+use super::socket::Place;
 use super::walk::{Last, Walker};
 use crate::task::Creds;
 use alloc::sync::Arc;
@@ -131,7 +132,7 @@ pub fn mknod(mut walker: Walker, mode: u32, rdev: u64) -> Result<(), Errno> {
     let (kind, file_type) = match mode & S_IFMT {
         0 | S_IFREG => (Kind::Regular(Regular::new()), S_IFREG),
         S_IFIFO => (Kind::Fifo(Arc::new(Pipe::new())), S_IFIFO),
-        S_IFSOCK => (Kind::Socket, S_IFSOCK),
+        S_IFSOCK => (Kind::Socket(Place::default()), S_IFSOCK),
         t @ (S_IFCHR | S_IFBLK) => {
             caller::need(CAP_MKNOD)?;
             (Kind::Device(rdev), t)
@@ -145,6 +146,15 @@ pub fn mknod(mut walker: Walker, mode: u32, rdev: u64) -> Result<(), Errno> {
         other => other,
     };
     create(&walker.cred, &walker.at, &name, file_type | perm_bits, kind).map(|_| ())
+}
+
+/// A name for a socket (bind(2)). `mode` has the umask applied.
+///
+/// # Errors
+/// As [`create`].
+pub fn new_socket(mut walker: Walker, mode: u32, place: Place) -> Result<(), Errno> {
+    let name = to_new(&mut walker, false)?;
+    create(&walker.cred, &walker.at, &name, S_IFSOCK | mode, Kind::Socket(place)).map(|_| ())
 }
 
 /// symlink.

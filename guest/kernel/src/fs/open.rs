@@ -174,7 +174,12 @@ fn open_found(path: Path, flags: u32, created: bool) -> Result<Arc<File>, SysErr
         }
         Kind::Fifo(pipe) => {
             let (read, write) = (access != O_WRONLY, access != 0);
-            pipe.open_fifo(read, write, nonblock)?;
+            if Arc::ptr_eq(&path.mount, &super::internal_mount()) {
+                // A pipe without a name, through /proc/PID/fd: nobody is waited for (Linux fifo_open, `is_pipe`).
+                pipe.open_again(read, write);
+            } else {
+                pipe.open_fifo(read, write, nonblock)?;
+            }
             Ok(File::new(path, Ops::Pipe(pipe.clone()), kept))
         }
         Kind::Virtual(node) => {
@@ -183,7 +188,7 @@ fn open_found(path: Path, flags: u32, created: bool) -> Result<Arc<File>, SysErr
             }
             Ok(File::new(path, Ops::Virtual(*node, Snapshot::new()), kept))
         }
-        Kind::Socket | Kind::Symlink(_) | Kind::Anonymous => Err(Errno::ENXIO.into()),
+        Kind::Socket(_) | Kind::Symlink(_) | Kind::Anonymous => Err(Errno::ENXIO.into()),
     }
 }
 

@@ -61,9 +61,14 @@ pub fn interrupted(_: WaitError) -> SysErr {
 impl Pipe {
     /// An empty pipe that nobody has open.
     pub fn new() -> Pipe {
+        Pipe::with_pages(DEFAULT_PAGES)
+    }
+
+    /// As [`Pipe::new`], with room for so many pages.
+    pub fn with_pages(pages: usize) -> Pipe {
         Pipe {
             pages: Lock::new(Rank::Pipe, Vec::new()),
-            capacity: AtomicU64::new(DEFAULT_PAGES as u64 * 4096),
+            capacity: AtomicU64::new(pages as u64 * 4096),
             head: AtomicU64::new(0),
             tail: AtomicU64::new(0),
             readers: AtomicU32::new(0),
@@ -143,6 +148,16 @@ impl Pipe {
             self.close(read, write);
             interrupted(error)
         })
+    }
+
+    /// Opens an end, or both, once more.
+    pub fn open_again(&self, read: bool, write: bool) {
+        if read {
+            self.readers.fetch_add(1, SeqCst);
+        }
+        if write {
+            self.writers.fetch_add(1, SeqCst);
+        }
     }
 
     /// Closes one opening.
@@ -250,18 +265,31 @@ impl Pipe {
     /// # Errors
     /// EPIPE (with SIGPIPE) when nobody reads; EAGAIN, EFAULT, ENOMEM, a signal: only if nothing was written.
     pub fn write(&self, source: &mut Source, nonblock: bool) -> Result<u64, SysErr> {
+        self.write_or(source, nonblock, caller::sigpipe)
+    }
+
+    /// As [`Pipe::write`]; `broken` says what it means that nobody reads.
+    ///
+    /// # Errors
+    /// As [`Pipe::write`], with what `broken` gives for EPIPE.
+    pub fn write_or(
+        &self,
+        source: &mut Source,
+        nonblock: bool,
+        broken: fn() -> Errno,
+    ) -> Result<u64, SysErr> {
         let before = source.done();
         let fail = |source: &Source, error: SysErr| match source.done() - before {
             0 => Err(error),
             done => Ok(done),
         };
         if self.no_readers() && source.left() > 0 {
-            return Err(caller::sigpipe().into());
+            return Err(broken().into());
         }
         while source.left() > 0 {
             let need = if source.left() <= PIPE_BUF && source.done() == before { source.left() } else { 1 };
             if self.no_readers() {
-                return fail(source, caller::sigpipe().into());
+                return fail(source, broken().into());
             }
             if self.room() >= need {
                 match self.give(source, need) {

@@ -6,7 +6,7 @@ use crate::fs::device::Device;
 use crate::fs::epoll::Epoll;
 use crate::fs::event::EventCounter;
 use crate::fs::file::{File, O_CLOEXEC, O_DIRECT, O_NONBLOCK, O_RDWR, O_WRONLY, Ops, closed};
-use crate::fs::inode::{Kind, S_IFIFO, S_IFSOCK};
+use crate::fs::inode::{Kind, S_IFIFO};
 use crate::fs::locks::{self, Record};
 use crate::fs::memfd::{self, nameless};
 use crate::fs::pipe::Pipe;
@@ -89,7 +89,7 @@ fn make_pipe(va: u64, flags: u32) -> SysResult {
 }
 
 /// Gives two files descriptors and stores them at `va`; on an error neither stays.
-fn install_two(va: u64, first: Arc<File>, second: Arc<File>, cloexec: bool) -> SysResult {
+pub(super) fn install_two(va: u64, first: Arc<File>, second: Arc<File>, cloexec: bool) -> SysResult {
     let table = files();
     let one = table.install(first, cloexec)?;
     let two = match table.install(second, cloexec) {
@@ -115,38 +115,6 @@ pub fn pipe(a: &Args, _: &mut TrapFrame) -> SysResult {
 /// pipe2(2).
 pub fn pipe2(a: &Args, _: &mut TrapFrame) -> SysResult {
     make_pipe(a[0], a[1] as u32)
-}
-
-/// socket(2): there is no network.
-pub fn socket(_: &Args, _: &mut TrapFrame) -> SysResult {
-    Err(Errno::EAFNOSUPPORT.into())
-}
-
-/// socketpair(2): a pair of connected Unix streams, as two pipes.
-pub fn socketpair(a: &Args, _: &mut TrapFrame) -> SysResult {
-    const AF_UNIX: u64 = 1;
-    const SOCK_STREAM: u32 = 1;
-    let kind = a[1] as u32;
-    if a[0] & 0xffff_ffff != AF_UNIX {
-        return Err(Errno::EAFNOSUPPORT.into());
-    }
-    if kind & 0xf != SOCK_STREAM || a[2] & 0xffff_ffff > 1 {
-        return Err(Errno::ESOCKTNOSUPPORT.into());
-    }
-    if kind & !(0xf | O_CLOEXEC | O_NONBLOCK) != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    crate::heap_room()?;
-    let (one, two) = (Arc::new(Pipe::new()), Arc::new(Pipe::new()));
-    one.open_both();
-    two.open_both();
-    let flags = O_RDWR | kind & O_NONBLOCK;
-    let end = |from: &Arc<Pipe>, to: &Arc<Pipe>| {
-        let path = nameless(b"socket:", S_IFSOCK | 0o777, Kind::Socket);
-        File::new(path, Ops::Duplex(from.clone(), to.clone()), flags)
-    };
-    let (first, second) = (end(&one, &two), end(&two, &one));
-    install_two(a[3], first, second, kind & O_CLOEXEC != 0)
 }
 
 /// memfd_create(2).
@@ -253,9 +221,12 @@ const F_SETLK: u32 = 6;
 const F_SETLKW: u32 = 7;
 const F_SETOWN: u32 = 8;
 const F_GETOWN: u32 = 9;
+const F_SETOWN_EX: u32 = 15;
+const F_GETOWN_EX: u32 = 16;
 const F_OFD_GETLK: u32 = 36;
 const F_OFD_SETLK: u32 = 37;
 const F_OFD_SETLKW: u32 = 38;
+const F_GETLEASE: u32 = 1025;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_SETPIPE_SZ: u32 = 1031;
 const F_GETPIPE_SZ: u32 = 1032;
@@ -287,8 +258,11 @@ pub fn fcntl(a: &Args, _: &mut TrapFrame) -> SysResult {
         F_GETLK | F_SETLK | F_SETLKW | F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => {
             return record_lock(&file, table.id, cmd, arg);
         }
-        F_SETOWN | 10 | 15 => {}
+        F_SETOWN | 10 | F_SETOWN_EX => {}
         F_GETOWN | 11 => return Ok(0),
+        // Nobody: a struct f_owner_ex with type F_OWNER_PID and pid 0.
+        F_GETOWN_EX => uaccess::write(arg, &[1_u32, 0])?,
+        F_GETLEASE => return Ok(F_UNLCK as u64),
         F_GETPIPE_SZ | F_SETPIPE_SZ => match &file.ops {
             Ops::Pipe(pipe) if cmd == F_GETPIPE_SZ => return Ok(pipe.capacity()),
             Ops::Pipe(pipe) => return Ok(pipe.resize(arg & 0xffff_ffff)?),
@@ -385,7 +359,8 @@ pub fn ioctl(a: &Args, _: &mut TrapFrame) -> SysResult {
                     return userfault::create(arg as u32);
                 }
                 Ops::Device(Device::Userfault) => return Err(Errno::EINVAL.into()),
-                Ops::Pipe(pipe) | Ops::Duplex(pipe, _) => pipe.waiting(),
+                Ops::Pipe(pipe) => pipe.waiting(),
+                Ops::Socket(socket) => socket.waiting()?,
                 Ops::Host(_) => console::waiting(true),
                 Ops::Regular => file.inode().size().saturating_sub(file.position()),
                 _ => return Err(Errno::ENOTTY.into()),

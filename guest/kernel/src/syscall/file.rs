@@ -62,7 +62,7 @@ pub fn read(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file = file(a[0])?;
     let len = count(a[2]);
     check_buffer(a[1], len)?;
-    file.read(&mut Sink::user(a[1], len))
+    current().transfers.read(file.read(&mut Sink::user(a[1], len)))
 }
 
 /// write(2).
@@ -70,7 +70,7 @@ pub fn write(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file = file(a[0])?;
     let len = count(a[2]);
     check_buffer(a[1], len)?;
-    file.write(&mut Source::user(a[1], len))
+    current().transfers.wrote(file.write(&mut Source::user(a[1], len)))
 }
 
 /// pread64(2).
@@ -79,7 +79,7 @@ pub fn pread64(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file = file(a[0])?;
     let len = count(a[2]);
     check_buffer(a[1], len)?;
-    file.read_at(&mut Sink::user(a[1], len), pos)
+    current().transfers.read(file.read_at(&mut Sink::user(a[1], len), pos))
 }
 
 /// pwrite64(2).
@@ -88,7 +88,7 @@ pub fn pwrite64(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file = file(a[0])?;
     let len = count(a[2]);
     check_buffer(a[1], len)?;
-    file.write_at(&mut Source::user(a[1], len), pos)
+    current().transfers.wrote(file.write_at(&mut Source::user(a[1], len), pos))
 }
 
 const IOV_MAX: u64 = 1024;
@@ -182,13 +182,13 @@ fn write_vectors(file: &File, vectors: &[(u64, u64)], pos: Option<u64>) -> SysRe
 /// readv(2).
 pub fn readv(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file = file(a[0])?;
-    read_vectors(&file, &vectors(a[1], a[2])?, None)
+    current().transfers.read(read_vectors(&file, &vectors(a[1], a[2])?, None))
 }
 
 /// writev(2).
 pub fn writev(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file = file(a[0])?;
-    write_vectors(&file, &vectors(a[1], a[2])?, None)
+    current().transfers.wrote(write_vectors(&file, &vectors(a[1], a[2])?, None))
 }
 
 /// preadv(2).
@@ -198,7 +198,7 @@ pub fn preadv(a: &Args, _: &mut TrapFrame) -> SysResult {
     if file.is_stream() {
         return Err(Errno::ESPIPE.into());
     }
-    read_vectors(&file, &vectors(a[1], a[2])?, Some(pos))
+    current().transfers.read(read_vectors(&file, &vectors(a[1], a[2])?, Some(pos)))
 }
 
 /// pwritev(2).
@@ -208,7 +208,7 @@ pub fn pwritev(a: &Args, _: &mut TrapFrame) -> SysResult {
     if file.is_stream() {
         return Err(Errno::ESPIPE.into());
     }
-    write_vectors(&file, &vectors(a[1], a[2])?, Some(pos))
+    current().transfers.wrote(write_vectors(&file, &vectors(a[1], a[2])?, Some(pos)))
 }
 
 /// preadv2(2): flags that ask for speed or durability are met anyhow; the others are not known.

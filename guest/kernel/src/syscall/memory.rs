@@ -50,9 +50,22 @@ pub fn mmap(a: &Args, _: &mut TrapFrame) -> SysResult {
     Ok(mm().mmap(request)?)
 }
 
+/// Releases of fewer bytes do not make the largest resident set worth a look.
+const NOTABLE: u64 = 1 << 20;
+
+/// Memory is about to be released: the resident set may never be so large again (Linux: `update_hiwater_rss`). What brk
+/// gives back is not looked at.
+fn note_rss(mm: &KMm, bytes: u64) {
+    if bytes >= NOTABLE {
+        current().process.usage.see_rss(mm);
+    }
+}
+
 /// munmap(2).
 pub fn munmap(a: &Args, _: &mut TrapFrame) -> SysResult {
-    done(mm().munmap(a[0], a[1]))
+    let mm = mm();
+    note_rss(&mm, a[1]);
+    done(mm.munmap(a[0], a[1]))
 }
 
 /// mprotect(2).
@@ -97,7 +110,9 @@ pub fn mremap(a: &Args, _: &mut TrapFrame) -> SysResult {
 
 /// madvise(2).
 pub fn madvise(a: &Args, _: &mut TrapFrame) -> SysResult {
-    done(mm().madvise(a[0], a[1], a[2]))
+    let mm = mm();
+    note_rss(&mm, a[1]);
+    done(mm.madvise(a[0], a[1], a[2]))
 }
 
 /// brk(2): the new break, or the old one when it cannot move.

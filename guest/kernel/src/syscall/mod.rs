@@ -20,9 +20,10 @@ mod socket;
 mod splice;
 mod stat;
 mod time;
+mod timerfd;
 mod transfer;
 
-use crate::task::{current, trace};
+use crate::task::{current, trace, usage};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_abi::table::State;
@@ -103,6 +104,7 @@ pub use socket::*;
 pub use splice::*;
 pub use stat::*;
 pub use time::*;
+pub use timerfd::*;
 pub use transfer::*;
 
 macro_rules! make_dispatch {
@@ -123,14 +125,17 @@ ptshare_abi::syscalls!(make_dispatch);
 /// The system-call entry: RAX names the call, and holds its answer afterwards.
 pub fn entry(frame: &mut TrapFrame) {
     Machine.stats().syscalls.fetch_add(1, Relaxed);
-    if current().process.trace.stops_at_calls() {
+    let task = current();
+    usage::enter_kernel(&task);
+    if task.process.trace.stops_at_calls() {
         let number = frame.rax;
         trace::on_call(number, frame);
         run(frame);
         trace::on_call(number, frame);
-        return;
+    } else {
+        run(frame);
     }
-    run(frame);
+    usage::leave_kernel(&task);
 }
 
 /// Runs the call that the frame names, and leaves its answer there.

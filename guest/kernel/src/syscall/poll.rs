@@ -1,6 +1,7 @@
 //! Waiting for files: poll, ppoll, select, pselect6, epoll: argument decoding; the work is in `fs::poll`.
 
 use super::file::files;
+use super::time::{Timespec, deadline_after};
 use super::{Args, Restart, SysErr, SysResult};
 use crate::fs::File;
 use crate::fs::file::Ops;
@@ -242,8 +243,8 @@ pub fn epoll_ctl(a: &Args, _: &mut TrapFrame) -> SysResult {
     if Arc::ptr_eq(&set, &file) {
         return Err(Errno::EINVAL.into());
     }
-    // Files and directories are always ready: there is nothing to wait for.
-    if matches!(file.ops, Ops::Regular | Ops::Dir) {
+    // Files, directories and most devices are always ready: there is nothing to wait for.
+    if matches!(file.ops, Ops::Regular | Ops::Dir | Ops::Device(_)) {
         return Err(Errno::EPERM.into());
     }
     crate::heap_room()?;
@@ -270,6 +271,16 @@ fn epoll_wait_until(fd: u64, events: u64, max: u64, deadline_ns: Option<u64>) ->
         Err(WaitError::TimedOut) => Ok(0),
         Err(WaitError::Interrupted) => Err(Errno::EINTR.into()),
     }
+}
+
+/// epoll_pwait2(2).
+pub fn epoll_pwait2(a: &Args, _: &mut TrapFrame) -> SysResult {
+    let deadline_ns = match a[3] {
+        0 => None,
+        at => Some(deadline_after(Timespec::read(at)?.to_ns()?)),
+    };
+    let mask = sigmask(a[4], a[5])?;
+    with_mask(mask, || epoll_wait_until(a[0], a[1], a[2], deadline_ns))
 }
 
 fn milliseconds(timeout: u64) -> Option<u64> {

@@ -10,7 +10,7 @@ use crate::fs::inode::{Inode, S_IFDIR, S_IFREG, S_ISGID, now};
 use crate::fs::perm::{self, MAY_WRITE};
 use crate::fs::superblock::TMPFS_MAGIC;
 use crate::fs::walk::{AT_FDCWD, resolve};
-use crate::fs::{Path, default_limit, regular};
+use crate::fs::{Path, default_limit, memfd, regular};
 use crate::task::current;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
@@ -210,6 +210,9 @@ fn change_mode(place: &Path, mode: u64) -> SysResult {
     perm::owner(&cred, inode)?;
     if inode.is_symlink() {
         return Err(Errno::EOPNOTSUPP.into());
+    }
+    if memfd::is_exec_sealed(inode) && (inode.mode() ^ mode as u32) & 0o111 != 0 {
+        return Err(Errno::EPERM.into());
     }
     let mut bits = mode as u32 & 0o7777;
     if inode.file_type() == S_IFREG && !cred.in_group(inode.gid()) && !cred.capable(CAP_FSETID) {

@@ -49,7 +49,7 @@ pub fn deadline_after(ns: u64) -> u64 {
     clock::now_ns().saturating_add(ns)
 }
 
-fn write_timespec(at: u64, ns: u64) -> Result<(), SysErr> {
+pub(super) fn write_timespec(at: u64, ns: u64) -> Result<(), SysErr> {
     uaccess::write(at, &[ns / SECOND, ns % SECOND])?;
     Ok(())
 }
@@ -173,7 +173,10 @@ pub fn getrusage(a: &Args, _: &mut TrapFrame) -> SysResult {
     let task = current();
     let used = match a[0] as i32 {
         raw::RUSAGE_CHILDREN => usage::of_children(&task.process),
-        0 => usage::of_process(&task.process),
+        0 => {
+            task.process.usage.see_rss(&task.process.mm());
+            usage::of_process(&task.process)
+        }
         1 => usage::of_task(&task),
         _ => return Err(Errno::EINVAL.into()),
     };

@@ -184,7 +184,7 @@ pub fn sync_file_range(a: &Args, _: &mut TrapFrame) -> SysResult {
 /// fadvise64(2): advice is heard and has nothing to act on.
 pub fn fadvise64(a: &Args, _: &mut TrapFrame) -> SysResult {
     let file = file(a[0])?;
-    if matches!(file.ops, Ops::Pipe(_) | Ops::Host(_) | Ops::Duplex(..)) {
+    if matches!(file.ops, Ops::Pipe(_) | Ops::Host(_) | Ops::Socket(_)) {
         return Err(Errno::ESPIPE.into());
     }
     if (a[2] as i64) < 0 || a[3] as i32 > 5 || (a[3] as i32) < 0 {
@@ -224,7 +224,7 @@ pub fn fallocate(a: &Args, _: &mut TrapFrame) -> SysResult {
         // Known to vfs_fallocate, but not to tmpfs.
         Ops::Regular if mode & ZERO_RANGE != 0 => return Err(Errno::EOPNOTSUPP.into()),
         Ops::Regular => {}
-        Ops::Pipe(_) | Ops::Host(_) | Ops::Duplex(..) => return Err(Errno::ESPIPE.into()),
+        Ops::Pipe(_) | Ops::Host(_) | Ops::Socket(_) => return Err(Errno::ESPIPE.into()),
         _ => return Err(Errno::ENODEV.into()),
     }
     let end = start.checked_add(len).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;

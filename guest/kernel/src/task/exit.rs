@@ -68,6 +68,7 @@ fn finish(status: u32) {
     };
     drop(left);
     process.usage.add_thread(usage::of_task(&task));
+    process.transfers.add(&task.transfers);
     if last {
         end_process(&task, status);
     } else {
@@ -113,7 +114,9 @@ fn end_process(task: &CurrentTask, status: u32) {
     drop(process.fs.replace(None));
     drop(process.exe.replace(None));
     sched::use_mm(task, None);
-    drop(process.mm.replace(None));
+    if let Some(mm) = process.mm.replace(None) {
+        process.usage.see_rss(&mm);
+    }
     release_vfork_parent(process);
     if process.is_init() {
         let code = if status & 0x7f == 0 { status >> 8 } else { 128 + (status & 0x7f) };

@@ -35,6 +35,7 @@ pub mod table;
 pub mod thread;
 pub mod timer;
 pub mod trace;
+pub mod transfers;
 pub mod usage;
 pub mod uts;
 pub mod wait;

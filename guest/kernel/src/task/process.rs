@@ -4,6 +4,7 @@ use super::creds::Creds;
 use super::limits::Limits;
 use super::timer::IntervalTimer;
 use super::trace::Trace;
+use super::transfers::Transfers;
 use super::usage::Usage;
 use super::wait::WaitQueue;
 use crate::KMm;
@@ -109,6 +110,8 @@ pub struct Process {
     pub(super) real_timer: Lock<IntervalTimer>,
     /// CPU time and faults: own dead threads' and waited-for children's.
     pub usage: Usage,
+    /// What its threads that have ended moved.
+    pub transfers: Transfers,
 
     /// Has called execve since the fork (setpgid's EACCES).
     pub(super) did_exec: AtomicBool,
@@ -175,6 +178,7 @@ impl Process {
             vfork_wait: WaitQueue::new(),
             real_timer: Lock::new(Rank::Signals, IntervalTimer::new()),
             usage: Usage::new(),
+            transfers: Transfers::new(),
             did_exec: AtomicBool::new(false),
             subreaper: AtomicBool::new(false),
             dumpable: AtomicU32::new(1),

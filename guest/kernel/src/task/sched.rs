@@ -13,7 +13,7 @@
 use super::current::{current, replace_current};
 use super::process::Process;
 use super::thread::{Task, TaskState, WORK_MASK, WORK_RESCHED, WORK_RESTART, WORK_SIGNAL};
-use super::timer;
+use super::{timer, usage};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{
@@ -127,6 +127,8 @@ pub fn schedule() {
     }
     next.on_cpu.store(true, Relaxed);
     ptshare_machine::Machine.stats().switches.fetch_add(1, Relaxed);
+    usage::leave_cpu(&prev);
+    usage::take_cpu(&next);
     prev.run_ns.fetch_add(now.saturating_sub(prev.run_since.load(Relaxed)), Relaxed);
     match prev.state() {
         TaskState::Running => prev.involuntary_switches.fetch_add(1, Relaxed),

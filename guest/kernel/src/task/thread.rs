@@ -1,6 +1,7 @@
 //! A task: one thread of execution.
 
 use super::process::Process;
+use super::transfers::Transfers;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use ptshare_machine::context::TaskContext;
@@ -94,6 +95,13 @@ pub struct Task {
     pub(super) run_ns: AtomicU64,
     /// When it was last switched in, ns.
     pub(super) run_since: AtomicU64,
+    /// When it entered the kernel by a system call or page fault, or took up the CPU again in one, in ticks of the
+    /// time-stamp counter; 0 outside.
+    pub(super) kernel_since: AtomicU64,
+    /// Ticks spent there, up to [`Task::kernel_since`].
+    pub(super) kernel_ticks: AtomicU64,
+    /// Bytes read and written by calls, and how many calls that were (/proc/PID/io).
+    pub(crate) transfers: Transfers,
     /// Times it gave up the CPU by itself, and lost it.
     pub(super) voluntary_switches: AtomicU64,
     pub(super) involuntary_switches: AtomicU64,
@@ -141,6 +149,9 @@ impl Task {
             set_child_tid: AtomicU64::new(0),
             run_ns: AtomicU64::new(0),
             run_since: AtomicU64::new(0),
+            transfers: Transfers::default(),
+            kernel_since: AtomicU64::new(0),
+            kernel_ticks: AtomicU64::new(0),
             voluntary_switches: AtomicU64::new(0),
             involuntary_switches: AtomicU64::new(0),
             minor_faults: AtomicU64::new(0),

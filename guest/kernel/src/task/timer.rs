@@ -3,6 +3,7 @@
 use super::process::Process;
 use super::sched;
 use super::thread::Task;
+use crate::fs::timerfd::Timerfd;
 use crate::signal::{self, SIGALRM, SigInfo};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -11,7 +12,7 @@ use ptshare_machine::time::now_ns;
 use ptshare_sync::{Lock, Rank};
 
 /// A repeating timer leaves the program at least this long, ns: a timer that is always due would stop everything.
-const SHORTEST_INTERVAL_NS: u64 = 1_000_000;
+pub const SHORTEST_INTERVAL_NS: u64 = 1_000_000;
 
 /// Names a timer until it has fired or been cancelled.
 pub type TimerId = u64;
@@ -19,6 +20,7 @@ pub type TimerId = u64;
 enum Event {
     Wake(Arc<Task>),
     RealTimer(Arc<Process>),
+    File(Arc<Timerfd>),
 }
 
 struct Entry {
@@ -67,8 +69,13 @@ pub(super) fn arm_wake(deadline: u64, task: &Arc<Task>) -> TimerId {
     arm(deadline, Event::Wake(task.clone()))
 }
 
+/// Calls [`Timerfd::fired`] at `deadline` (monotonic ns), or a little later if that is very soon.
+pub fn arm_file(deadline: u64, timer: &Arc<Timerfd>) -> TimerId {
+    arm(deadline, Event::File(timer.clone()))
+}
+
 /// Takes a timer back. Nothing happens when it has fired already.
-pub(super) fn cancel(id: TimerId) {
+pub fn cancel(id: TimerId) {
     let entry = {
         let mut timers = TIMERS.lock();
         let at = timers.entries.iter().rposition(|e| e.id == id);
@@ -97,6 +104,7 @@ pub(super) fn run_expired(now: u64) {
                 sched::wake(&task);
             }
             Some(Event::RealTimer(process)) => real_timer_fired(&process, now),
+            Some(Event::File(timer)) => timer.fired(now),
             None => break,
         }
     }

@@ -23,6 +23,8 @@ pub enum WaitError {
 /// Tasks that wait for one thing.
 pub struct WaitQueue {
     count: AtomicU32,
+    /// Times that anybody was to be woken.
+    wakes: AtomicU32,
     waiters: Lock<VecDeque<Arc<Task>>>,
 }
 
@@ -35,7 +37,8 @@ impl Default for WaitQueue {
 impl WaitQueue {
     /// An empty queue.
     pub const fn new() -> Self {
-        WaitQueue { count: AtomicU32::new(0), waiters: Lock::new(Rank::WaitQueue, VecDeque::new()) }
+        let waiters = Lock::new(Rank::WaitQueue, VecDeque::new());
+        WaitQueue { count: AtomicU32::new(0), wakes: AtomicU32::new(0), waiters }
     }
 
     /// Sleeps until `cond` gives a value, a signal arrives, or the clock passes `deadline_ns` (monotonic). Hold no lock.
@@ -66,6 +69,8 @@ impl WaitQueue {
     /// Wakes everybody.
     #[inline]
     pub fn wake_all(&self) {
+        // A lost addition does no harm: the number has changed all the same.
+        self.wakes.store(self.wakes.load(Relaxed).wrapping_add(1), Relaxed);
         if self.has_waiters() {
             // As many as wait now: who wakes may queue again at once.
             for _ in 0..self.count.load(Relaxed) {
@@ -73,6 +78,11 @@ impl WaitQueue {
                 wake(&task);
             }
         }
+    }
+
+    /// How often [`WaitQueue::wake_all`] has been called, wrapping.
+    pub fn wakes(&self) -> u32 {
+        self.wakes.load(Relaxed)
     }
 
     /// Does somebody wait? Ordered after the caller's change of the condition.

@@ -107,15 +107,16 @@ impl<E: Env> Object<E> {
     /// The huge page at `index`, made if need be, with a reference for the leaf about to be installed.
     ///
     /// # Errors
-    /// `BeyondEnd`; `NoMemory` when the pool has no page that is not promised to others.
+    /// `BeyondEnd` where there is no page; `NoMemory` when the pool has no page that is not promised to others.
     pub(crate) fn map_huge(&self, index: u64) -> Result<Pfn, ObjectError> {
         let mut pages = self.pages.lock();
-        if index >= self.size_in_huge() {
-            return Err(ObjectError::BeyondEnd);
-        }
+        // A page that is there may lie behind the end: fallocate with FALLOC_FL_KEEP_SIZE (`hugetlb_no_page`, mm/hugetlb.c).
         if let Some(pfn) = pages.get(index) {
             frame::get_data(&self.env, pfn);
             return Ok(pfn);
+        }
+        if index >= self.size_in_huge() {
+            return Err(ObjectError::BeyondEnd);
         }
         Ok(self.add_huge(&mut pages, index)?)
     }
@@ -123,13 +124,13 @@ impl<E: Env> Object<E> {
     /// The huge page at `index` with a reference, if it is in the cache.
     ///
     /// # Errors
-    /// `BeyondEnd`.
+    /// `BeyondEnd`, if it is not.
     pub(crate) fn huge_resident(&self, index: u64) -> Result<Option<Pfn>, ObjectError> {
         let pages = self.pages.lock();
-        if index >= self.size_in_huge() {
-            return Err(ObjectError::BeyondEnd);
+        match pages.get(index) {
+            None if index >= self.size_in_huge() => Err(ObjectError::BeyondEnd),
+            found => Ok(found.inspect(|&pfn| frame::get_data(&self.env, pfn))),
         }
-        Ok(pages.get(index).inspect(|&pfn| frame::get_data(&self.env, pfn)))
     }
 
     /// Makes the object at least so long.

@@ -51,7 +51,11 @@ impl<E: Env> Mm<E> {
             return Err(MmError::Exists);
         }
         let kind = VM_HUGETLB | if size == HugeSize::Gib1 { VM_HUGE_1GB } else { 0 };
-        let flags = vm_flags(change, &request, pages)? & !(VM_LOCKED | VM_LOCKONFAULT) | kind;
+        let asked = vm_flags(change, &request, pages)?;
+        // Huge pages cannot be swapped out, so such a VMA is not marked; what was to be locked is brought in all the same
+        // (`do_mmap` goes by the flags asked for), even on MCL_ONFAULT.
+        let populate = wants_pages(request.flags) || asked & VM_LOCKED != 0;
+        let flags = asked & !(VM_LOCKED | VM_LOCKONFAULT) | kind;
         let replaced = if change.intersects(start, end) { covered_pages(change, start, end) } else { 0 };
         if !change.may_expand(flags, pages - replaced) {
             return Err(MmError::Limit);
@@ -76,7 +80,7 @@ impl<E: Env> Mm<E> {
             object.grow_huge((pgoff + pages) << PAGE_SHIFT);
         }
         change.insert_merged(Vma::of_object(start, end, flags, object, pgoff));
-        Ok(Placed { start, len, populate: wants_pages(request.flags) })
+        Ok(Placed { start, len, populate })
     }
 }
 

@@ -52,6 +52,9 @@ pub struct TableShares {
     pub proportional: u64,
 }
 
+/// PTE pages that [`Mm::resident_estimate`] looks at.
+const SAMPLE: u64 = 32;
+
 /// Fixed-point bits of a part of a byte, so that it does not matter in which order the parts are added.
 const PART_SHIFT: u32 = 20;
 
@@ -153,6 +156,17 @@ impl<E: Env> Mm<E> {
     pub fn release_estimate(&self) -> u64 {
         let _set = self.vmas.read();
         self.rec().table_pages.load(Relaxed) + self.filled_entries()
+    }
+
+    /// About how many pages are resident: the filled entries of up to [`SAMPLE`] PTE pages, and as many for each further
+    /// table in proportion. Costs no more than a look at each of those, however large the address space is.
+    pub fn resident_estimate(&self) -> u64 {
+        let _set = self.vmas.read();
+        let (filled, looked) = self.filled_in_first(SAMPLE);
+        // Upper tables count as if they were PTE pages: there is one for 512 of those.
+        let further =
+            if looked < SAMPLE { 0 } else { self.rec().table_pages.load(Relaxed).saturating_sub(looked) };
+        filled + further * filled / looked.max(1)
     }
 
     /// Looks at the upper tables alone. `mmap_lock` is held.

@@ -87,6 +87,38 @@ impl<E: Env> Mm<E> {
         self.filled_below(self.root, Level::Pgd, 0, USER_END)
     }
 
+    /// Filled entries of the first `most` PTE pages, shared or not, and how many PTE pages that were. Locking as for
+    /// [`Mm::present_in`].
+    pub(crate) fn filled_in_first(&self, most: u64) -> (u64, u64) {
+        let mut found = (0, 0);
+        self.filled_in_first_below(self.root, Level::Pgd, (0, USER_END), most, &mut found);
+        found
+    }
+
+    fn filled_in_first_below(
+        &self,
+        table: Pfn,
+        level: Level,
+        (start, end): (u64, u64),
+        most: u64,
+        found: &mut (u64, u64),
+    ) {
+        for item in Entries::new(&self.env, table, level, start, end) {
+            match level.below() {
+                _ if found.1 == most => return,
+                Some(Level::Pte) if is_huge(item.pte) => {}
+                Some(Level::Pte) => {
+                    let filled = self.env.meta(item.pte.pfn()).aux.load(Relaxed);
+                    *found = (found.0 + u64::from(filled), found.1 + 1);
+                }
+                Some(below) => {
+                    self.filled_in_first_below(item.pte.pfn(), below, (item.start, item.end), most, found);
+                }
+                None => {}
+            }
+        }
+    }
+
     fn filled_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> u64 {
         let entries = Entries::new(&self.env, table, level, start, end);
         let filled = |item: Item| match level.below() {

@@ -70,13 +70,14 @@ impl Model {
         if !shared && self.process(pid).own_huge.contains(&unit) {
             return Ok(self.process(pid).private.get(&page).copied().unwrap_or_default());
         }
-        if !self.files[file].reaches(index) {
+        let number = index / (HUGE / PAGE_BYTES);
+        let there = self.files[file].present.contains(&number);
+        if !there && !self.files[file].reaches(index) {
             return Err(FaultOutcome::BusAdrErr);
         }
-        let number = index / (HUGE / PAGE_BYTES);
         if shared {
             self.files[file].present.insert(number);
-        } else if want == Want::Write || !self.files[file].present.contains(&number) {
+        } else if want == Want::Write || !there {
             self.take_huge(pid, file, unit, number);
             return Ok(self.process(pid).private.get(&page).copied().unwrap_or_default());
         }

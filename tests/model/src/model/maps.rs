@@ -101,7 +101,8 @@ impl Model {
         if !request.is_fixed() && self.process(context.pid).extents.intersects(at, at + len) {
             return Err(format!("mmap placed at {at:#x}, over a mapping"));
         }
-        let flags = request.vm_flags(huge, self.process(context.pid).def_flags);
+        let def_flags = self.process(context.pid).def_flags;
+        let flags = request.vm_flags(huge, def_flags);
         self.unmap(context.pid, at, at + len);
         let (file, first) = match file {
             Some((file, offset)) => (Some(file), offset >> PAGE_SHIFT),
@@ -114,7 +115,12 @@ impl Model {
         }
         let extent = Extent { start: at, end: at + len, flags, file, first };
         self.process_mut(context.pid).extents.insert(extent);
-        let locked = flags & (VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED;
+        // Huge pages are not marked as locked, and come in at once even when they are to be locked on fault.
+        let locked = if huge {
+            request.has(abi::MAP_LOCKED) || def_flags & VM_LOCKED != 0
+        } else {
+            flags & (VM_LOCKED | VM_LOCKONFAULT) == VM_LOCKED
+        };
         if (request.has(abi::MAP_POPULATE) && flags & VM_LOCKONFAULT == 0) || locked {
             let _ = self.populate(context, at, at + len);
         }

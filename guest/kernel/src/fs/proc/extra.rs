@@ -5,6 +5,7 @@ use crate::fs::file::{File, Ops};
 use crate::fs::text::Text;
 use crate::fs::{device, mount};
 use crate::task::Process;
+use crate::task::transfers::Counts;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// The auxiliary vector lies on the stack, after the NULL that ends the environment pointers.
@@ -40,6 +41,24 @@ pub fn fd_info(t: &mut Text, file: &File) {
     t.s("\nmnt_id:\t").dec(u64::from(file.path.mount.id)).s("\nino:\t").dec(file.inode().ino).c(b'\n');
     if let Ops::Userfault(uffd) = &file.ops {
         uffd.fd_info(t);
+    }
+    match &file.ops {
+        Ops::Event(counter) => counter.fd_info(t),
+        Ops::Epoll(set) => set.fd_info(t),
+        Ops::Pidfd(pidfd) => {
+            let pid = if pidfd.process().is_reaped() { -1 } else { i64::from(pidfd.process().pid) };
+            t.s("Pid:\t").int(pid).s("\nNSpid:\t").int(pid).c(b'\n');
+        }
+        _ => {}
+    }
+}
+
+/// What calls have moved. Nothing goes to a disk or comes from one.
+pub fn io(t: &mut Text, [rchar, wchar, syscr, syscw]: Counts) {
+    let lines =
+        [("rchar: ", rchar), ("wchar: ", wchar), ("syscr: ", syscr), ("syscw: ", syscw), ("read_bytes: ", 0)];
+    for (name, value) in lines.into_iter().chain([("write_bytes: ", 0), ("cancelled_write_bytes: ", 0)]) {
+        t.s(name).dec(value).c(b'\n');
     }
 }
 

@@ -64,6 +64,7 @@ const FILES: &[(&str, u32)] = &[
     ("cmdline", S_IFREG | 0o444),
     ("comm", S_IFREG | 0o644),
     ("environ", S_IFREG | 0o400),
+    ("io", S_IFREG | 0o400),
     ("limits", S_IFREG | 0o644),
     ("maps", S_IFREG | 0o444),
     ("mem", S_IFREG | 0o600),

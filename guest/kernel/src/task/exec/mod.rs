@@ -206,7 +206,9 @@ pub fn exec(path: &[u8], mut argv: Strings, envp: Strings, frame: &mut TrapFrame
     task.set_comm(basename(path));
     let Loaded { mm, entry, sp } = loaded;
     sched::use_mm(&task, Some(&mm));
-    drop(process.mm.replace(Some(mm)));
+    if let Some(old) = process.mm.replace(Some(mm)) {
+        process.usage.see_rss(&old);
+    }
     exit::release_vfork_parent(process);
     task.context.reset_current();
     *frame = TrapFrame::new_user(entry, sp);

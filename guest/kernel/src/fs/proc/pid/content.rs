@@ -49,6 +49,12 @@ impl PidNode {
             }
             ("stat", _) => status::stat(t, &process, task.as_ref(), self.id(), self.tid == 0),
             ("status", _) => status::status(t, &process, task.as_ref(), self.id()),
+            ("io", _) => {
+                self.may_look()?;
+                let one = task.as_ref().filter(|_| self.tid != 0);
+                let of_all = || task::transfers::of_process(&process);
+                extra::io(t, one.map_or_else(of_all, |task| task.transfers.get()));
+            }
             ("limits", _) => status::limits(t, &process),
             ("comm", _) => {
                 status::comm(t, task.as_ref(), &process);
@@ -131,6 +137,9 @@ impl PidNode {
                     caller::need(caller::CAP_SYS_RESOURCE).map_err(|_| Errno::EACCES)?;
                 }
                 process.oom_score_adj.store(value as i32, Relaxed);
+            }
+            "clear_refs" if !(1..=5).contains(&signed(line).ok_or(Errno::EINVAL)?) => {
+                return Err(Errno::EINVAL);
             }
             "clear_refs" | "limits" => {}
             _ => return Err(Errno::EACCES),

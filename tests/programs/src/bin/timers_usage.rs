@@ -1,0 +1,110 @@
+//! timerfd, and what a process is told of the time, memory and bytes that it used.
+
+use ptshare_programs::{check, check_eq, errno, errno_name, process};
+use std::io::{Read, Write};
+
+fn answer(value: isize) -> String {
+    if value < 0 { errno_name(errno()) } else { value.to_string() }
+}
+
+fn timer() {
+    // SAFETY: no pointers.
+    let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK) };
+    check!(timer >= 0, "timerfd_create failed: {}", errno());
+    let mut ticks = 0u64;
+    let mut read = |len: usize| {
+        let at: *mut u64 = &mut ticks;
+        // SAFETY: `ticks` has 8 bytes, and no more are asked for.
+        let got = unsafe { libc::read(timer, at.cast(), len) };
+        (answer(got), ticks)
+    };
+    println!("off: {}", read(8).0);
+    println!("too short: {}", read(4).0);
+    let spec = |ns: i64| libc::timespec { tv_sec: 0, tv_nsec: ns };
+    let set = |value: i64, interval: i64| {
+        let new = libc::itimerspec { it_interval: spec(interval), it_value: spec(value) };
+        // SAFETY: a live itimerspec.
+        answer(unsafe { libc::timerfd_settime(timer, 0, &new, std::ptr::null_mut()) } as isize)
+    };
+    println!("bad: {}", set(-1, 0));
+    println!("set: {}", set(20_000_000, 20_000_000));
+    let mut entry = libc::pollfd { fd: timer, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live entry.
+    println!("poll: {}", unsafe { libc::poll(&mut entry, 1, 5000) });
+    check_eq!(read(8).0, "8");
+    process::sleep_ms(90);
+    let (got, count) = read(8);
+    check!(got == "8" && count >= 3, "{got} bytes, {count} expiries in 90 ms of 20 ms each");
+    println!("stop: {}", set(0, 0));
+    println!("stopped: {}", read(8).0);
+    // SAFETY: no pointers.
+    println!("unknown clock: {}", answer(unsafe { libc::timerfd_create(77, 0) } as isize));
+}
+
+fn usage(who: i32) -> libc::rusage {
+    // SAFETY: an all-zero rusage is valid, and the call fills it in.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(who, &mut usage);
+        usage
+    }
+}
+
+fn microseconds(time: libc::timeval) -> i64 {
+    time.tv_sec * 1_000_000 + time.tv_usec
+}
+
+fn times() {
+    let before = usage(libc::RUSAGE_SELF);
+    let mut sum = 0u64;
+    for i in 0..30_000_000u64 {
+        sum = std::hint::black_box(sum.wrapping_add(i));
+    }
+    let between = usage(libc::RUSAGE_SELF);
+    // Into the kernel and back, until it shows.
+    let mut block = [0u8; 65536];
+    let Ok(mut zero) = std::fs::File::open("/dev/zero") else { process::leave(1) };
+    for _ in 0..2000 {
+        check_eq!(zero.read(&mut block).ok(), Some(block.len()));
+    }
+    let after = usage(libc::RUSAGE_SELF);
+    let user = microseconds(between.ru_utime) - microseconds(before.ru_utime);
+    let system = microseconds(after.ru_stime) - microseconds(between.ru_stime);
+    check!(user > 0 && system > 0, "{user} us of computing, {system} us of system calls");
+    println!("user and system time are told apart");
+}
+
+fn memory() {
+    const BYTES: usize = 24 << 20;
+    let child = process::spawn(|| {
+        let touched = vec![1u8; BYTES];
+        i32::from(std::hint::black_box(&touched)[BYTES / 2]) - 1
+    });
+    check_eq!(process::wait(child).0, 0);
+    let most = usage(libc::RUSAGE_CHILDREN).ru_maxrss;
+    check!(most >= BYTES as i64 / 1024, "a child that touched 24 MiB had {most} KiB resident");
+    println!("the child's largest resident set is known");
+}
+
+/// A line of /proc/self/io.
+fn io(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.trim_start_matches(':').trim().parse().ok()).unwrap_or(u64::MAX)
+}
+
+fn transfers() {
+    let (wchar, syscw) = (io("wchar"), io("syscw"));
+    let Ok(mut null) = std::fs::OpenOptions::new().write(true).open("/dev/null") else { process::leave(1) };
+    for _ in 0..10 {
+        check_eq!(null.write(&[0; 100]).ok(), Some(100));
+    }
+    println!("written: {} bytes by {} calls", io("wchar") - wchar, io("syscw") - syscw);
+}
+
+fn main() {
+    timer();
+    times();
+    memory();
+    transfers();
+}
