@@ -68,7 +68,7 @@ impl World {
     /// Maps one or two GiB of some kind of memory.
     fn map(&self, mm: &Mm<Arena>) {
         let (addr, len) = self.range();
-        let prot = PROT_READ | self.below(4).min(1) * PROT_WRITE;
+        let prot = PROT_READ | (self.below(4).min(1) * PROT_WRITE);
         let reserve = self.below(2) * MAP_NORESERVE;
         let mut request = MapRequest { addr, ..MapRequest::anonymous(len, prot) };
         let size = HugeSize::ALL[self.below(2) as usize];
@@ -80,7 +80,7 @@ impl World {
                     request.object = Some((self.objects[which].1.clone(), 0));
                     [MAP_SHARED, MAP_PRIVATE][self.below(2) as usize] | MAP_NORESERVE
                 }
-                _ => MAP_ANONYMOUS | MAP_PRIVATE | MAP_HUGETLB | u64::from(size.shift()) << 26 | reserve,
+                _ => MAP_ANONYMOUS | MAP_PRIVATE | MAP_HUGETLB | (u64::from(size.shift()) << 26) | reserve,
             };
         // A pool that has no more is an answer like any other: what it leaves must be sound.
         let _ = mm.mmap(request);
