@@ -20,7 +20,8 @@ enum Verb {
     Run(run::RunArgs),
     /// Build everything and run every test; those that need an engine or busybox are skipped out loud without it
     Test(test::TestArgs),
-    /// Everything that a CI job needs, in one command: lint, tests, the tour, mutants, fuzzing; with JUnit XML and a verdict
+    /// Everything that a CI job needs, in one command: lint, tests, the tour, mutants, fuzzing, stress; with JUnit XML and a
+    /// verdict
     Ci(ci::CiArgs),
     /// Build the guest kernel, init and the test programs
     Build(BuildArgs),

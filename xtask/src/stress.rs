@@ -4,6 +4,7 @@ use crate::guest;
 use crate::run::{self, RunArgs, Sharing};
 use anyhow::Result;
 use clap::{Args, Parser};
+use std::time::Instant;
 
 /// Options of `cargo xtask stress`.
 #[derive(Clone, Debug, Args)]
@@ -17,7 +18,7 @@ pub struct StressArgs {
     /// Virtual CPUs [default: as many as this machine has, but 2 to 4]
     #[arg(long)]
     pub cpus: Option<u32>,
-    /// Processes of two threads each
+    /// Processes of two and three threads each
     #[arg(long, default_value_t = 4)]
     pub workers: u32,
     /// How page tables are shared at fork: all three modes in turn unless one is named
@@ -34,10 +35,13 @@ pub struct StressArgs {
     pub checked: bool,
 }
 
-/// How many times as long as the workers were told a guest may take, and seconds beyond: its clock stands still under
-/// emulation while it is judged. A hang is not waited for, that is the watchdog's affair.
+/// How many times as long as the workers were told a guest may take: its clock stands still under emulation while it is
+/// judged. A hang is not waited for, that is the watchdog's affair.
 const PATIENCE: u64 = 4;
+/// Seconds that a guest has beyond that: where kernels are interpreted, most of them go into getting ready.
 const PATIENCE_SECONDS: u64 = 120;
+/// Huge pages that a worker may need at the same time (`tests/programs`, `stress/huge.rs`), and those of the common file.
+const HUGE_PAGES: (u32, u32) = (10, 8);
 
 /// The workers never rest: a guest in which no counter moves hangs, whatever its CPUs do.
 const WATCHDOG: &str = "30,strict";
@@ -73,11 +77,17 @@ pub fn run(args: &StressArgs) -> Result<u8> {
         line.push(format!("--cpus={cpus}"));
         line.push(format!("--verify={}", args.verify));
         line.push(format!("--timeout={}", PATIENCE * seconds + PATIENCE_SECONDS));
+        line.push(format!("--cmdline=hugepages={}", HUGE_PAGES.0 * args.workers + HUGE_PAGES.1));
         line.push(format!("--watchdog={WATCHDOG}"));
         line.extend(args.checked.then(|| "--checked".to_owned()));
         line.extend(["--".to_owned(), program.clone(), format!("seconds={seconds}")]);
         line.extend([format!("seed={}", args.seed), format!("workers={}", args.workers)]);
+        let begin = Instant::now();
         let status = run::run(&RunLine::try_parse_from(line)?.args)?;
+        // One test each for CI's report (`ci::output`).
+        let word = if status == 0 { "PASS" } else { "FAIL" };
+        let what = format!("stress sharing={} cpus={cpus} seed={}", mode.name(), args.seed);
+        eprintln!("{word} [{:>8.3}s] {what}", begin.elapsed().as_secs_f64());
         if status != 0 {
             return Ok(status);
         }

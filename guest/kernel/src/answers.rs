@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
+use ptshare_machine::smp::{self, Stopped};
 use ptshare_machine::{Machine, boot};
 use ptshare_mm::Env;
 use ptshare_mm::rmap::{NoReverseMap, for_each_mapping, for_each_mm};
@@ -32,8 +33,15 @@ pub fn last() -> Vec<Place> {
     LAST.lock().clone()
 }
 
-/// Answers that stand until this is dropped.
-pub struct Given(());
+/// Answers that stand until this is dropped: no other CPU runs meanwhile, which could change what they are about.
+pub struct Given(Stopped);
+
+impl Given {
+    /// None yet. No lock is held.
+    fn nothing() -> Given {
+        Given(smp::stop_others())
+    }
+}
 
 impl Drop for Given {
     fn drop(&mut self) {
@@ -43,28 +51,18 @@ impl Drop for Given {
     }
 }
 
-/// Do the answers still hold when the host looks? Another CPU could change what they are about.
-fn alone() -> bool {
-    Machine.census().cpus.load(Relaxed) == 1
-}
-
 /// Answers for `frames` of the frames in use, chosen at random.
 pub fn sample(frames: usize) -> Given {
-    let given = Given(());
-    if alone() {
-        (0..frames).filter_map(|_| random_frame()).for_each(|pfn| {
-            // One whose places are too many goes unasked.
-            let _ = add_frame(pfn);
-        });
-    }
+    let given = Given::nothing();
+    (0..frames).filter_map(|_| random_frame()).for_each(|pfn| {
+        // One whose places are too many goes unasked.
+        let _ = add_frame(pfn);
+    });
     given
 }
 
-/// Answers with /proc's numbers of every process whose tables are not too many.
-pub fn usages() {
-    if !alone() {
-        return;
-    }
+/// Adds answers with /proc's numbers of every process whose tables are not too many.
+pub fn usages(_given: &Given) {
     let area = boot::answers();
     for_each_mm(&Machine, &mut |mm| {
         let n = area.usages.load(Relaxed);
@@ -89,7 +87,7 @@ pub fn usages() {
 /// # Errors
 /// [`NoReverseMap`].
 pub fn frame(pfn: Pfn) -> Result<Given, NoReverseMap> {
-    let given = Given(());
+    let given = Given::nothing();
     add_frame(pfn)?;
     Ok(given)
 }
@@ -123,8 +121,7 @@ fn add_frame(pfn: Pfn) -> Result<(), NoReverseMap> {
     answer.first.store(first, Relaxed);
     answer.places.store(places, Relaxed);
     answer.left_out.store(left_out, Relaxed);
-    // Answers that other CPUs may have overtaken stay between the kernel and the process that asked.
-    area.frames.store(if alone() { n + 1 } else { 0 }, Relaxed);
+    area.frames.store(n + 1, Relaxed);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ pub fn on_request(label: &[u8]) {
 /// The same, with as many answers as there is room for: reverse maps, and /proc's numbers of processes.
 pub fn on_request_with_answers(label: &[u8]) {
     let given = answers::sample(ANSWER_FRAMES);
-    answers::usages();
+    answers::usages(&given);
     on_request_given(label, &given);
 }
 

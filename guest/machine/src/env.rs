@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::fence;
 use ptshare_mm::frame::Buddy;
 use ptshare_mm::{Env, FlushRange, Mms, ObjectTables, Ticket};
+use ptshare_mutants::mutant;
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
 use ptshare_wire::census::MM_SLOTS;
@@ -141,7 +142,7 @@ impl Env for Machine {
         if mask & own != 0 {
             flush_here(range);
         }
-        if mask & !own != 0 {
+        if mask & !own != 0 && !mutant!(REMOTE_FLUSH_SKIPPED) {
             smp::shoot_down(mask & !own);
         }
     }

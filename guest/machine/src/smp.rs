@@ -3,16 +3,19 @@
 //! A CPU in the kernel has interrupts off. It answers a flush that another asks for where it waits for a lock (the spin
 //! hook), and when it is interrupted, that is in user mode and in `hlt`. It does not anywhere else, which makes an answer
 //! mean more than an empty TLB: no walk without a lock is under way (`Env::flush_answers`).
+//!
+//! [`stop_others`] goes further: the other CPUs stand still where an interrupt met them, with no lock held and nothing
+//! half done, so that what one CPU finds out stays true until it lets them go.
 
 use crate::cpu::{self, PerCpu};
 use crate::env::Machine;
 use crate::{acpi, boot, hyper, phys, time, trap};
 use alloc::boxed::Box;
 use core::sync::atomic::{
-    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use ptshare_mm::{Env, NoMemory, frame};
-use ptshare_sync::{set_spin_hook, set_wait_hook, spin_wait, waiting};
+use ptshare_sync::{assert_none_held, set_spin_hook, set_wait_hook, spin_wait, waiting};
 use ptshare_wire::Wait;
 use ptshare_wire::census::CPUS_MAX;
 use ptshare_wire::layout::VECTOR_IPI;
@@ -219,4 +222,65 @@ pub(crate) fn answer() {
         cpu::flush_all();
         cpu.flushes_done.store(wanted, Release);
     }
+}
+
+/// A CPU has the others stopped, is about to, or has not yet seen them all go.
+static STOPPER: AtomicBool = AtomicBool::new(false);
+/// The others are to stand still.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// CPUs that stand still, a bit each.
+static STANDING: AtomicU64 = AtomicU64::new(0);
+
+/// While this lives, every other CPU stands still.
+#[must_use = "the other CPUs go on when this is dropped"]
+pub struct Stopped(());
+
+/// Stops the other CPUs. Each finishes what it does in the kernel first, so the caller holds no lock that one could wait for;
+/// while it waits for its turn it stands still for another who was first.
+pub fn stop_others() -> Stopped {
+    assert_none_held();
+    if several() {
+        while STOPPER.swap(true, SeqCst) {
+            stand_still();
+            spin_wait();
+        }
+        let others = online() & !(1 << cpu::id());
+        STOP.store(true, SeqCst);
+        each(others).for_each(notify);
+        while STANDING.load(SeqCst) != others {
+            spin_wait();
+        }
+    }
+    Stopped(())
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if several() {
+            STOP.store(false, SeqCst);
+            // Whoever stops them next must not take one for standing that is on its way.
+            while STANDING.load(SeqCst) != 0 {
+                spin_wait();
+            }
+            STOPPER.store(false, SeqCst);
+        }
+    }
+}
+
+/// Stands still as long as another CPU wants it. Flushes are answered meanwhile: those that it waits for may need that.
+#[inline]
+pub(crate) fn stand_still() {
+    if STOP.load(Relaxed) {
+        stand();
+    }
+}
+
+#[cold]
+fn stand() {
+    let me = 1 << cpu::id();
+    STANDING.fetch_or(me, SeqCst);
+    while STOP.load(SeqCst) {
+        spin_wait();
+    }
+    STANDING.fetch_and(!me, SeqCst);
 }

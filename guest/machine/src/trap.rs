@@ -171,6 +171,7 @@ extern "C" fn ptshare_trap(frame: &mut TrapFrame) {
         IPI => {
             time::end_of_interrupt();
             smp::answer();
+            smp::stand_still();
             ptshare_hook_ipi();
         }
         _ if user => ptshare_hook_exception(frame),

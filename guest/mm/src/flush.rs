@@ -98,6 +98,9 @@ impl<'a, E: Env> FlushBatch<'a, E> {
     }
 
     fn flush(&mut self) {
+        if mutant!(FREED_BEFORE_FLUSH) {
+            self.drop_references();
+        }
         if self.start < self.end {
             match self.mm {
                 Some(mm) => self.env.flush(mm, FlushRange::Pages { start: self.start, end: self.end }),
@@ -107,6 +110,11 @@ impl<'a, E: Env> FlushBatch<'a, E> {
             self.env.stats().tlb_flushes.fetch_add(1, Relaxed);
             (self.start, self.end) = (u64::MAX, 0);
         }
+        self.drop_references();
+    }
+
+    #[inline]
+    fn drop_references(&mut self) {
         for pfn in self.held.iter().take(self.held_len) {
             drop_displaced(self.env, *pfn);
         }

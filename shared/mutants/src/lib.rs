@@ -35,12 +35,24 @@ pub struct Boot {
     pub faults: u64,
     /// Under QEMU's emulation, whose TLB keeps what is not flushed.
     pub emulated: bool,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// No boot at all: the core's own code on the host, under a scheduler of threads that explores interleavings
+    /// (`tests/model/tests/concurrency`). The program is the name of a test there.
+    pub schedules: bool,
 }
 
 impl Boot {
     /// Shares PTE pages.
-    pub const PTE: Boot =
-        Boot { sharing: "pte", words: "", mem_bytes: 256 << 20, faults: 0, emulated: false };
+    pub const PTE: Boot = Boot {
+        sharing: "pte",
+        words: "",
+        mem_bytes: 256 << 20,
+        faults: 0,
+        emulated: false,
+        cpus: 1,
+        schedules: false,
+    };
     /// So little memory that it can be used up.
     pub const PTE_SMALL: Boot = Boot { mem_bytes: 32 << 20, ..Boot::PTE };
     /// Verifies after every page fault: for bugs that no program survives for long.
@@ -51,6 +63,16 @@ impl Boot {
     pub const NONE_EMULATED: Boot = Boot { emulated: true, ..Boot::NONE };
     /// Shares whole subtrees, under the emulator.
     pub const TREE_EMULATED: Boot = Boot { emulated: true, ..Boot::TREE };
+    /// Shares PTE pages, on two CPUs.
+    pub const PTE_CPUS: Boot = Boot { cpus: 2, ..Boot::PTE };
+    /// Shares PTE pages, under the emulator, on two CPUs.
+    pub const PTE_EMULATED_CPUS: Boot = Boot { cpus: 2, ..Boot::PTE_EMULATED };
+    /// Shares whole subtrees, on two CPUs.
+    pub const TREE_CPUS: Boot = Boot { cpus: 2, ..Boot::TREE };
+    /// Copies everything, on two CPUs.
+    pub const NONE_CPUS: Boot = Boot { cpus: 2, ..Boot::NONE };
+    /// A test of the core under the scheduler, in all modes that it has.
+    pub const SCHEDULES: Boot = Boot { schedules: true, ..Boot::PTE };
     /// Shares whole subtrees.
     pub const TREE: Boot = Boot { sharing: "tree", ..Boot::PTE };
     /// Copies everything.
@@ -89,6 +111,11 @@ pub const PROBES: &[(&str, &str)] = &[
     (
         "probe:progress",
         "the programs do not come to an end in the time that the right kernel needs many times over",
+    ),
+    (
+        "probe:schedule",
+        "the core's own code on the host, in some order of the steps of several CPUs, ends in wrong bytes, a stale translation, \
+         a walk through a table that is gone, or a verdict against it",
     ),
 ];
 

@@ -52,6 +52,7 @@ const PROGRAMS: &[&str] = &[
     "fault_for_all",
     "cow_leave",
     "threads_tables",
+    "races",
     "sysv_ipc",
     "memory_calls",
     "process_calls",

@@ -49,7 +49,7 @@ fn both(built: &Artefacts, folder: &str, sharing: Sharing) -> Option<Vec<Pair>> 
     let (names, traces): (Vec<_>, Vec<_>) =
         traces(folder).into_iter().filter(|(_, trace)| huge || !trace.huge).unzip();
     let verify = Verify { mode: VerifyMode::Faults(20), random: None };
-    let guest = Guest { built, engine: EngineChoice::Auto, sharing, verify, verbose: true };
+    let guest = Guest { built, engine: EngineChoice::Auto, sharing, cpus: 1, verify, verbose: true };
     let expected = linux.run(&traces, true).unwrap();
     let (found, _) = guest.run(&traces).unwrap();
     let pairs = names.into_iter().zip(traces).zip(expected.into_iter().zip(found));

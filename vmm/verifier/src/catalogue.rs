@@ -105,7 +105,7 @@ pub const DRAWN: &[Item] = items! {
     42 Rules, "Huge pages are counted once a table.";
     43 NotThere("no migration, no poison"), "Migration of a huge page leaves no leaf to the old frame.";
     44 PROBE, "Unshare flushes the whole GiB before the lock is released.";
-    45 NotThere("no lockless walkers"), "Every lockless walker has left before a table is edited privately.";
+    45 Also("the schedules of `tests/model/tests/concurrency`: walker-against-free"), "Every lockless walker has left before a table is edited privately.";
     46 Rules, "A VMA with per-mm entry state does not share its table.";
     47 Also("test programs `mremap_cow` and `tlb_probe`"), "mremap: the destination has the source's content, the source is empty.";
     48 NO_SWAP, "A swap slot is not counted too low.";

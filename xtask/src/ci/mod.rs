@@ -32,7 +32,7 @@ pub struct CiArgs {
     /// Where the JSON verdict goes [default: target/ci/verdict.json]
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Without mutants and fuzzing
+    /// Without mutants, fuzzing and stress
     #[arg(long)]
     pub quick: bool,
 }
@@ -76,6 +76,7 @@ fn plan(quick: bool, tour: &Path) -> Vec<Step> {
             &["fuzz", "--seed", "1", "--programs", "150", "--minutes", "1"],
             minutes(10),
         ));
+        steps.push(Step::new("stress", &["stress", "--minutes", "2"], minutes(15)));
     }
     steps
 }
@@ -127,9 +128,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quick_leaves_out_mutants_and_fuzzing() {
+    fn quick_leaves_out_mutants_fuzzing_and_stress() {
         let names = |quick| plan(quick, Path::new("t")).iter().map(|step| step.name).collect::<Vec<_>>();
         assert_eq!(names(true), ["lint", "test", "tour"]);
-        assert_eq!(names(false), ["lint", "test", "tour", "mutants", "fuzz"]);
+        assert_eq!(names(false), ["lint", "test", "tour", "mutants", "fuzz", "stress"]);
     }
 }

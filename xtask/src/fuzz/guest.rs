@@ -28,6 +28,8 @@ pub struct Guest<'a> {
     pub engine: EngineChoice,
     /// `sharing=`.
     pub sharing: Sharing,
+    /// Virtual CPUs.
+    pub cpus: u32,
     /// When to verify.
     pub verify: Verify,
     /// The content of each page.
@@ -89,6 +91,7 @@ impl Guest<'_> {
             },
             engine: self.engine,
             mem_bytes: MEM_BYTES,
+            cpus: self.cpus,
             sharing: self.sharing.name().into(),
             verify: self.verify.mode,
             random: self.verify.random,

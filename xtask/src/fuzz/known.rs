@@ -112,8 +112,12 @@ fn not_configured(_: &[Op], op: &Op, _: &[u64], guest: &[u64]) -> bool {
 /// a `close`; then mremap to another length, or to a place of the kernel's choice, meets the end of a VMA.
 fn pieces_merge(_: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
     const ENOMEM: u64 = 12_u64.wrapping_neg();
-    // Or finds no room behind the longer VMA.
-    let goes_on = guest == [ENOMEM] || guest.first().is_some_and(|&r| r == u64::MAX || r < 1 << 63);
+    // Or finds no room behind the longer VMA, or that what is to be cut off reaches beyond user memory.
+    const USER_END: u64 = 1 << 47;
+    let cut_off = op.args[1] > op.args[2] && op.args[1] >= USER_END;
+    let goes_on = guest == [ENOMEM]
+        || cut_off && guest == [EINVAL]
+        || guest.first().is_some_and(|&r| r == u64::MAX || r < 1 << 63);
     // A move to a fixed place that keeps its length takes all VMAs of the range.
     const FIXED: u64 = 2;
     let one_vma = op.args[1] != op.args[2] || op.args[3] & FIXED == 0;
@@ -177,6 +181,9 @@ mod tests {
         assert!(explained(&remap("4p"), "0 E14", "0 a+0x80203000"));
         assert!(!explained(&remap("3p"), "0 E14", "0 a+0x80203000"));
         assert!(!explained(&remap("4p"), "0 E14", "0 E22"));
+        let wraps = "trace 1\np0 mremap h0+0x0 0xfffffffffffcd000 3p maymove|fixed a+0x80203000 -";
+        assert!(explained(wraps, "0 E14", "0 E22"));
+        assert!(!explained(wraps, "0 E22", "0 E14"));
         assert!(!explained(&remap("4p"), "0 a+0x80203000", "0 E14"));
     }
 

@@ -97,9 +97,12 @@ pub struct FuzzArgs {
     /// How the guest shares page tables
     #[arg(long, value_enum, default_value = "rotate")]
     pub sharing: Modes,
-    /// When the verifier walks the page tables: off, exit, every-exit, faults:N
-    #[arg(long, value_name = "WHEN", default_value = "faults:50")]
+    /// When the verifier walks the page tables, as in `run`: off, exit, every-exit, faults:N, and at random instants
+    #[arg(long, value_name = "WHEN", default_value = "faults:50+random:20")]
     pub verify: Verify,
+    /// Virtual CPUs of the guest
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u32,
     /// Run the traces of a file instead of generated ones, and say all that they gave
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
@@ -237,7 +240,7 @@ fn other(
         None if args.engine == Engine::Model => model::run(&model::program(), traces, mode),
         None => linux.run(traces, verbose),
         Some(engine) => {
-            let guest = Guest { built, engine, sharing: mode, verify: args.verify, verbose };
+            let guest = Guest { built, engine, sharing: mode, cpus: args.cpus, verify: args.verify, verbose };
             let (verdicts, boots) = guest.run(traces)?;
             totals.boots += boots.boots;
             totals.verified += boots.verified;

@@ -1,8 +1,7 @@
 //! All the boots: first without a bug, then one for each bug and each way to reach it.
 
-use super::Row;
 use super::one::{self, End, describe};
-use crate::guest::Artefacts;
+use super::{Bench, Row};
 use anyhow::Result;
 use ptshare_mutants::{Boot, Mutant, Run};
 use std::collections::BTreeMap;
@@ -27,11 +26,7 @@ const LEAST_LIMIT: Duration = Duration::from_secs(10);
 impl Baseline {
     /// Runs every program that the mutants need, under each boot that they need it under. The inner error says which
     /// rule objected, or which program failed.
-    pub fn measure(
-        built: &Artefacts,
-        wanted: &[&'static Mutant],
-        jobs: usize,
-    ) -> Result<Result<Baseline, String>> {
+    pub fn measure(bench: &Bench, wanted: &[&'static Mutant]) -> Result<Result<Baseline, String>> {
         let mut boots: Vec<(Boot, Vec<&'static str>)> = Vec::new();
         for (boot, programs) in wanted.iter().flat_map(|m| m.runs) {
             if !boots.iter().any(|known| known.0 == *boot) {
@@ -42,8 +37,8 @@ impl Baseline {
                 known.extend(fresh);
             }
         }
-        let ends = in_parallel(&boots, jobs, |(boot, programs)| {
-            one::boot(built, boot, programs, None, CLEAN_LIMIT)
+        let ends = in_parallel(&boots, bench.jobs, |(boot, programs)| {
+            one::boot(bench, boot, programs, None, CLEAN_LIMIT)
         })?;
         let mut baseline = Baseline { times: BTreeMap::new(), boots: boots.len(), checkpoints: 0 };
         for ((boot, programs), end) in boots.iter().zip(ends) {
@@ -78,15 +73,14 @@ impl Baseline {
 /// # Errors
 /// A guest cannot be started.
 pub(super) fn run_all(
-    built: &Artefacts,
+    bench: &Bench,
     wanted: &[&'static Mutant],
     baseline: &Baseline,
-    jobs: usize,
     verbose: bool,
 ) -> Result<Vec<Row>> {
     let width = wanted.iter().map(|m| m.name.len()).max().unwrap_or(0);
-    in_parallel(wanted, jobs, |&mutant| {
-        let boot = |run: &Run| one::boot(built, &run.0, run.1, Some(mutant), baseline.limit(run));
+    in_parallel(wanted, bench.jobs, |&mutant| {
+        let boot = |run: &Run| one::boot(bench, &run.0, run.1, Some(mutant), baseline.limit(run));
         let boots = mutant.runs.iter().map(boot).collect::<Result<Vec<End>>>()?;
         let row = Row { mutant, boots };
         let after: Vec<String> = row.boots.iter().map(|end| format!("{} ms", end.millis)).collect();

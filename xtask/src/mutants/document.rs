@@ -14,7 +14,8 @@ Deliberate bugs of the guest kernel, each compiled in by the Cargo feature `muta
 `mutant=NAME` (`shared/mutants` lists them; release kernels hold none of them). `cargo xtask mutants` boots each under
 the programs that can reach it and demands that the rule it was made for objects. A boot ends at the first checkpoint with
 a finding, so \"also\" lists rules that saw the same bug at the same moment; a probe is a program in the guest that finds
-wrong bytes, a stale translation or no end.
+wrong bytes, a stale translation or no end. What needs one order of many steps of several CPUs is played by a scheduler on the
+host, with the core's own code (`schedules`: the test's name in `tests/model/tests/concurrency`).
 
 ";
 
@@ -56,7 +57,10 @@ fn subject(rows: &[&Row]) -> String {
         let after: Vec<String> = row
             .boots
             .iter()
-            .map(|boot| format!("{} ms, checkpoint {} (`{}`)", boot.millis, boot.checkpoints, boot.label))
+            .map(|boot| match boot.checkpoints {
+                0 => format!("{} ms (`{}`)", boot.millis, boot.label),
+                n => format!("{} ms, checkpoint {n} (`{}`)", boot.millis, boot.label),
+            })
             .collect();
         let _ = writeln!(
             text,

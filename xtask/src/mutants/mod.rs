@@ -9,14 +9,15 @@ mod boots;
 mod document;
 mod one;
 pub mod rules;
+mod schedules;
 
-use crate::guest::{self, Options};
+use crate::guest::{self, Artefacts, Options};
 use crate::{process, report};
 use anyhow::{Context, Result};
 use boots::Baseline;
 use one::End;
 use ptshare_mutants::{Mutant, all};
-use ptshare_vmm::exit_code;
+use ptshare_vmm::{Engine, EngineChoice, engine, exit_code};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -47,6 +48,9 @@ pub struct MutantsArgs {
     /// Write the result as one JSON object
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Virtual CPUs of the boots that need no certain number; more than one with verdicts at random instants too
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u32,
     /// Guests at a time [default: one a CPU of this machine]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
@@ -57,6 +61,15 @@ pub struct MutantsArgs {
 
 /// What emulates a machine.
 const QEMU: &str = "qemu-system-x86_64";
+
+/// What every boot needs.
+struct Bench {
+    built: Artefacts,
+    /// Guests at a time.
+    jobs: usize,
+    /// CPUs of a boot that needs no certain number.
+    cpus: u32,
+}
 
 /// A mutant and what became of it, boot by boot.
 struct Row {
@@ -121,11 +134,22 @@ pub fn run(args: &MutantsArgs) -> Result<u8> {
         }
         wanted.retain(|mutant| !left_out(mutant));
     }
+    if !engine::choose(EngineChoice::Auto).is_ok_and(|(engine, _)| engine == Engine::Kvm) {
+        let left_out = |mutant: &&Mutant| mutant.runs.iter().any(|run| run.0.cpus > 1 && !run.0.emulated);
+        for mutant in wanted.iter().copied().filter(left_out) {
+            eprintln!("SKIP: {}: it takes several CPUs that run at once, and so KVM", mutant.name);
+        }
+        wanted.retain(|mutant| !left_out(mutant));
+    }
+    if wanted.iter().any(|mutant| mutant.runs.iter().any(|run| run.0.schedules)) {
+        schedules::build()?;
+    }
     let built = guest::build_all(&Options { mutants: true, verbose: args.verbose, ..Options::default() })?;
     let begin = Instant::now();
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let bench = Bench { built, jobs, cpus: args.cpus };
 
-    let baseline = match Baseline::measure(&built, &wanted, jobs)? {
+    let baseline = match Baseline::measure(&bench, &wanted)? {
         Ok(baseline) => baseline,
         Err(why) => {
             eprintln!("ptshare: without any mutant {why}");
@@ -133,7 +157,7 @@ pub fn run(args: &MutantsArgs) -> Result<u8> {
         }
     };
     println!("without any mutant: {}", baseline.summary());
-    let rows = boots::run_all(&built, &wanted, &baseline, jobs, args.verbose)?;
+    let rows = boots::run_all(&bench, &wanted, &baseline, args.verbose)?;
     let seconds = begin.elapsed().as_secs_f64();
 
     let failed: Vec<&Row> = rows.iter().filter(|row| !row.is_killed()).collect();

@@ -1,12 +1,16 @@
 //! One boot.
 
+use super::{Bench, schedules};
 use crate::batch::{self, JobResult};
 use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
 use anyhow::{Context, Result};
 use ptshare_mutants::{Boot, Mutant, probe};
-use ptshare_vmm::{Config, Ending, Engine, EngineChoice, Initramfs, Outcome, VerifyMode};
+use ptshare_vmm::{Config, Ending, Engine, EngineChoice, Initramfs, Outcome, RandomVerify, VerifyMode};
 use std::time::Duration;
+
+/// Verdicts at random instants, a second, where they are asked for.
+const RANDOM_HZ: f64 = 20.0;
 
 /// How a boot ended.
 pub(super) struct End {
@@ -33,23 +37,31 @@ impl End {
     }
 }
 
-/// Boots a guest, with the mutant if there is one, that runs the programs one after the other.
+/// Boots a guest, with the mutant if there is one, that runs the programs one after the other; or plays them under the
+/// scheduler.
 ///
 /// # Errors
-/// The guest cannot be started.
+/// The guest cannot be started, or the tests cannot be run.
 pub(super) fn boot(
-    built: &Artefacts,
+    bench: &Bench,
     boot: &Boot,
     programs: &[&str],
     mutant: Option<&Mutant>,
     limit: Duration,
 ) -> Result<End> {
-    let (image, jobs) = image(built, programs)?;
+    if boot.schedules {
+        return schedules::play(programs, mutant, label(boot, programs));
+    }
+    let (image, jobs) = image(&bench.built, programs)?;
+    let cpus = boot.cpus.max(bench.cpus);
     let config = Config {
-        kernel: built.kernel.clone(),
+        kernel: bench.built.kernel.clone(),
         initramfs: Initramfs::Bytes(image.finish(Mode::Batch, &jobs)),
         cmdline_extra: words(boot, mutant),
         mem_bytes: boot.mem_bytes,
+        cpus,
+        // With several CPUs what is under way on one is another's affair.
+        random: (bench.cpus > 1).then_some(RandomVerify { hz: RANDOM_HZ, seed: u64::from(cpus) }),
         sharing: boot.sharing.into(),
         verify: if boot.faults == 0 { VerifyMode::EveryExit } else { VerifyMode::Faults(boot.faults) },
         timeout: Some(limit),
@@ -115,12 +127,18 @@ fn words(boot: &Boot, mutant: Option<&Mutant>) -> String {
 
 /// The boot's options in words.
 pub(super) fn describe(boot: &Boot) -> String {
+    if boot.schedules {
+        return "schedules".into();
+    }
     let mut text = format!("sharing={}", boot.sharing);
     if !boot.words.is_empty() {
         text += &format!(" {}", boot.words);
     }
     if boot.faults != 0 {
         text += &format!(" verify=faults:{}", boot.faults);
+    }
+    if boot.cpus > 1 {
+        text += &format!(" cpus={}", boot.cpus);
     }
     if boot.emulated {
         text += ", emulated";

@@ -8,15 +8,18 @@ pub const EXCEPTIONS: &[(&str, &str)] = &[(
     "it is about the judge's own walk: no bug of a guest breaks it, and tests of the verifier give it wrong answers",
 )];
 
-const ONE_CPU: &str =
-    "the runs of the matrix use one CPU, and a switch of address spaces flushes it: nothing would show";
-
 /// Invariants of the catalogue without a mutant, and why, beside those about what ptshare does not have.
 pub const UNPLANTED: &[(u8, &str)] = &[
     (11, "the counts of roots and data frames are those of I4 and I24, which have mutants"),
-    (20, ONE_CPU),
-    (23, ONE_CPU),
-    (44, ONE_CPU),
+    (
+        23,
+        "an entry goes from one table to the other in one store; and who finds it empty waits for `page_table_lock` before \
+         adding a table, so that a window would show nothing",
+    ),
+    (
+        44,
+        "a page that is still cached is the object's as long as it is anybody's: what takes it from the object flushes every CPU",
+    ),
 ];
 
 /// Why an invariant has no mutant, if there is a reason.

@@ -38,6 +38,11 @@ impl Text {
         self.bytes
     }
 
+    /// Drops bytes from the front.
+    pub fn drop_front(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes.min(self.bytes.len()));
+    }
+
     /// Makes room for so many more bytes.
     #[inline]
     fn room(&mut self, more: usize) -> bool {

@@ -65,8 +65,46 @@ pub enum Node {
     Ptshare,
 }
 
-/// The text that an open file shows.
-pub struct Snapshot(Lock<Option<Arc<Vec<u8>>>>);
+/// Most bytes that one read of a long text gives, and then whole lines: Linux's seq_file fills one page. Programs have come
+/// to stop at a short read.
+const LONG_READ: u64 = 4096;
+
+/// The text that an open file shows: the whole of it, or, of a long one, what has been made and not read yet.
+pub struct Snapshot(Lock<Option<Arc<Vec<u8>>>>, Lock<Option<Part>>);
+
+/// A piece of a long text.
+struct Part {
+    /// Position of its first byte in the file.
+    base: u64,
+    text: Text,
+    /// Where it goes on; `None`: it ends with the file.
+    next: Option<u64>,
+}
+
+impl Part {
+    /// Forgets what lies before `pos`.
+    fn skip_to(&mut self, pos: u64) {
+        let skip = pos.saturating_sub(self.base).min(self.text.len() as u64);
+        self.text.drop_front(skip as usize);
+        self.base += skip;
+    }
+
+    /// Makes more until `len` bytes from `pos` on are there, or the end.
+    fn extend(&mut self, node: &pid::PidNode, pos: u64, len: u64) -> Result<(), Errno> {
+        loop {
+            self.skip_to(pos);
+            let Some(from) = self.next else { return Ok(()) };
+            let enough = (pos - self.base).saturating_add(len).min(LONG_READ);
+            if self.base == pos && self.text.len() as u64 >= enough {
+                return Ok(());
+            }
+            self.next = node.more(&mut self.text, from, enough as usize)?;
+            if self.text.is_cut() {
+                return Err(Errno::ENOMEM);
+            }
+        }
+    }
+}
 
 impl Default for Snapshot {
     fn default() -> Self {
@@ -77,7 +115,7 @@ impl Default for Snapshot {
 impl Snapshot {
     /// No text yet.
     pub const fn new() -> Self {
-        Snapshot(Lock::new(Rank::Files, None))
+        Snapshot(Lock::new(Rank::Files, None), Lock::new(Rank::Files, None))
     }
 }
 
@@ -261,6 +299,11 @@ impl Node {
         if let Node::Fixed(Entry { what: What::Words(read), .. }) = self {
             return read(pos, sink);
         }
+        if let Node::Pid(node) = self
+            && node.is_long()
+        {
+            return read_long(node, snapshot, pos, sink);
+        }
         let kept = snapshot.0.lock().clone();
         let text = match kept {
             Some(text) if pos > 0 => text,
@@ -326,6 +369,25 @@ impl Node {
     pub fn check_open(&self, write: bool) -> Result<(), Errno> {
         if write && self.mode() & 0o222 == 0 { Err(Errno::EACCES) } else { Ok(()) }
     }
+}
+
+/// Reads from a text that is made as far as it is read: programs look for one line of a map of thousands.
+fn read_long(node: &pid::PidNode, snapshot: &Snapshot, pos: u64, sink: &mut Sink) -> SysResult {
+    crate::heap_room()?;
+    let kept = snapshot.1.lock().take();
+    let mut part = match kept {
+        Some(part) if pos > 0 && part.base <= pos => part,
+        _ => Part { base: 0, text: Text::new(), next: Some(0) },
+    };
+    part.extend(node, pos, sink.left().min(LONG_READ))?;
+    let rest =
+        usize::try_from(pos - part.base).ok().and_then(|at| part.text.bytes().get(at..)).unwrap_or(&[]);
+    let page = rest.get(..LONG_READ as usize);
+    let whole = page.and_then(|page| page.iter().rposition(|&byte| byte == b'\n'));
+    let result = sink.put(whole.map_or(rest, |end| &rest[..=end])).map(|_| ());
+    let old = snapshot.1.lock().replace(part);
+    drop(old);
+    total(sink.done(), result)
 }
 
 /// A decimal number, perhaps with blanks around it.

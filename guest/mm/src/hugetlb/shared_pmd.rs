@@ -65,7 +65,7 @@ pub(super) fn find<E: Env>(env: &E, key: Key) -> Option<Pfn> {
         let meta = env.meta(Pfn(at));
         let same_rights = meta.state.load(Relaxed) == key.state || mutant!(PMD_IGNORES_RIGHTS);
         if meta.a.load(Relaxed) == key.part && same_rights {
-            let alive = |refs: u32| (refs > 0).then(|| refs + 1);
+            let alive = |refs: u32| (refs > 0 || mutant!(PMD_TAKES_DYING_TABLE)).then(|| refs + 1);
             let Ok(before) = meta.refs.fetch_update(AcqRel, Relaxed, alive) else { return None };
             drop(allocator);
             if before == 1 {

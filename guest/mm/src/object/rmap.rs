@@ -5,7 +5,9 @@
 
 use super::Object;
 use crate::flush::FlushBatch;
+use crate::table::dawdle;
 use crate::{Env, Mm, VmaSet};
+use ptshare_mutants::mutant;
 use ptshare_paging::PAGE_BYTES;
 
 impl<E: Env> Object<E> {
@@ -45,6 +47,9 @@ impl<E: Env> Object<E> {
         // A fork may have copied leaves to an mm that the first look at the list does not name: it registered first.
         loop {
             let generation = self.each_mm(|mm| {
+                if mutant!(TRUNCATE_TRUSTS_FIRST_LIST) && even_cows {
+                    (0..3).for_each(|_| dawdle(&self.env, self.env.zero_page()));
+                }
                 let vmas = mm.vmas.write();
                 self.env.critical_enter();
                 let mut batch = FlushBatch::everyone(&self.env);
@@ -54,7 +59,7 @@ impl<E: Env> Object<E> {
                 batch.finish();
                 self.env.critical_exit();
             });
-            if self.mappings.lock().generation() == generation {
+            if self.mappings.lock().generation() == generation || mutant!(TRUNCATE_TRUSTS_FIRST_LIST) {
                 return;
             }
         }

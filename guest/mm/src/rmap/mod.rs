@@ -85,9 +85,11 @@ impl<E: Env> Mms<E> {
     /// The first live mm at or after `slot` that `fits`, by its slot.
     fn next(&self, slot: usize, fits: impl Fn(u32) -> bool) -> Option<(usize, Arc<Mm<E>>)> {
         let places = self.places.iter().enumerate().skip(slot);
-        places
-            .filter(|(at, place)| place.is_some() && fits(*at as u32))
-            .find_map(|(at, place)| Some((at, place.as_ref()?.upgrade()?)))
+        let mut places = places.filter(|(at, place)| place.is_some() && fits(*at as u32));
+        if mutant!(RMAP_STOPS_AT_DEAD) {
+            return places.next().and_then(|(at, place)| Some((at, place.as_ref()?.upgrade()?)));
+        }
+        places.find_map(|(at, place)| Some((at, place.as_ref()?.upgrade()?)))
     }
 }
 

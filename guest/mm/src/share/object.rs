@@ -20,7 +20,7 @@
 
 use super::registry::ObjectKey;
 use crate::frame::NoMemory;
-use crate::table::{add_aux, alloc_table, free_table, get_table, put_table, sub_aux};
+use crate::table::{add_aux, alloc_table, dawdle, free_table, get_table, put_table, sub_aux};
 use crate::vma::{VM_HINTS, VM_HUGETLB, VM_SHARED, VM_UFFD_MISSING, VM_WRITE};
 use crate::{Env, FlushRange, Mm, Vma};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -59,8 +59,12 @@ pub(crate) fn drop_object_ref<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) -> 
 /// Makes an object's table an ordinary one if the caller holds the only reference.
 pub(crate) fn disown<E: Env>(env: &E, table: Pfn) -> bool {
     let meta = env.meta(table);
+    let early = mutant!(OBJECT_LEFT_UNLOCKED) && meta.refs.load(Acquire) == 1;
+    if early {
+        dawdle(env, table);
+    }
     let mut tables = env.object_tables().lock();
-    let alone = meta.refs.load(Acquire) == 1;
+    let alone = meta.refs.load(Acquire) == 1 || early;
     if alone {
         if !mutant!(OBJECT_DEAD_TABLE_LISTED) {
             tables.remove(meta.a.load(Relaxed), meta.b.load(Relaxed), table);
@@ -181,6 +185,10 @@ impl<E: Env> Mm<E> {
 fn take<E: Env>(env: &E, key: &ObjectKey) -> Option<Pfn> {
     let tables = env.object_tables().lock();
     let table = tables.find(key)?;
+    let _tables = (!mutant!(OBJECT_FOUND_UNLOCKED)).then_some(tables);
+    if mutant!(OBJECT_FOUND_UNLOCKED) {
+        dawdle(env, table);
+    }
     get_table(env, table);
     if mutant!(OBJECT_TAKEOVER_COUNTS_TWICE) {
         get_table(env, table);

@@ -57,7 +57,9 @@ impl<E: Env> Mm<E> {
         env.stats().unshares.fetch_add(1, Relaxed);
         // A CPU may still walk through the old table, whose next owner may be about to write to it.
         let start = va & !(level.entry_bytes() - 1);
-        env.flush(self.rec(), FlushRange::Pages { start, end: start + level.entry_bytes() });
+        if !mutant!(UNSHARE_FLUSH_SKIPPED) {
+            env.flush(self.rec(), FlushRange::Pages { start, end: start + level.entry_bytes() });
+        }
         env.stats().tlb_flushes.fetch_add(1, Relaxed);
         if !mutant!(UNSHARE_KEEPS_COUNT) {
             put_table(env, shared);

@@ -16,7 +16,7 @@
 
 use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data, set_owner};
 use crate::hugetlb::HUGE_BYTES;
-use crate::table::{add_aux, leaf_flags, leaf_with_rights};
+use crate::table::{add_aux, dawdle, leaf_flags, leaf_with_rights};
 use crate::userfault::{Spot, Ticket, is_marker};
 use crate::vma::VM_UFFD;
 use crate::{Env, FlushRange, Mm, Object, ObjectError, Vma, VmaSet};
@@ -144,9 +144,13 @@ impl<E: Env> Mm<E> {
                 Some(path) => path,
                 None => self.build_path(page, access.write, Some(vma))?,
             };
-            let Some(_guard) = path.lock(&self.env, access.write) else { continue };
+            let Some(guard) = path.lock(&self.env, access.write) else { continue };
             let slot = Level::Pte.slot(page);
             let pte = self.env.load(path.table, slot);
+            let _guard = (!mutant!(LEAF_WRITTEN_AFTER_UNLOCK)).then_some(guard);
+            if mutant!(LEAF_WRITTEN_AFTER_UNLOCK) {
+                dawdle(&self.env, path.table);
+            }
             return if pte.0 == 0 {
                 if vma.rec.flags & VM_UFFD != 0 {
                     return self.fill_registered(vma, addr, access, (path.table, slot));
@@ -362,7 +366,9 @@ impl<E: Env> Mm<E> {
         }
         env.swap(table, slot, Pte::new(own, leaf_flags(vma.rec.flags) | granted));
         // Other threads may still read the old page through their TLBs.
-        env.flush(self.rec(), FlushRange::Pages { start: page, end: page + PAGE_BYTES });
+        if !mutant!(COW_FLUSH_SKIPPED) {
+            env.flush(self.rec(), FlushRange::Pages { start: page, end: page + PAGE_BYTES });
+        }
         env.stats().tlb_flushes.fetch_add(1, Relaxed);
         if !mutant!(COW_KEEPS_REFERENCE) {
             put_data(env, old);

@@ -215,9 +215,24 @@ impl<E: Env> Mm<E> {
 
     /// Calls `f` for each VMA in order with its numbers. `mmap_lock` is held for reading: `f` must not touch user memory.
     pub fn for_each_smap(&self, f: &mut dyn FnMut(&VmaView<'_, E>, &SmapsEntry)) {
+        self.for_each_smap_from(0, &mut |_| true, f);
+    }
+
+    /// Like [`Mm::for_each_smap`], from the first VMA that ends above `addr`, for as long as `goes_on` says true of the
+    /// next VMA, whose pages are not looked at before.
+    pub fn for_each_smap_from(
+        &self,
+        addr: u64,
+        goes_on: &mut dyn FnMut(&VmaView<'_, E>) -> bool,
+        f: &mut dyn FnMut(&VmaView<'_, E>, &SmapsEntry),
+    ) {
         let set = self.vmas.read();
-        for vma in set.iter() {
-            f(&VmaView::new(vma, &set.layout), &self.smap(vma));
+        for vma in set.iter_from(addr) {
+            let view = VmaView::new(vma, &set.layout);
+            if !goes_on(&view) {
+                return;
+            }
+            f(&view, &self.smap(vma));
         }
     }
 

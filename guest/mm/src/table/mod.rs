@@ -29,9 +29,9 @@ mod tests;
 mod zap;
 
 pub(crate) use node::{
-    Entries, TableGuard, add_aux, alloc_raw_table, alloc_table, for_entries, for_entries_while, free_root,
-    free_table, get_table, holds_frame, lock_table, new_root, next_entry, note_shared, note_shared_by,
-    put_table, set_aux, sub_aux,
+    Entries, TableGuard, add_aux, alloc_raw_table, alloc_table, dawdle, for_entries, for_entries_while,
+    free_root, free_table, get_table, holds_frame, lock_table, new_root, next_entry, note_shared,
+    note_shared_by, put_table, set_aux, sub_aux,
 };
 pub(crate) use protect::{leaf_flags, leaf_with_rights};
 

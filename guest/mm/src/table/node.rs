@@ -125,11 +125,28 @@ fn drop_table_ref<E: Env>(env: &E, table: Pfn, meta: &FrameMeta) -> u32 {
         env.stats().object_detaches.fetch_add(u64::from(before > 1), Relaxed);
         before
     } else {
+        if mutant!(TABLE_COUNT_NOT_ATOMIC) {
+            let before = meta.refs.load(Relaxed);
+            dawdle(env, table);
+            meta.refs.store(before - 1, Relaxed);
+            return before;
+        }
         let twice = mutant!(DETACH_COUNTS_TWICE) && meta.refs.load(Relaxed) >= 3;
         meta.refs.fetch_sub(1 + u32::from(twice), AcqRel)
     };
     debug_assert!(before > 0, "table-refs-equal-parents: table {:#x} has no parents", table.0);
     before
+}
+
+/// What a mutant does that is wrong for a moment: it makes the moment some milliseconds long where the kernel is interpreted.
+/// (Tests under a scheduler have others run at each look.)
+#[cold]
+pub(crate) fn dawdle<E: Env>(env: &E, pfn: Pfn) {
+    let turns = if cfg!(feature = "testing") { 3 } else { 2000 };
+    for _ in 0..turns {
+        let _ = env.meta(pfn).refs.load(Acquire);
+        core::hint::spin_loop();
+    }
 }
 
 /// Frees a table and the references that its entries hold. At most four deep.

@@ -42,7 +42,9 @@ pub fn set_several(several: Several) {
     let _ = SEVERAL.set(several);
     set_spin_hook(|| {
         SPINS_FOR.with(|arena| {
-            if let Some(arena) = &*arena.borrow() {
+            if let Some(arena) = &*arena.borrow()
+                && !arena.shootdown().stubborn.load(SeqCst)
+            {
                 arena.answer_flushes();
             }
         });
@@ -82,6 +84,8 @@ pub(super) struct Shootdown {
     deaf: AtomicBool,
     /// A deliberate mistake: nobody waits for the answers.
     hasty: AtomicBool,
+    /// A deliberate mistake: who waits in the kernel does not answer.
+    stubborn: AtomicBool,
     /// A deliberate mistake: walks without a lock do not look at [`crate::Env::flush_answers`].
     forgetful: AtomicBool,
 }
@@ -120,6 +124,11 @@ impl Arena {
     /// A deliberate mistake, to see that a test notices: flushes are sent, but nobody waits for the answers.
     pub fn ignore_answers(&self) {
         self.shootdown().hasty.store(true, SeqCst);
+    }
+
+    /// A deliberate mistake, to see that a test notices: a processor that spins in the kernel does not answer flushes.
+    pub fn answer_in_user_mode_only(&self) {
+        self.shootdown().stubborn.store(true, SeqCst);
     }
 
     /// A deliberate mistake, to see that a test notices: the core is told that no flush was ever answered.

@@ -36,6 +36,10 @@ impl<E: Env> Userfault<E> {
                 mm.unshare_all(vma.rec.start.max(start), vma.rec.end.min(end))?;
             }
         }
+        if mutant!(UFFD_MARKS_LATER) {
+            drop(change);
+            change = mm.change();
+        }
         if modes & VM_UFFD_WP == 0 {
             mm.unmark_range(&change, start, end);
         }

@@ -6,6 +6,7 @@ mod count;
 mod fork;
 mod huge;
 mod object;
+mod several;
 mod stale;
 mod unshare;
 
@@ -15,6 +16,7 @@ pub use count::*;
 pub use fork::*;
 pub use huge::*;
 pub use object::*;
+pub use several::*;
 pub use stale::*;
 pub use unshare::*;
 
@@ -28,7 +30,7 @@ pub struct Group {
 }
 
 /// Every group, in the order of the documents.
-pub static GROUPS: [&Group; 7] = [
+pub static GROUPS: [&Group; 8] = [
     &fork::GROUP,
     &unshare::GROUP,
     &count::GROUP,
@@ -36,6 +38,7 @@ pub static GROUPS: [&Group; 7] = [
     &object::GROUP,
     &huge::GROUP,
     &stale::GROUP,
+    &several::GROUP,
 ];
 
 /// Defines the mutants of a file, and its group.

@@ -8,6 +8,8 @@ use crate::harness::{map, may_segv, place, store, word};
 use ptshare_mm::testing::Arena;
 use ptshare_mm::{FaultOutcome, Sharing};
 use ptshare_paging::PAGE_BYTES;
+use shuttle::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
 
 const MADV_DONTNEED: u64 = 4;
 const MREMAP_MAYMOVE_FIXED: u64 = 3;
@@ -129,6 +131,94 @@ fn a_thread_writes_while_another_forks() {
             writer.join().unwrap();
             assert_eq!(case.arena.user_load(&child, place(0, 0)), seen, "a later store of the parent shows");
             expect(&case.arena, &parent, place(0, 0), &[2]);
+            case.finish(vec![parent, child]);
+        });
+    }
+}
+
+/// A table that a process has left is its last user's alone: what that one puts there, no CPU of the other finds.
+#[test]
+fn nobody_walks_through_a_table_that_was_left() {
+    for mode in MODES {
+        explore(move || {
+            let (case, parent, child) = pair(mode, 1);
+            let reader = cpu(&case.arena, &parent, |arena, mm| {
+                for page in 6..9 {
+                    expect(arena, mm, place(0, 0), &[word(place(0, 0)), 5]);
+                    expect(arena, mm, place(0, page), &[0]);
+                }
+            });
+            let writer = cpu(&case.arena, &parent, |arena, mm| store(arena, mm, place(0, 0), 5));
+            let sharer = cpu(&case.arena, &child, |arena, mm| {
+                for page in 6..9 {
+                    store(arena, mm, place(0, page), 9);
+                }
+            });
+            for thread in [reader, writer, sharer] {
+                thread.join().unwrap();
+            }
+            case.finish(vec![parent, child]);
+        });
+    }
+}
+
+/// A page that a thread drops is given out again, to another process, only when the other threads have forgotten it.
+#[test]
+fn a_page_is_reused_while_others_write() {
+    explore(|| {
+        let case = Case::new(500);
+        let (parent, other) = (case.parent(1), case.space());
+        map(&other, BASE, SPAN, MAP_PRIVATE);
+        let dropper = cpu(&case.arena, &parent, |_, mm| {
+            for page in 0..2 {
+                mm.madvise(place(0, page), PAGE_BYTES, MADV_DONTNEED).unwrap();
+            }
+        });
+        let writer = cpu(&case.arena, &parent, |arena, mm| {
+            for value in 1..4 {
+                store(arena, mm, place(0, 0), value);
+                store(arena, mm, place(0, 1), value);
+            }
+        });
+        let taker = cpu(&case.arena, &other, |arena, mm| {
+            for page in 4..8 {
+                store(arena, mm, place(0, page), 100);
+                expect(arena, mm, place(0, page), &[100]);
+            }
+        });
+        for thread in [dropper, writer, taker] {
+            thread.join().unwrap();
+        }
+        (4..8).for_each(|page| expect(&case.arena, &other, place(0, page), &[100]));
+        case.finish(vec![parent, other]);
+    });
+}
+
+/// A thread reads a page that another writes to for the first time since a fork: once the write is over, it reads that.
+#[test]
+fn a_thread_reads_what_another_has_copied() {
+    for mode in [Sharing::None, Sharing::Pte, Sharing::Tree] {
+        explore(move || {
+            let (case, parent, child) = pair(mode, 1);
+            let at = place(0, 0);
+            let written = Arc::new(AtomicBool::new(false));
+            let reader = {
+                let written = written.clone();
+                cpu(&case.arena, &parent, move |arena, mm| {
+                    let words = [3, word(at)];
+                    for _ in 0..4 {
+                        let after = written.load(SeqCst);
+                        expect(arena, mm, at, if after { &words[..1] } else { &words });
+                    }
+                })
+            };
+            let writer = cpu(&case.arena, &parent, move |arena, mm| {
+                store(arena, mm, at, 3);
+                written.store(true, SeqCst);
+            });
+            reader.join().unwrap();
+            writer.join().unwrap();
+            expect(&case.arena, &child, at, &[word(at)]);
             case.finish(vec![parent, child]);
         });
     }

@@ -51,7 +51,20 @@ fn seed() -> u64 {
     setting("PTSHARE_SEED").unwrap_or(SEED)
 }
 
+/// Switches on the deliberate bug that the environment names, for `cargo xtask mutants`.
+fn plant() {
+    let name = std::env::var("PTSHARE_MUTANT").unwrap_or_default();
+    if name.is_empty() {
+        return;
+    }
+    #[cfg(feature = "mutants")]
+    assert!(ptshare_mutants::select(&name), "there is no mutant {name}");
+    #[cfg(not(feature = "mutants"))]
+    panic!("PTSHARE_MUTANT={name}: these tests were built without the feature `mutants`");
+}
+
 fn config() -> Config {
+    plant();
     set_several(Several { step, wait: shuttle::thread::yield_now, cpu: current_cpu });
     let mut config = Config::new();
     config.failure_persistence = FailurePersistence::Print;
@@ -100,13 +113,18 @@ impl Case {
         Mm::new(self.arena.clone()).unwrap()
     }
 
-    /// The end of an execution: everybody is done, `alive` are the address spaces that are left.
-    pub fn finish(self, alive: Vec<Space>) {
-        let refs: Vec<&Mm<Arena>> = alive.iter().map(|mm| &**mm).collect();
+    /// The arena's audit and the judge's verdict.
+    pub fn judge(&self, alive: &[&Space]) {
+        let refs: Vec<&Mm<Arena>> = alive.iter().map(|mm| &***mm).collect();
         self.arena.audit(&refs);
         let report = judge(&self.arena, &refs);
         let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
         assert!(report.is_clean(), "{}", findings.join("\n"));
+    }
+
+    /// The end of an execution: everybody is done, `alive` are the address spaces that are left.
+    pub fn finish(self, alive: Vec<Space>) {
+        self.judge(&alive.iter().collect::<Vec<_>>());
         drop(alive);
         assert_eq!(self.arena.free_frames(), self.free, "frames were lost");
     }

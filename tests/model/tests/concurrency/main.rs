@@ -12,10 +12,14 @@
 //! | `faults.rs` | faults of threads of one mm, and of sharers, against unsharing, fork, mprotect, munmap, mremap, discard |
 //! | `objects.rs` | faults and fork against truncate; the search for an object's table against its end |
 //! | `huge.rs` | the same for PMD pages of hugetlb objects |
-//! | `mistakes.rs` | the schedules find what is wrong: lost and unawaited flushes, and a walk that forgets about answers |
+//! | `rmap.rs` | the search for a page's mappings against fork, munmap and exit |
+//! | `userfault.rs` | registering with userfaultfd against fork |
+//! | `mistakes.rs` | the schedules find what is wrong: lost, unawaited and unanswered flushes, and a walk that forgets about answers |
 //!
 //! `PTSHARE_SCHEDULES=N` sets the number of executions of each case under either scheduler, `PTSHARE_SEED=N` other schedules;
-//! a failure prints the schedule to replay.
+//! a failure prints the schedule to replay. The order of locks is checked on the way, for each processor. Built with the feature
+//! `mutants`, `PTSHARE_MUTANT=NAME` switches on a deliberate bug of the core, as `cargo xtask mutants` does: each of the rules
+//! has one that some case here finds (`shared/mutants/src/list/several.rs`).
 //!
 //! Shuttle explores sequentially consistent interleavings of the real code. It cannot see a memory ordering that is too weak;
 //! on x86, whose locked instructions are full barriers, the counts and locks here have no weaker form.
@@ -26,3 +30,5 @@ mod harness;
 mod huge;
 mod mistakes;
 mod objects;
+mod rmap;
+mod userfault;

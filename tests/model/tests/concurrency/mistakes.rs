@@ -89,6 +89,38 @@ fn a_flush_that_nobody_waits_for_is_found() {
     assert!(fails(|| reused_while_cached(Some(Arena::ignore_answers))));
 }
 
+/// Two threads write to pages that are still a child's too, each in a table of its own: both flush each other at once, with
+/// the locks of their tables held.
+fn flush_each_other(mistake: Option<fn(&Arena)>) {
+    explore(move || {
+        let case = Case::new(700);
+        let parent = case.parent(2);
+        let child = parent.fork(Sharing::Pte, 0).unwrap();
+        if let Some(make) = mistake {
+            make(&case.arena);
+        }
+        let threads = [0, 1].map(|table| {
+            cpu(&case.arena, &parent, move |arena, mm| {
+                for page in 0..2 {
+                    store(arena, mm, place(table, page), 7);
+                }
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        case.finish(vec![parent, child]);
+    });
+}
+
+#[test]
+fn cpus_flush_each_other_at_once() {
+    flush_each_other(None);
+}
+
+#[test]
+fn cpus_that_wait_and_do_not_answer_are_found() {
+    assert!(fails(|| flush_each_other(Some(Arena::answer_in_user_mode_only))));
+}
+
 #[test]
 fn a_walk_that_forgets_about_answers_is_found() {
     // It takes four things in one order: the walk, the unshare, the wait for a lock, the end of the sharer.

@@ -30,8 +30,18 @@ fn line(t: &mut Text, vma: &VmaView<'_, Machine>) {
     t.c(b'\n');
 }
 
-pub fn maps(t: &mut Text, mm: &KMm) {
-    mm.for_each_vma(&mut |vma| line(t, vma));
+/// Adds lines from the address `from` on until the text is `enough` bytes long. Gives where to go on.
+pub fn maps(t: &mut Text, mm: &KMm, from: u64, enough: usize) -> Option<u64> {
+    let mut next = None;
+    mm.for_each_vma_from(from, &mut |vma| {
+        if t.len() >= enough {
+            next = Some(vma.start);
+            return false;
+        }
+        line(t, vma);
+        true
+    });
+    next
 }
 
 fn smap_body(t: &mut Text, entry: &SmapsEntry, locked: u64) {
@@ -62,8 +72,18 @@ fn smap_body(t: &mut Text, entry: &SmapsEntry, locked: u64) {
     }
 }
 
-pub fn smaps(t: &mut Text, mm: &KMm) {
-    mm.for_each_smap(&mut |vma, entry| {
+/// As [`maps`].
+pub fn smaps(t: &mut Text, mm: &KMm, from: u64, enough: usize) -> Option<u64> {
+    let mut next = None;
+    let t = core::cell::RefCell::new(t);
+    let mut goes_on = |vma: &VmaView<'_, Machine>| {
+        if t.borrow().len() >= enough {
+            next = Some(vma.start);
+        }
+        next.is_none()
+    };
+    mm.for_each_smap_from(from, &mut goes_on, &mut |vma, entry| {
+        let t = &mut **t.borrow_mut();
         line(t, vma);
         t.kb("Size:           ", (vma.end - vma.start) / 1024);
         let page = if vma.flags & VM_HUGETLB != 0 { HUGE_BYTES } else { PAGE_BYTES };
@@ -75,6 +95,7 @@ pub fn smaps(t: &mut Text, mm: &KMm) {
         });
         t.s(" \n");
     });
+    next
 }
 
 pub fn smaps_rollup(t: &mut Text, mm: &KMm) {

@@ -1,23 +1,29 @@
 //! Processes and threads that do everything to memory at the same time, each checking all that it knows.
 //!
-//! Arguments: `seconds=N` (5), `seed=N` (1), `workers=N` (4). Each worker is a process of two threads with private memory
-//! whose 16-page blocks they own in turns, so that both change the same page tables; with words of its own in every page of
-//! memory that all workers share; and with a file of its own that it truncates and punches under a child's eyes. A worker's
-//! children check what they inherit, write, and fork on. Whatever is read must be what the model of the reader says.
+//! Arguments: `seconds=N` (5), `seed=N` (1), `workers=N` (4). Each worker is a process of two threads, and now and then a third,
+//! with private memory whose 16-page blocks they own in turns, so that all change the same page tables; with words of its own
+//! in every page of memory that all workers share; with bytes of its own in a file, and in one of huge pages, that any
+//! of them truncates and punches; and with a file that nobody else changes. A worker's children check what they inherit,
+//! write, fork on, exec, and are killed. Whatever is read must be what the model of the reader says.
+//!
+//! All of this happens twice, the first time for a moment: then the second must leave no frame behind.
 
+mod children;
+mod huge;
 mod private;
+mod round;
 mod shared;
+mod tide;
 
-use ptshare_programs::memory::{PAGE, Region, TABLE, memfd};
-use ptshare_programs::{check, now_ns, process};
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, Barrier};
+use ptshare_programs::judge::{self, Counters};
+use ptshare_programs::{check, huge as pool, probe, process};
 
 /// A small generator (xorshift64*): one a thread.
 pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Random {
+    /// Numbers drawn from `seed`.
+    pub fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -35,123 +41,84 @@ impl Random {
     }
 }
 
-fn option(name: &str, default: u64) -> u64 {
+fn option(name: &str) -> Option<u64> {
     let prefix = format!("{name}=");
-    let Some(word) = std::env::args().find_map(|word| word.strip_prefix(&prefix).map(str::to_owned)) else {
-        return default;
-    };
+    let word = std::env::args().find_map(|word| word.strip_prefix(&prefix).map(str::to_owned))?;
     let number = word.parse();
     check!(number.is_ok(), "{name}={word} is not a number");
-    number.unwrap_or(default)
+    number.ok()
 }
 
-/// Bytes of the memory that all workers share: four PTE pages.
-const COMMON_BYTES: usize = 4 * TABLE;
+/// How long the first round lasts: each worker gets to do a little of everything that leaves something in the kernel.
+const FIRST_ROUND_NS: u64 = 3_000_000_000;
 
 fn main() {
-    let (seconds, seed) = (option("seconds", 5), option("seed", 1));
-    let workers = option("workers", 4) as usize;
+    if let Some(seed) = option(children::EXEC) {
+        return children::after_exec(seed);
+    }
+    let (seconds, seed) = (option("seconds").unwrap_or(5), option("seed").unwrap_or(1));
+    let workers = option("workers").unwrap_or(4) as usize;
     check!((1..=shared::WORKERS_MAX).contains(&workers), "workers={workers}: 1 to {}", shared::WORKERS_MAX);
-    let end = now_ns() + seconds * 1_000_000_000;
-    let common = memfd(COMMON_BYTES);
-    let counts = Region::shared(PAGE);
-    let pids: Vec<i32> = (0..workers)
-        .map(|worker| {
-            process::spawn(|| {
-                let steps = work(worker, seed, end, common.as_raw_fd());
-                counts.set_word(worker * 4, steps);
-                0
-            })
-        })
-        .collect();
-    let mut failed = 0;
-    for (worker, pid) in pids.into_iter().enumerate() {
-        let status = process::wait(pid);
-        if status.code() != Some(0) {
-            println!("worker {worker} ended with {status:?}");
-            failed += 1;
+    probe::install();
+    let (mut before, mut after) = (Books::new(), Books::new());
+    let first = round::run(workers, seed, FIRST_ROUND_NS);
+    // Twice the same: the round's last process has left the kernel, and reading takes no more memory.
+    loop {
+        before.read();
+        process::sleep_ms(20);
+        after.read();
+        if before.numbers() == after.numbers() {
+            break;
         }
     }
-    let steps: u64 = (0..workers).map(|worker| u64::from(counts.word(worker * 4))).sum();
-    println!("seed {seed}: {steps} steps of {workers} workers, {failed} of which failed");
-    if failed != 0 {
-        process::leave(1);
-    }
+    after.settle(&before);
+    let steps = round::run(workers, seed + 1, seconds * 1_000_000_000);
+    after.settle(&before);
+    println!("seed {seed}: {} steps of {workers} workers, every frame is back", first + steps);
+    judge::metric("steps", first + steps);
 }
 
-/// One worker's life; gives the number of its steps.
-fn work(worker: usize, seed: u64, end: u64, common: i32) -> u32 {
-    let memory = Region::aligned(private::TABLES * TABLE);
-    // Nobody lets the kernel choose a place once blocks go away and come back: it could choose theirs.
-    let ready = Arc::new(Barrier::new(2));
-    let other = {
-        let ready = ready.clone();
-        let seed = seed * 64 + worker as u64 * 2 + 1;
-        std::thread::spawn(move || {
-            let mut owner = private::Owner::new(memory, 1);
-            let mut words = shared::Words::new(common, COMMON_BYTES, worker * 2 + 1);
-            let (mut random, mut steps) = (Random::new(seed), 0);
-            ready.wait();
-            while now_ns() < end {
-                if random.below(4) == 0 {
-                    words.step(&mut random);
-                } else {
-                    owner.step(&mut random);
-                }
-                steps += 1;
+/// What there is of frames and tables.
+struct Books {
+    counters: Counters,
+    /// Pages of files: those of this program come in when they are first used.
+    cached: u64,
+    pool: [u64; 3],
+}
+
+impl Books {
+    fn new() -> Books {
+        Books { counters: Counters::new(), cached: 0, pool: [0; 3] }
+    }
+
+    fn read(&mut self) {
+        self.pool = pool::pool();
+        self.cached = pool::meminfo("Cached") / 4;
+        self.counters.read();
+    }
+
+    /// Free frames with those that the kernel keeps for itself (its heap only grows) and for files, and tables.
+    fn numbers(&self) -> [u64; 2] {
+        let get = |name| self.counters.get(name);
+        [get("free_frames") + get("kernel_frames") + self.cached, get("tables_now")]
+    }
+
+    /// Reads until all is as it was before: the last process may still be on its way out of the kernel.
+    fn settle(&mut self, before: &Books) {
+        for _ in 0..100 {
+            self.read();
+            if (self.numbers(), self.pool) == (before.numbers(), before.pool) {
+                return;
             }
-            owner.check_all();
-            words.check_all();
-            steps
-        })
-    };
-    let mut owner = private::Owner::new(memory, 0);
-    let mut words = shared::Words::new(common, COMMON_BYTES, worker * 2);
-    let mut file = shared::File::new();
-    let mut random = Random::new(seed * 64 + worker as u64 * 2);
-    let mut steps = 0;
-    ready.wait();
-    while now_ns() < end {
-        match random.below(16) {
-            0 => children(&mut owner, &mut random),
-            1..=3 => words.step(&mut random),
-            4 | 5 => file.step(&mut random),
-            _ => owner.step(&mut random),
+            process::sleep_ms(20);
         }
-        steps += 1;
+        let ([frames, tables], [frames_before, tables_before]) = (self.numbers(), before.numbers());
+        check!(
+            false,
+            "frames free, the kernel's or of files: {frames}, before {frames_before}; tables: {tables}, before \
+             {tables_before}; huge pages (all, free, reserved): {:?}, before {:?}",
+            self.pool,
+            before.pool
+        );
     }
-    owner.check_all();
-    words.check_all();
-    file.check_all();
-    let other = other.join();
-    check!(other.is_ok(), "the second thread of worker {worker} failed");
-    steps + other.unwrap_or(0)
-}
-
-/// A child that checks what it has inherited, writes, and forks on, while the other thread goes on.
-fn children(owner: &mut private::Owner, random: &mut Random) {
-    let depth = 1 + random.below(3);
-    let seed = random.number();
-    let status = process::in_child(|| {
-        generation(owner, depth, seed);
-        0
-    });
-    check!(status.code() == Some(0), "a child ended with {status:?}");
-    owner.check_some(random);
-}
-
-fn generation(owner: &mut private::Owner, depth: usize, seed: u64) {
-    let mut random = Random::new(seed);
-    owner.check_some(&mut random);
-    for _ in 0..3 {
-        owner.step(&mut random);
-    }
-    if depth > 1 {
-        let status = process::in_child(|| {
-            generation(owner, depth - 1, seed + 1);
-            0
-        });
-        check!(status.code() == Some(0), "a grandchild ended with {status:?}");
-    }
-    owner.check_some(&mut random);
 }

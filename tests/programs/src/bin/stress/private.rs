@@ -1,6 +1,7 @@
 //! Private memory whose blocks two threads own in turns.
 
 use crate::Random;
+use crate::round::HOLES;
 use ptshare_programs::check;
 use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
 
@@ -66,9 +67,17 @@ impl Owner {
 
     /// One operation on one block.
     pub fn step(&mut self, random: &mut Random) {
+        match random.below(12) {
+            0 => self.away_and_back(random),
+            _ => self.step_without_holes(random),
+        }
+    }
+
+    /// One operation on one block, which is mapped at every instant.
+    pub fn step_without_holes(&mut self, random: &mut Random) {
         let block = self.block(random);
         let part = self.part(block);
-        match random.below(12) {
+        match random.below(11) {
             0..=4 => {
                 let page = block * BLOCK + random.below(BLOCK);
                 let word = random.number() as u32;
@@ -91,13 +100,6 @@ impl Owner {
                 part.map_over(RW);
                 self.forget(block);
             }
-            10 => {
-                // Away and back.
-                let there = part.remap(part.len, Some(self.aside.base));
-                there.remap(part.len, Some(part.base));
-                self.aside.map_over(RW);
-                self.check_block(block);
-            }
             _ => {
                 let half = part.part(0, part.len / 2);
                 half.protect(libc::PROT_NONE);
@@ -105,5 +107,23 @@ impl Owner {
                 self.check_block(block);
             }
         }
+    }
+
+    /// A block is moved, or unmapped, and comes back.
+    fn away_and_back(&mut self, random: &mut Random) {
+        let block = self.block(random);
+        let part = self.part(block);
+        let _hole = HOLES.read();
+        if random.below(3) == 0 {
+            part.unmap();
+            let back = Region::try_at(part.base, part.len, RW, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            check!(back.is_ok(), "an unmapped block cannot be mapped again: {back:?}");
+            self.forget(block);
+        } else {
+            let there = part.remap(part.len, Some(self.aside.base));
+            there.remap(part.len, Some(part.base));
+            self.aside.map_over(RW);
+        }
+        self.check_block(block);
     }
 }

@@ -3,7 +3,26 @@
 use super::*;
 
 impl PidNode {
-    /// The whole text of a file.
+    /// Is it a text that may be long, and is taken in pieces ([`PidNode::more`])?
+    pub fn is_long(&self) -> bool {
+        matches!(self.name(), "maps" | "smaps")
+    }
+
+    /// Adds to the text of a long file, from a place that an earlier call gave (0: the beginning), until it is `enough`
+    /// bytes long. Gives where to go on, `None` at the end.
+    ///
+    /// # Errors
+    /// ESRCH when the process is gone; EACCES.
+    pub fn more(&self, t: &mut Text, from: u64, enough: usize) -> Result<Option<u64>, Errno> {
+        self.may_look()?;
+        let Some(mm) = self.mm()? else { return Ok(None) };
+        Ok(match self.name() {
+            "maps" => maps::maps(t, &mm, from, enough),
+            _ => maps::smaps(t, &mm, from, enough),
+        })
+    }
+
+    /// The whole text of a file that is not long.
     ///
     /// # Errors
     /// ESRCH when the process is gone; EACCES; EISDIR.
@@ -18,14 +37,6 @@ impl PidNode {
         }
         let mm = process.try_mm();
         match (self.name(), &mm) {
-            ("maps", Some(mm)) => {
-                self.may_look()?;
-                maps::maps(t, mm);
-            }
-            ("smaps", Some(mm)) => {
-                self.may_look()?;
-                maps::smaps(t, mm);
-            }
             ("smaps_rollup", Some(mm)) => {
                 self.may_look()?;
                 maps::smaps_rollup(t, mm);
