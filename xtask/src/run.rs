@@ -34,6 +34,25 @@ impl Sharing {
     }
 }
 
+/// A pool of huge pages that the guest is to have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    /// Bytes of a page.
+    pub size: u64,
+    /// How many.
+    pub pages: u64,
+}
+
+fn parse_pool(text: &str) -> Result<Pool, String> {
+    let (size, pages) = text.split_once(':').unwrap_or(("2M", text));
+    let size = ptshare_vmm::config::parse_size(size)?;
+    if ![2 << 20, 1 << 30].contains(&size) {
+        return Err("huge pages are of 2M or of 1G".into());
+    }
+    let pages = pages.parse().map_err(|_| format!("{pages} is no number of pages"))?;
+    Ok(Pool { size, pages })
+}
+
 /// Options of `cargo xtask run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
@@ -76,6 +95,10 @@ pub struct RunArgs {
     /// Words to add to the guest kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "")]
     pub cmdline: String,
+    /// Huge pages in the guest's pools: `N` of 2 MiB, `1G:N` where the guest's processor has them, or both as in
+    /// `560,1G:2`
+    #[arg(long, value_name = "[SIZE:]N", value_delimiter = ',', value_parser = parse_pool)]
+    pub hugepages: Vec<Pool>,
     /// Where a violation's dump of guest memory goes
     #[arg(long, value_name = "FILE", default_value = "violation.ptdump")]
     pub dump: PathBuf,
@@ -116,6 +139,13 @@ impl RunArgs {
         }
     }
 
+    /// The words for the guest kernel's command line.
+    fn cmdline_extra(&self) -> String {
+        let pools =
+            self.hugepages.iter().map(|pool| format!(" hugepagesz={} hugepages={}", pool.size, pool.pages));
+        self.cmdline.clone() + &pools.collect::<String>()
+    }
+
     /// The run's configuration, but for console and initramfs.
     pub fn config(&self, built: &Artefacts, sharing: Sharing) -> Config {
         Config {
@@ -123,7 +153,7 @@ impl RunArgs {
             engine: self.engine,
             icount: self.icount,
             initramfs: Initramfs::Bytes(Vec::new()),
-            cmdline_extra: self.cmdline.clone(),
+            cmdline_extra: self.cmdline_extra(),
             mem_bytes: self.mem,
             cpus: self.cpus.unwrap_or_else(|| if self.icount { 1 } else { usual_cpus() }),
             sharing: sharing.name().into(),

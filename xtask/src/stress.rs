@@ -35,8 +35,10 @@ pub struct StressArgs {
     pub checked: bool,
 }
 
-/// Seconds that a guest has, beyond what the workers were told, to come to its end: where kernels are interpreted, most of them
-/// go into getting ready.
+/// How many times as long as the workers were told a guest may take: its clock stands still under emulation while it is
+/// judged. A hang is not waited for, that is the watchdog's affair.
+const PATIENCE: u64 = 4;
+/// Seconds that a guest has beyond that: where kernels are interpreted, most of them go into getting ready.
 const PATIENCE_SECONDS: u64 = 120;
 /// Huge pages that a worker may need at the same time (`tests/programs`, `stress/huge.rs`), and those of the common file.
 const HUGE_PAGES: (u32, u32) = (10, 8);
@@ -74,7 +76,7 @@ pub fn run(args: &StressArgs) -> Result<u8> {
         line.push(format!("--engine={}", args.engine));
         line.push(format!("--cpus={cpus}"));
         line.push(format!("--verify={}", args.verify));
-        line.push(format!("--timeout={}", seconds + PATIENCE_SECONDS));
+        line.push(format!("--timeout={}", PATIENCE * seconds + PATIENCE_SECONDS));
         line.push(format!("--cmdline=hugepages={}", HUGE_PAGES.0 * args.workers + HUGE_PAGES.1));
         line.push(format!("--watchdog={WATCHDOG}"));
         line.extend(args.checked.then(|| "--checked".to_owned()));

@@ -61,12 +61,23 @@ pub const HUGE_SCENARIOS: &[(&str, &str)] = &[
     ("hugetlb_unshare", "What can cause Huge PMD Unsharing?"),
     ("hugetlb_fork", "fork hands PMD pages on"),
     ("hugetlb_sizes", "sizes of huge pages that there are, and those that are refused"),
+    (GIB, "huge pages of 1 GiB: are there any?"),
     ("uffd_huge", "userfaultfd: huge pages, and what ends sharing the PMD page"),
 ];
 /// Memory of that boot, bytes; the guest touches little of it.
 const HUGE_MEM_BYTES: u64 = 2 << 30;
 /// Its pool: 1 GiB and what the other scenarios need.
 const HUGE_CMDLINE: &str = "hugepages=560";
+
+/// The scenario with pages of 1 GiB. In the boot above the pool has none, and it says whether there could be.
+const GIB: &str = "hugetlb_gib";
+/// The boot where it has them.
+const GIB_SCENARIOS: &[(&str, &str)] =
+    &[(GIB, "huge pages of 1 GiB, leaves in PUD pages: four ways, COW, mprotect, mremap")];
+/// Memory of that boot, bytes: two GiB that nothing else lies in, wherever the machine has its holes.
+const GIB_MEM_BYTES: u64 = 5 << 30;
+/// Its pool.
+const GIB_CMDLINE: &str = "hugepagesz=1G hugepages=2";
 
 /// The scenario whose fork times are compared.
 const BIG_FORK: &str = "big_fork";
@@ -116,12 +127,33 @@ pub fn run(args: &RunArgs, built: &Artefacts) -> Result<u8> {
     let mut huge = args.clone();
     huge.mem = huge.mem.max(HUGE_MEM_BYTES);
     huge.cmdline = format!("{} {HUGE_CMDLINE}", args.cmdline);
-    match boot(&huge, built, args.sharing.unwrap_or(Sharing::Pte), "hugetlb".into(), HUGE_SCENARIOS)? {
+    let mode = args.sharing.unwrap_or(Sharing::Pte);
+    let has_gib = match boot(&huge, built, mode, "hugetlb".into(), HUGE_SCENARIOS)? {
         Ok(boot) => {
-            print!("{}", huge_table(&boot));
+            let title = format!("{HUGE_CMDLINE}: a PMD page maps 1 GiB of huge pages");
+            print!("{}", huge_table(&boot, &title));
+            let has_gib = has_gib(&boot);
             boots.push(boot);
+            has_gib
         }
         Err(status) => return Ok(status),
+    };
+    if has_gib {
+        eprintln!("booting with {GIB_CMDLINE}, {} scenario ...", GIB_SCENARIOS.len());
+        huge.mem = args.mem.max(GIB_MEM_BYTES);
+        huge.cmdline = format!("{} {GIB_CMDLINE}", args.cmdline);
+        match boot(&huge, built, mode, "hugetlb 1 GiB".into(), GIB_SCENARIOS)? {
+            Ok(boot) => {
+                print!("{}", huge_table(&boot, &format!("{GIB_CMDLINE}: a PUD page maps them")));
+                boots.push(boot);
+            }
+            Err(status) => return Ok(status),
+        }
+    } else {
+        println!(
+            "\npages of 1 GiB: this guest's processor has none (CPUID.80000001H:EDX[26]), and every way to them is refused; \
+             QEMU's has (--engine qemu)"
+        );
     }
     print!("{}{}", comparison(&boots), verdicts(&boots));
     say_dumped(args, boots.iter().map(|b| b.outcome.verifier.dumps).sum());
@@ -138,6 +170,12 @@ pub fn run(args: &RunArgs, built: &Artefacts) -> Result<u8> {
     let ended =
         boots.iter().find(|b| !matches!(b.outcome.ending, Ending::Exited(_))).map(|b| b.outcome.status);
     Ok(ended.unwrap_or_else(|| u8::from(!boots.iter().all(Boot::ok))))
+}
+
+/// Did [`GIB`] find that there are pages of 1 GiB? Without a pool it says no more.
+fn has_gib(boot: &Boot) -> bool {
+    let result = boot.results.iter().find(|result| result.name == GIB);
+    result.is_some_and(|result| !String::from_utf8_lossy(&result.stdout).contains("no pages of 1 GiB"))
 }
 
 fn boot(
@@ -236,8 +274,8 @@ fn table(boot: &Boot) -> String {
     )
 }
 
-/// The table of the boot with huge pages.
-fn huge_table(boot: &Boot) -> String {
+/// The table of a boot with huge pages.
+fn huge_table(boot: &Boot, title: &str) -> String {
     let header = [
         "scenario",
         "what it shows",
@@ -265,11 +303,7 @@ fn huge_table(boot: &Boot) -> String {
             count("cow_copies"),
         ]);
     }
-    format!(
-        "\n{HUGE_CMDLINE}: memory {}; a PMD page maps 1 GiB of huge pages\n{}",
-        ptshare_vmm::config::show_size(boot.config.mem_bytes),
-        aligned(&rows)
-    )
+    format!("\n{title}; memory {}\n{}", ptshare_vmm::config::show_size(boot.config.mem_bytes), aligned(&rows))
 }
 
 /// Rows as text with aligned columns: the first three to the left, numbers to the right.
@@ -402,7 +436,7 @@ mod tests {
 
     #[test]
     fn every_scenario_is_a_test_program() {
-        for (name, _) in SCENARIOS.iter().chain(HUGE_SCENARIOS) {
+        for (name, _) in SCENARIOS.iter().chain(HUGE_SCENARIOS).chain(GIB_SCENARIOS) {
             let source = crate::paths::root().join(format!("tests/programs/src/bin/{name}.rs"));
             assert!(source.is_file(), "{}", source.display());
         }

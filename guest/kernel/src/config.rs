@@ -1,8 +1,11 @@
 //! Boot options: read once, then plain loads.
 
+use crate::fs::hugetlbfs::bytes_of;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_machine::{Machine, boot};
-use ptshare_mm::{Env, Sharing, hugetlb};
+use ptshare_mm::hugetlb::{self, HugeSize};
+use ptshare_mm::{Env, Sharing};
+use ptshare_wire::huge::HUGE_SIZES;
 
 static SHARING: AtomicU8 = AtomicU8::new(1);
 static SMALL_TABLES: AtomicU32 = AtomicU32::new(DEFAULT_SMALL_TABLES);
@@ -43,12 +46,37 @@ pub fn init() {
         hugetlb::set_sharing(&Machine, false);
     }
     RESERVE.store(Machine.allocator().lock().reserve(), Relaxed);
-    let huge = boot::number("hugepages");
-    if huge != 0 {
-        hugetlb::resize(&Machine, huge);
-        let [total, ..] = hugetlb::counts(&Machine);
-        if total < huge {
-            klog!(2, "hugepages={huge}: there is memory for {total}");
+    ptshare_machine::find_gib_pages();
+    huge_pools();
+}
+
+/// Makes the hugetlb pools: each `hugepages=N` is of the size that the last `hugepagesz=` before it names, as on Linux, and
+/// of 2 MiB without one.
+fn huge_pools() {
+    let mut wanted = [0; HUGE_SIZES];
+    let mut size = Some(HugeSize::Mib2);
+    for word in boot::words() {
+        if let Some(value) = word.strip_prefix("hugepagesz=") {
+            let bytes = bytes_of(value.as_bytes()).ok();
+            let known = |size: &HugeSize| Some(size.bytes()) == bytes && hugetlb::has_size(&Machine, *size);
+            size = HugeSize::ALL.into_iter().find(known);
+            if size.is_none() {
+                klog!(2, "hugepagesz={value}: there are no pages of this size");
+            }
+        } else if let (Some(value), Some(size)) = (word.strip_prefix("hugepages="), size) {
+            match value.parse() {
+                Ok(pages) => wanted[size.index()] = pages,
+                Err(_) => klog!(2, "hugepages={value}: not a number of pages"),
+            }
+        }
+    }
+    // The largest first: they need the longest runs of frames.
+    for size in HugeSize::ALL.into_iter().rev() {
+        let pages: u64 = wanted[size.index()];
+        hugetlb::resize(&Machine, size, pages);
+        let [total, ..] = hugetlb::counts(&Machine, size);
+        if total < pages {
+            klog!(2, "hugepages={pages} of {} KiB: there is memory for {total}", size.bytes() >> 10);
         }
     }
 }

@@ -11,6 +11,7 @@ use ptshare_mm::{Env, Priority, frame};
 use ptshare_paging::{ENTRIES, PAGE_BYTES, Pfn, Pte};
 use ptshare_wire::census::{CENSUS_MAGIC, CENSUS_VERSION, CPUS_MAX, MM_SLOTS, RAM_RANGES_MAX};
 use ptshare_wire::frame::{FRAME_META_BYTES, FrameKind};
+use ptshare_wire::huge::{HUGE_SIZES, HugetlbCounts};
 use ptshare_wire::hypercall::DOORBELL_OPTION;
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
 use ptshare_wire::{Answers, CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats};
@@ -97,11 +98,7 @@ static CENSUS: CensusHeader = CensusHeader {
     sharing: AtomicU64::new(0),
     object_table: AtomicU64::new(0),
     object_high: AtomicU64::new(0),
-    hugetlb_total: AtomicU64::new(0),
-    hugetlb_free: AtomicU64::new(0),
-    hugetlb_reserved: AtomicU64::new(0),
-    hugetlb_surplus: AtomicU64::new(0),
-    hugetlb_promised: AtomicU64::new(0),
+    hugetlb: [const { HugetlbCounts::new() }; HUGE_SIZES],
     answers: AtomicU64::new(0),
     stats: Stats::new(),
 };
@@ -127,7 +124,7 @@ static MMS: [MmRec; MM_SLOTS] = [const {
         vma_stride: AtomicU64::new(0),
         table_pages: AtomicU64::new(0),
         family: AtomicU64::new(0),
-        hugetlb_reserved: AtomicU64::new(0),
+        hugetlb_reserved: [const { AtomicU64::new(0) }; HUGE_SIZES],
     }
 }; MM_SLOTS];
 
@@ -213,6 +210,11 @@ pub fn info() -> &'static BootInfo {
 /// The value of `name=value` on the command line.
 pub fn option(name: &str) -> Option<&'static str> {
     CMDLINE.get()?.words().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The words of the command line, for options whose order means something.
+pub fn words() -> impl Iterator<Item = &'static str> {
+    CMDLINE.get().into_iter().flat_map(Cmdline::words)
 }
 
 /// The value of `name=NUMBER` on the command line, 0 when absent or malformed.
@@ -384,8 +386,7 @@ fn map_linear(memmap: &[MemmapEntry], ram_end: u64, free: &mut u64) {
         cpu::use_global_pages();
         return;
     }
-    // CPUID 0x80000001 EDX bit 26: 1 GiB pages (SDM 2A, CPUID).
-    let huge = cpu::cpuid(0x8000_0001).3 & (1 << 26) != 0;
+    let huge = cpu::has_gib_pages();
     for gib in 1..ram_end.div_ceil(GIB) {
         let base = gib * GIB;
         if !memmap.iter().any(|e| e.kind == E820_RAM && e.addr < base + GIB && e.addr + e.bytes > base) {

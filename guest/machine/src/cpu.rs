@@ -247,6 +247,11 @@ pub fn cpuid(leaf: u32) -> (u32, u32, u32, u32) {
     (r.eax, r.ebx, r.ecx, r.edx)
 }
 
+/// Are there pages of 1 GiB? CPUID.80000001H:EDX[26] (SDM 2A, CPUID).
+pub fn has_gib_pages() -> bool {
+    cpuid(0x8000_0001).3 & (1 << 26) != 0
+}
+
 /// Address of the last page fault.
 #[inline]
 pub(crate) fn cr2() -> u64 {

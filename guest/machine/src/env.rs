@@ -21,6 +21,7 @@ static BUDDY: Lock<Buddy> = Lock::new(Rank::Frames, Buddy::new());
 static OBJECT_TABLES: Lock<ObjectTables> = Lock::new(Rank::ObjectTables, ObjectTables::new());
 static MMS: Lock<Mms<Machine>> = Lock::new(Rank::Registry, Mms::new());
 static SHARE_FILE: AtomicBool = AtomicBool::new(true);
+static GIB_PAGES: AtomicBool = AtomicBool::new(false);
 
 /// Free slots of the mm table: a chain through `MmRec::pid`, by slot number plus one.
 static FREE_MM_SLOTS: Lock<u64> = Lock::new(Rank::Registry, 0);
@@ -31,6 +32,11 @@ const FLUSH_PAGES_MAX: u64 = 16;
 /// Sets what [`Env::share_file`] answers: the boot option `share_file`. Before the first process.
 pub fn set_share_file(on: bool) {
     SHARE_FILE.store(on, Relaxed);
+}
+
+/// Finds out what [`Env::has_gib_pages`] answers. Before the hugetlb pools are made.
+pub fn find_gib_pages() {
+    GIB_PAGES.store(cpu::has_gib_pages(), Relaxed);
 }
 
 impl Env for Machine {
@@ -125,6 +131,11 @@ impl Env for Machine {
 
     fn mms(&self) -> &Lock<Mms<Machine>> {
         &MMS
+    }
+
+    #[inline]
+    fn has_gib_pages(&self) -> bool {
+        GIB_PAGES.load(Relaxed)
     }
 
     #[inline]

@@ -18,6 +18,11 @@ const DEVICE: u8 = 1;
 /// The doorbell.
 const DOORBELL: u8 = 2;
 
+/// How long a CPU has to leave its critical section before the host is asked again for a verdict; doubled each time up to
+/// the second.
+const ASK_AGAIN_NS: u64 = 50_000;
+const ASK_AGAIN_MAX_NS: u64 = 2_000_000;
+
 static HOST: AtomicU8 = AtomicU8::new(NOBODY);
 
 /// The boot CPU's block. Page-aligned, so that one frame number tells where it is.
@@ -224,8 +229,14 @@ pub fn console_read(out: &mut [u8]) -> Input {
 pub fn checkpoint(reason: CheckpointReason, label: &[u8]) {
     if present() {
         let args = [reason as u64, phys::phys_of(label), label.len() as u64];
+        let mut patience_ns = ASK_AGAIN_NS;
         while call(Op::Checkpoint, args) == CHECKPOINT_AGAIN {
-            ptshare_sync::spin_wait();
+            // To ask stops every CPU, the one that is waited for as well.
+            let until = time::now_ns() + patience_ns;
+            patience_ns = (patience_ns * 2).min(ASK_AGAIN_MAX_NS);
+            while time::now_ns() < until {
+                ptshare_sync::spin_wait();
+            }
         }
     }
 }

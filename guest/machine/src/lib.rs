@@ -50,7 +50,7 @@ pub mod trap;
 pub mod uaccess;
 
 #[cfg(guest)]
-pub use env::{Machine, set_share_file};
+pub use env::{Machine, find_gib_pages, set_share_file};
 #[cfg(guest)]
 pub use pod::Pod;
 

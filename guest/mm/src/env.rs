@@ -66,6 +66,8 @@ pub trait Env: Clone + Send + Sync + 'static {
     fn may_allocate(&self) -> bool {
         true
     }
+    /// Has the processor pages of 1 GiB (CPUID.80000001H:EDX\[26\])?
+    fn has_gib_pages(&self) -> bool;
     /// The PTE pages that objects' mappings share.
     fn object_tables(&self) -> &Lock<ObjectTables>;
     /// All address spaces, for reverse mapping.

@@ -266,7 +266,7 @@ macro_rules! syscalls {
                 318 getrandom "buf, count, flags" "";
                 319 memfd_create "name, flags" "";
                 322 execveat "dirfd, path, argv, envp, flags" "relative to a descriptor only where /proc is mounted";
-                323 userfaultfd "flags" "page faults only: no events for fork, mremap, munmap; no UFFDIO_MOVE, no UFFDIO_POISON, no asynchronous write protection";
+                323 userfaultfd "flags" "page faults only: no events for fork, mremap, munmap; no UFFDIO_MOVE, no UFFDIO_POISON, no asynchronous write protection; no pages of 1 GiB";
                 325 mlock2 "addr, len, flags" "";
                 326 copy_file_range "in, off_in, out, off_out, len, flags" "regular files only";
                 327 preadv2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";

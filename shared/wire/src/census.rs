@@ -2,6 +2,7 @@
 //! once ([`crate::hypercall::Op::Census`]) and which stays valid at every instant from then on.
 
 use crate::Stats;
+use crate::huge::{HUGE_SIZES, HugetlbCounts};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// [`CensusHeader::magic`]: "ptcensus".
@@ -63,8 +64,8 @@ pub struct MmRec {
     /// Which processes can have private pages in common with it: those that descend by fork, without exec, from the same
     /// address space. See [`crate::FrameMeta`].
     pub family: AtomicU64,
-    /// Hugetlb pages that are reserved for its private mappings.
-    pub hugetlb_reserved: AtomicU64,
+    /// Hugetlb pages that are reserved for its private mappings, by size ([`crate::HugeSize::index`]).
+    pub hugetlb_reserved: [AtomicU64; HUGE_SIZES],
 }
 
 /// A VMA chunk in guest memory: a `u64` count, then that many VMAs, `vma_stride` bytes apart, the first at byte 8.
@@ -129,16 +130,8 @@ pub struct CensusHeader {
     pub object_table: AtomicU64,
     /// Object slots ever used.
     pub object_high: AtomicU64,
-    /// Hugetlb pages in the pool, in use or not, surplus ones included.
-    pub hugetlb_total: AtomicU64,
-    /// Of those, free ones.
-    pub hugetlb_free: AtomicU64,
-    /// Free ones that mappings have reserved and not faulted in yet.
-    pub hugetlb_reserved: AtomicU64,
-    /// Pages above the pool's persistent size.
-    pub hugetlb_surplus: AtomicU64,
-    /// Of the reserved pages, those promised to objects; the others are promised to mms.
-    pub hugetlb_promised: AtomicU64,
+    /// The hugetlb pools, by size ([`crate::HugeSize::index`]).
+    pub hugetlb: [HugetlbCounts; HUGE_SIZES],
     /// Guest-physical address of [`crate::Answers`].
     pub answers: AtomicU64,
     /// Counters.

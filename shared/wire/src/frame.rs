@@ -16,8 +16,8 @@ pub enum FrameKind {
     Anon = 2,
     /// In an object's page cache (or just removed from it and still mapped).
     Cache = 3,
-    /// The head of a hugetlb page: 512 frames, aligned. It alone carries a state and the counts; the 511 frames after it
-    /// have all-zero metadata, like those inside a free block.
+    /// The head of a hugetlb page of some [`crate::HugeSize`], aligned to its size. It alone carries a state and the counts;
+    /// the frames after it are in state 0, like those inside a free block.
     Hugetlb = 4,
     /// Kernel memory: heap, stacks, per-CPU areas, pipe buffers. `refs` is unused and 0.
     Kernel = 5,
@@ -52,7 +52,8 @@ impl FrameKind {
 pub struct FrameMeta {
     /// The reference count; see the count rule.
     pub refs: AtomicU32,
-    /// Bits 7:0 [`FrameKind`]; 15:8 level of a table, or order of a free block's head; 31:16 `FLAG_*`.
+    /// Bits 7:0 [`FrameKind`]; 15:8 level of a table, or order of the head of a free block or a hugetlb page; 31:16
+    /// `FLAG_*`.
     pub state: AtomicU32,
     /// `pte_page_lock` of a table (0 free, 1 held).
     pub lock: AtomicU32,
@@ -86,7 +87,7 @@ pub const FLAG_OBJECT_TABLE: u32 = 1 << 19;
 /// `state` flag of a [`FrameKind::Hugetlb`] head: in the pool, free; `refs` is 0, `a` links the free pages. With
 /// [`FLAG_ZEROED`] the page's content is zero.
 pub const FLAG_POOL_FREE: u32 = 1 << 24;
-/// `state` flag of a PMD page: it holds or has held huge leaves.
+/// `state` flag of a PMD or PUD page: it holds or has held huge leaves.
 pub const FLAG_HUGE_LEAVES: u32 = 1 << 25;
 /// `state` flag of a PMD page: it maps 1 GiB of one hugetlb object for every process that maps that part of the object
 /// with these rights. `a` is the object's id times 2^32 plus the number of the first huge page in the object, `b` links
@@ -95,9 +96,6 @@ pub const FLAG_HUGE_LEAVES: u32 = 1 << 25;
 pub const FLAG_OBJECT_PMD: u32 = 1 << 26;
 /// Where the rights of the mappings stand in the `state` of a table with [`FLAG_OBJECT_PMD`]: three bits.
 pub const OBJECT_PMD_RIGHTS_SHIFT: u32 = 27;
-
-/// Frames of a hugetlb page.
-pub const HUGE_FRAMES: u64 = 512;
 
 /// Packs a `state` word.
 #[inline]

@@ -47,6 +47,8 @@ pub const VM_DONTCOPY: u64 = 0x2_0000;
 pub const VM_NORESERVE: u64 = 0x20_0000;
 /// A hugetlb mapping.
 pub const VM_HUGETLB: u64 = 0x40_0000;
+/// With [`VM_HUGETLB`]: pages of 1 GiB. (No flag of Linux's, which asks the file.)
+pub const VM_HUGE_1GB: u64 = 1 << 45;
 /// Read as zero in a child (MADV_WIPEONFORK).
 pub const VM_WIPEONFORK: u64 = 0x200_0000;
 /// The heap (`brk`), for /proc/PID/maps.

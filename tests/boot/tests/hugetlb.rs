@@ -1,9 +1,10 @@
 //! Huge pages: the programs in a guest with a pool, in every sharing mode, and what sharing PMD pages saves.
 
 use ptshare_boot_tests::{Programs, assert_clean, checked_guest, config, difference, guest};
-use ptshare_vmm::{Config, Outcome};
+use ptshare_vmm::{Config, Engine, EngineChoice, Outcome, VerifyMode, engine};
+use std::time::Duration;
 use xtask::batch::JobResult;
-use xtask::guest::Artefacts;
+use xtask::guest::{Artefacts, Options, find_built};
 
 const PROGRAMS: &[&str] = &[
     "hugetlb_ways",
@@ -17,6 +18,9 @@ const PROGRAMS: &[&str] = &[
     "hugetlb_sizes",
     "uffd_huge",
 ];
+
+/// Far more than clearing and copying some twenty GiB takes under emulation.
+const GIB_LIMIT: Duration = Duration::from_secs(600);
 
 fn huge(built: &Artefacts, sharing: &str, more: &str) -> Config {
     Config { mem_bytes: 2 << 30, cmdline_extra: format!("hugepages=560 {more}"), ..config(built, sharing) }
@@ -110,4 +114,82 @@ fn the_pool_can_be_resized_at_run_time() {
     assert_eq!(words[..9].join(" "), "5 5 0 0 2 2 0 0 3", "{text}");
     assert!(text.contains("HugePages_Total:       2\n"), "{text}");
     assert!(text.contains("Hugetlb:            4096 kB\n"), "{text}");
+}
+
+/// QEMU's processor has pages of 1 GiB, whatever KVM's has. (What Linux says to the same program, on a machine that has them, is
+/// what each line asserts.)
+#[test]
+fn pages_of_1_gib_in_every_sharing_mode() {
+    let qemu = EngineChoice::Only(Engine::Qemu);
+    if let Err(error) = engine::choose(qemu) {
+        eprintln!("SKIP: {error}");
+        return;
+    }
+    let built = find_built(&Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let programs = programs(&built, &["hugetlb_gib", "hugetlb_sizes"]);
+    for sharing in ["pte", "none", "tree"] {
+        let config = Config {
+            engine: qemu,
+            mem_bytes: 5 << 30,
+            cmdline_extra: "hugepages=4 hugepagesz=1G hugepages=2".into(),
+            verify: VerifyMode::Faults(20),
+            timeout: Some(GIB_LIMIT),
+            ..config(&built, sharing)
+        };
+        let (outcome, results) = programs.boot(&built, config);
+        assert_passed(&outcome, &results);
+        let said = String::from_utf8_lossy(&results[0].stdout).into_owned();
+        assert_eq!(said, include_str!("hugetlb_gib.txt"), "sharing={sharing}");
+    }
+}
+
+/// The pool of pages of 1 GiB at run time: grown as far as there is contiguous memory, shrunk, never surplus.
+#[test]
+fn the_pool_of_1_gib_follows_the_memory() {
+    let qemu = EngineChoice::Only(Engine::Qemu);
+    if engine::choose(qemu).is_err() || !ptshare_boot_tests::have_busybox() {
+        eprintln!("SKIP: QEMU and busybox are needed");
+        return;
+    }
+    let built = find_built(&Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let script = "cd /sys/kernel/mm/hugepages/hugepages-1048576kB && for n in 1 0 9 1; do echo $n > nr_hugepages; \
+                  cat nr_hugepages free_hugepages resv_hugepages surplus_hugepages; done; \
+                  echo 3 > nr_overcommit_hugepages; cat nr_overcommit_hugepages; \
+                  grep -e HugePages_Total -e Hugetlb: /proc/meminfo";
+    let mut programs = Programs::new();
+    programs.script("resize", script);
+    let config = Config { engine: qemu, mem_bytes: 4 << 30, ..config(&built, "pte") };
+    let (outcome, results) = programs.boot(&built, config);
+    assert_passed(&outcome, &results);
+    let text = String::from_utf8_lossy(&results[0].stdout).into_owned();
+    let words: Vec<u64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    // Of four GiB, the first holds the kernel.
+    let most = words[8];
+    assert!((2..4).contains(&most), "{text}");
+    assert_eq!(words, [1, 1, 0, 0, 0, 0, 0, 0, most, most, 0, 0, 1, 1, 0, 0, 0], "{text}");
+    assert!(text.contains("HugePages_Total:       0\n"), "{text}");
+    assert!(text.contains("Hugetlb:         1048576 kB\n"), "{text}");
+}
+
+/// The engine that is the default here: where its processor has no such pages, every way to them is refused.
+#[test]
+fn without_pages_of_1_gib_they_are_refused() {
+    let Some(built) = guest() else { return };
+    let mut programs = programs(&built, &["hugetlb_gib"]);
+    programs.script("sizes", "ls /sys/kernel/mm/hugepages");
+    if !ptshare_boot_tests::have_busybox() {
+        return;
+    }
+    let config = Config { cmdline_extra: "hugepagesz=1G hugepages=1".into(), ..config(&built, "pte") };
+    let (outcome, results) = programs.boot(&built, config);
+    assert_clean(&outcome);
+    let said = String::from_utf8_lossy(&results[0].stdout).into_owned();
+    let sizes = String::from_utf8_lossy(&results[1].stdout).into_owned();
+    assert!(results.iter().all(JobResult::passed), "{said}{sizes}");
+    if sizes == "hugepages-2048kB\n" {
+        assert_eq!(said, "SKIP: no pages of 1 GiB; they are refused in every way\n");
+    } else {
+        // There are such pages, and no GiB of the memory is free.
+        assert_eq!(said, "SKIP: 2 free huge pages of 1 GiB and root are needed\n", "{sizes}");
+    }
 }

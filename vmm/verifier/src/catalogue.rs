@@ -50,7 +50,7 @@ pub const DESIGN: &[Item] = items! {
     7 Rules, "No user path reaches a table, a frame-array page, kernel text or data.";
     8 Rules, "A frame is in one state: free, table, anonymous, cached, hugetlb, kernel, zero; free frames are referenced by nothing.";
     9 Rules, "Frames in all states add up to RAM: nothing leaks, after every process exit.";
-    10 Rules, "hugetlb: 2 MiB alignment, PS bit, reservation counts.";
+    10 Rules, "hugetlb, of either size: alignment, PS bit, reservation counts.";
     11 Rules, "Tables lie at the level that their frame says.";
     12 Rules, "NX, U/S and reserved bits as VMA and level demand.";
     13 Rules, "Each vCPU's CR3 is the root of the mm that it claims to run.";
@@ -101,7 +101,7 @@ pub const DRAWN: &[Item] = items! {
     38 Also("`tests/model/tests/unshare`, by operation and kind of mapping"), "Unsharing by drop leaves present slots to the others; the leaver's next access refaults.";
     39 Rules, "A PMD page is shared only by shared hugetlb VMAs over the whole GiB, with the same rights.";
     40 Rules, "A VMA boundary inside the GiB forbids sharing there.";
-    41 Rules, "Present entries of hugetlb tables are PS = 1, aligned, over the 512 frames of one huge page.";
+    41 Rules, "Present entries of hugetlb tables are PS = 1, aligned, over the frames of one huge page of their size.";
     42 Rules, "Huge pages are counted once a table.";
     43 NotThere("no migration, no poison"), "Migration of a huge page leaves no leaf to the old frame.";
     44 PROBE, "Unshare flushes the whole GiB before the lock is released.";

@@ -9,8 +9,11 @@ use ptshare_wire::census::{
     CENSUS_MAGIC, CENSUS_VERSION, CPUS_MAX, MM_SLOTS, RAM_RANGES_MAX, RESERVED_MAX, VMA_CHUNK_MAX,
 };
 use ptshare_wire::frame::FRAME_META_BYTES;
+use ptshare_wire::huge::HUGE_SIZES;
 use ptshare_wire::layout::{KERNEL_VIRT_BASE, LINEAR_BASE, LINEAR_MAX_BYTES};
-use ptshare_wire::{CensusHeader, CpuRec, MmRec, RamRange, ReservedRange, Stats, VmaRec};
+use ptshare_wire::{
+    CensusHeader, CpuRec, HugeSize, HugetlbCounts, MmRec, RamRange, ReservedRange, Stats, VmaRec,
+};
 
 use crate::report::{Finding, MmId, Sink};
 use crate::rules::{census_is_sound, vma_list_sorted};
@@ -55,14 +58,23 @@ pub(crate) struct Census {
     pub(crate) cpus: u64,
     pub(crate) kernel_root: u64,
     pub(crate) zero_page: u64,
-    /// Hugetlb pages: total, free, reserved, surplus.
-    pub(crate) hugetlb: [u64; 4],
-    /// Of the reserved ones, those promised to objects.
-    pub(crate) hugetlb_promised: u64,
+    /// The hugetlb pools, by size.
+    pub(crate) hugetlb: [Pool; HUGE_SIZES],
     /// Where the guest puts its answers; 0 for nowhere.
     pub(crate) answers: u64,
     /// What /proc/meminfo shows.
     pub(crate) totals: Totals,
+}
+
+/// What the guest says of a hugetlb pool, in its pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pool {
+    pub(crate) total: u64,
+    pub(crate) free: u64,
+    pub(crate) reserved: u64,
+    pub(crate) surplus: u64,
+    /// Of the reserved ones, those promised to objects.
+    pub(crate) promised: u64,
 }
 
 /// Counters behind /proc/meminfo.
@@ -84,7 +96,8 @@ pub(crate) struct Mm {
     pub(crate) cpumask: u64,
     pub(crate) table_pages: u64,
     pub(crate) family: u64,
-    pub(crate) hugetlb_reserved: u64,
+    /// By size.
+    pub(crate) hugetlb_reserved: [u64; HUGE_SIZES],
     /// In address order and disjoint, if `vmas_sound`.
     pub(crate) vmas: Vec<VmaRec>,
     /// The list could be read and is in order. Otherwise the rules about VMAs leave this mm alone.
@@ -120,6 +133,18 @@ impl Bytes {
 /// Reports that the census is broken.
 fn broken(sink: &mut Sink, expected: impl Into<String>, found: impl Into<String>) {
     sink.report(&census_is_sound::RULE, || Finding::new(&census_is_sound::RULE, expected, found));
+}
+
+/// The counts of one hugetlb pool.
+fn pool(head: &Bytes, size: HugeSize) -> Pool {
+    let at = offset_of!(CensusHeader, hugetlb) + size.index() * size_of::<HugetlbCounts>();
+    Pool {
+        total: head.u64(at + offset_of!(HugetlbCounts, total)),
+        free: head.u64(at + offset_of!(HugetlbCounts, free)),
+        reserved: head.u64(at + offset_of!(HugetlbCounts, reserved)),
+        surplus: head.u64(at + offset_of!(HugetlbCounts, surplus)),
+        promised: head.u64(at + offset_of!(HugetlbCounts, promised)),
+    }
 }
 
 /// Guest-physical address behind an address in the kernel half: linear map or kernel image.
@@ -164,13 +189,7 @@ impl Census {
             cpus: head.u64(offset_of!(CensusHeader, cpus)),
             kernel_root: head.u64(offset_of!(CensusHeader, kernel_root)),
             zero_page: head.u64(offset_of!(CensusHeader, zero_page)),
-            hugetlb: [
-                head.u64(offset_of!(CensusHeader, hugetlb_total)),
-                head.u64(offset_of!(CensusHeader, hugetlb_free)),
-                head.u64(offset_of!(CensusHeader, hugetlb_reserved)),
-                head.u64(offset_of!(CensusHeader, hugetlb_surplus)),
-            ],
-            hugetlb_promised: head.u64(offset_of!(CensusHeader, hugetlb_promised)),
+            hugetlb: HugeSize::ALL.map(|size| pool(&head, size)),
             answers: head.u64(offset_of!(CensusHeader, answers)),
             totals: Totals {
                 tables: head.u64(offset_of!(CensusHeader, stats) + offset_of!(Stats, tables_now)),
@@ -287,7 +306,8 @@ impl Census {
                 cpumask: table.u64(at + offset_of!(MmRec, cpumask)),
                 table_pages: table.u64(at + offset_of!(MmRec, table_pages)),
                 family: table.u64(at + offset_of!(MmRec, family)),
-                hugetlb_reserved: table.u64(at + offset_of!(MmRec, hugetlb_reserved)),
+                hugetlb_reserved: HugeSize::ALL
+                    .map(|size| table.u64(at + offset_of!(MmRec, hugetlb_reserved) + 8 * size.index())),
                 vmas: Vec::new(),
                 vmas_sound: false,
             };

@@ -1,8 +1,7 @@
 //! The frame array below the virgin marks, copied into dense vectors, with the judge's own counts beside the guest's.
 
-use ptshare_wire::FrameKind;
-use ptshare_wire::FrameMeta;
 use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FRAME_META_BYTES};
+use ptshare_wire::{FrameKind, FrameMeta, HugeSize};
 use std::fmt;
 use std::mem::offset_of;
 
@@ -54,9 +53,14 @@ impl Frame {
         self.kind().map_or_else(|| format!("kind {}", self.state & 0xff), |kind| format!("kind {kind:?}"))
     }
 
-    /// Level of a table, order of a free block.
+    /// Level of a table, order of a free block or a hugetlb page.
     pub(crate) fn level(&self) -> u8 {
         (self.state >> 8) as u8
+    }
+
+    /// The size of the hugetlb page of which this is the head; `None` for any other frame, and for a head of no size.
+    pub(crate) fn huge_size(&self) -> Option<HugeSize> {
+        (self.kind() == Some(FrameKind::Hugetlb)).then(|| HugeSize::from_order(self.level().into()))?
     }
 
     /// Is this the first frame of a free block?

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use ptshare_paging::{ENTRIES, Entry, Level, Pte};
 use ptshare_wire::FrameKind;
+use ptshare_wire::huge::HUGE_SIZES;
 
 use crate::frames::Frames;
 use crate::graph::{Graph, each_nonzero, user_slots};
@@ -27,8 +28,8 @@ pub(crate) struct Below {
     pub(crate) anon: u64,
     pub(crate) object: u64,
     pub(crate) hugetlb: u64,
-    /// Leaves that map private hugetlb pages.
-    pub(crate) huge_private: u64,
+    /// Leaves that map private hugetlb pages, by size.
+    pub(crate) huge_private: [u64; HUGE_SIZES],
     /// Where the frames asked for are mapped: bytes from the start of the table's span, and which of the frames.
     pub(crate) places: Vec<(u64, usize)>,
 }
@@ -112,7 +113,9 @@ impl<'a> Recount<'a> {
                 sum.anon = sum.anon.saturating_add(child.anon);
                 sum.object = sum.object.saturating_add(child.object);
                 sum.hugetlb = sum.hugetlb.saturating_add(child.hugetlb);
-                sum.huge_private = sum.huge_private.saturating_add(child.huge_private);
+                for (sum, pages) in sum.huge_private.iter_mut().zip(child.huge_private) {
+                    *sum = sum.saturating_add(pages);
+                }
                 let take = child.places.len().min(self.room);
                 self.room -= take;
                 sum.places.extend(child.places.iter().take(take).map(|(at, which)| (offset + at, *which)));
@@ -125,7 +128,11 @@ impl<'a> Recount<'a> {
                     Some(FrameKind::Cache) => sum.object += 1,
                     Some(FrameKind::Hugetlb) => {
                         sum.hugetlb += pages;
-                        sum.huge_private += u64::from(frame.is_some_and(|frame| !frame.in_cache()));
+                        if let Some(frame) = frame.filter(|frame| !frame.in_cache())
+                            && let Some(size) = frame.huge_size()
+                        {
+                            sum.huge_private[size.index()] += 1;
+                        }
                     }
                     _ => {}
                 }

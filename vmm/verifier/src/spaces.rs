@@ -11,8 +11,8 @@ use std::collections::HashSet;
 use ptshare_paging::{ENTRIES, Entry, Level, Pte};
 use ptshare_wire::VmaRec;
 use ptshare_wire::vma::{
-    VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED,
-    VM_WRITE,
+    VM_EXEC, VM_GROWSDOWN, VM_HUGE_1GB, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE,
+    VM_READ, VM_SHARED, VM_WRITE,
 };
 
 use crate::census::Mm;
@@ -77,7 +77,8 @@ const TABLE_FLAGS: u64 = VM_READ
     | VM_MAYEXEC
     | VM_MAYSHARE
     | VM_GROWSDOWN
-    | VM_HUGETLB;
+    | VM_HUGETLB
+    | VM_HUGE_1GB;
 
 /// The VMAs over `[base, base + span)`. `vmas` are in order.
 pub(crate) fn clip(vmas: &[VmaRec], base: u64, span: u64) -> Vec<Clip> {

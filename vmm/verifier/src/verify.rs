@@ -194,8 +194,8 @@ fn check_frames(census: &Census, frames: &Frames, sink: &mut Sink, report: &mut 
     }
     tally.finish(census, sink);
     blocks.finish(census, sink);
-    pool.finish(census.hugetlb, sink);
-    hugetlb_reservations_backed::counts(census.hugetlb, sink);
+    pool.finish(&census.hugetlb, sink);
+    hugetlb_reservations_backed::counts(&census.hugetlb, sink);
     report.kinds = tally.kinds;
     report.kinds.virgin = frames.virgin();
 }

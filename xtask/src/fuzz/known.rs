@@ -110,7 +110,7 @@ fn not_configured(_: &[Op], op: &Op, _: &[u64], guest: &[u64]) -> bool {
 
 /// Two neighbours that are alike merge here. On Linux they do not if each got an `anon_vma` of its own by a fault, or if they have
 /// a `close`; then mremap to another length, or to a place of the kernel's choice, meets the end of a VMA.
-fn pieces_merge(_: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
+fn pieces_merge(before: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
     const ENOMEM: u64 = 12_u64.wrapping_neg();
     // Or finds no room behind the longer VMA, or that what is to be cut off reaches beyond user memory.
     const USER_END: u64 = 1 << 47;
@@ -118,9 +118,10 @@ fn pieces_merge(_: &[Op], op: &Op, linux: &[u64], guest: &[u64]) -> bool {
     let goes_on = guest == [ENOMEM]
         || cut_off && guest == [EINVAL]
         || guest.first().is_some_and(|&r| r == u64::MAX || r < 1 << 63);
-    // A move to a fixed place that keeps its length takes all VMAs of the range.
+    // A move to a fixed place that keeps its length takes all VMAs of the range, but segments go alone.
     const FIXED: u64 = 2;
-    let one_vma = op.args[1] != op.args[2] || op.args[3] & FIXED == 0;
+    let attached = before.iter().any(|op| op.call == Call::Shmat);
+    let one_vma = op.args[1] != op.args[2] || op.args[3] & FIXED == 0 || attached;
     op.call == Call::Mremap && one_vma && linux == [EFAULT] && goes_on
 }
 
@@ -180,6 +181,8 @@ mod tests {
         let remap = |to: &str| format!("trace 1\np0 mremap h0+0x0 3p {to} maymove|fixed a+0x80203000 -");
         assert!(explained(&remap("4p"), "0 E14", "0 a+0x80203000"));
         assert!(!explained(&remap("3p"), "0 E14", "0 a+0x80203000"));
+        let segment = "trace 1\np0 shmat s0 a+0x0 0 -\np0 mremap a+0x0 3p 3p maymove|fixed a+0x80203000 -";
+        assert!(explained(segment, "1 E14", "1 a+0x80203000"));
         assert!(!explained(&remap("4p"), "0 E14", "0 E22"));
         let wraps = "trace 1\np0 mremap h0+0x0 0xfffffffffffcd000 3p maymove|fixed a+0x80203000 -";
         assert!(explained(wraps, "0 E14", "0 E22"));

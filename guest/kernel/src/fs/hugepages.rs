@@ -1,55 +1,61 @@
-//! The pool of huge pages as /proc/sys/vm and /sys/kernel/mm/hugepages show it.
+//! The pools of huge pages as /proc/sys/vm and /sys/kernel/mm/hugepages show them. `SIZE` is a size's
+//! [`HugeSize::index`].
 
 use super::text::Text;
 use super::virt::number;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
-use ptshare_mm::hugetlb;
+use ptshare_mm::hugetlb::{self, HugeSize};
 
-fn count(t: &mut Text, which: usize) {
-    let counts = hugetlb::counts(&Machine);
+/// Pages of 2 MiB, which /proc/sys/vm means too.
+pub const MIB2: usize = HugeSize::Mib2.index();
+/// Pages of 1 GiB.
+pub const GIB1: usize = HugeSize::Gib1.index();
+
+fn count<const SIZE: usize>(t: &mut Text, which: usize) {
+    let counts = hugetlb::counts(&Machine, HugeSize::ALL[SIZE]);
     t.dec(counts.get(which).copied().unwrap_or(0)).c(b'\n');
 }
 
 /// nr_hugepages.
-pub fn total(t: &mut Text) {
-    count(t, 0);
+pub fn total<const SIZE: usize>(t: &mut Text) {
+    count::<SIZE>(t, 0);
 }
 
 /// free_hugepages.
-pub fn free(t: &mut Text) {
-    count(t, 1);
+pub fn free<const SIZE: usize>(t: &mut Text) {
+    count::<SIZE>(t, 1);
 }
 
 /// resv_hugepages.
-pub fn reserved(t: &mut Text) {
-    count(t, 2);
+pub fn reserved<const SIZE: usize>(t: &mut Text) {
+    count::<SIZE>(t, 2);
 }
 
 /// surplus_hugepages.
-pub fn surplus(t: &mut Text) {
-    count(t, 3);
+pub fn surplus<const SIZE: usize>(t: &mut Text) {
+    count::<SIZE>(t, 3);
 }
 
 /// nr_overcommit_hugepages.
-pub fn overcommit(t: &mut Text) {
-    t.dec(hugetlb::overcommit(&Machine)).c(b'\n');
+pub fn overcommit<const SIZE: usize>(t: &mut Text) {
+    t.dec(hugetlb::overcommit(&Machine, HugeSize::ALL[SIZE])).c(b'\n');
 }
 
 /// A write to nr_hugepages: the pool comes as near to the number as it can.
 ///
 /// # Errors
 /// EINVAL for what is no number.
-pub fn resize(line: &[u8]) -> Result<(), Errno> {
-    hugetlb::resize(&Machine, number(line).ok_or(Errno::EINVAL)?);
+pub fn resize<const SIZE: usize>(line: &[u8]) -> Result<(), Errno> {
+    hugetlb::resize(&Machine, HugeSize::ALL[SIZE], number(line).ok_or(Errno::EINVAL)?);
     Ok(())
 }
 
 /// A write to nr_overcommit_hugepages.
 ///
 /// # Errors
-/// EINVAL for what is no number.
-pub fn set_overcommit(line: &[u8]) -> Result<(), Errno> {
-    hugetlb::set_overcommit(&Machine, number(line).ok_or(Errno::EINVAL)?);
-    Ok(())
+/// EINVAL for what is no number, and for pages of 1 GiB (`nr_overcommit_hugepages_store`, mm/hugetlb_sysfs.c).
+pub fn set_overcommit<const SIZE: usize>(line: &[u8]) -> Result<(), Errno> {
+    let pages = number(line).ok_or(Errno::EINVAL)?;
+    hugetlb::set_overcommit(&Machine, HugeSize::ALL[SIZE], pages).map_err(|_| Errno::EINVAL)
 }

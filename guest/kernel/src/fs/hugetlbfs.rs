@@ -4,13 +4,13 @@
 use super::Mount;
 use super::dentry::{Dentry, Name};
 use super::inode::{Inode, NewInode, S_IFDIR, now};
-use super::superblock::SuperBlock;
+use super::superblock::{HugePages, SuperBlock};
 use crate::fs::virt::number;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
-use ptshare_mm::hugetlb::{self, HUGE_BYTES, HUGE_SHIFT, Quota};
+use ptshare_mm::hugetlb::{self, HugeSize, Quota};
 
 /// `f_type` (include/uapi/linux/magic.h).
 pub const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
@@ -20,21 +20,33 @@ pub const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// # Errors
 /// EINVAL for an option that hugetlbfs does not know, or a page size that there is not.
 pub fn new(source: &[u8], flags: u64, options: &[u8]) -> Result<Arc<Mount>, Errno> {
-    let quota = Arc::new(Quota::new());
-    let sb = SuperBlock::with_quota("hugetlbfs", HUGETLBFS_MAGIC, Some(quota.clone()));
+    // First of all, since `size=` counts in its pages.
+    let mut huge = HugePages { size: HugeSize::Mib2, quota: Arc::new(Quota::new()) };
+    for (_, value) in options_of(options).filter(|(name, _)| *name == b"pagesize") {
+        let bytes = bytes_of(value)?;
+        let known = |size: &HugeSize| size.bytes() == bytes && hugetlb::has_size(&Machine, *size);
+        huge.size = HugeSize::ALL.into_iter().find(known).ok_or(Errno::EINVAL)?;
+    }
+    let sb = SuperBlock::with_pages("hugetlbfs", HUGETLBFS_MAGIC, Some(huge.clone()));
     let new = NewInode { mode: S_IFDIR | 0o755, uid: 0, gid: 0, time_ns: now() };
     let root =
         Dentry::new(None, Name::Borrowed(b"/"), Inode::new(&sb, sb.next_ino(), new, Inode::empty_dir()));
     let mount = Mount::new(sb, root, source, flags);
-    for option in options.split(|b| *b == b',').filter(|o| !o.is_empty()) {
-        let mut halves = option.splitn(2, |b| *b == b'=');
-        let name = halves.next().unwrap_or(b"");
-        apply(&mount, &quota, name, halves.next().unwrap_or(b""))?;
+    for (name, value) in options_of(options) {
+        apply(&mount, &huge, name, value)?;
     }
     Ok(mount)
 }
 
-fn apply(mount: &Mount, quota: &Quota, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+/// The options of mount(2): names and values.
+fn options_of(options: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    options.split(|b| *b == b',').filter(|o| !o.is_empty()).map(|option| {
+        let mut halves = option.splitn(2, |b| *b == b'=');
+        (halves.next().unwrap_or(b""), halves.next().unwrap_or(b""))
+    })
+}
+
+fn apply(mount: &Mount, huge: &HugePages, name: &[u8], value: &[u8]) -> Result<(), Errno> {
     let root = &mount.root.inode;
     let id = || number(value).and_then(|n| u32::try_from(n).ok()).ok_or(Errno::EINVAL);
     match name {
@@ -42,18 +54,19 @@ fn apply(mount: &Mount, quota: &Quota, name: &[u8], value: &[u8]) -> Result<(), 
             let pages = match value.strip_suffix(b"%") {
                 // Of the pool.
                 Some(part) => {
-                    let [total, ..] = hugetlb::counts(&Machine);
+                    let [total, ..] = hugetlb::counts(&Machine, huge.size);
                     number(part).and_then(|n| n.checked_mul(total)).ok_or(Errno::EINVAL)? / 100
                 }
-                None => bytes(value)? >> HUGE_SHIFT,
+                None => bytes_of(value)? >> huge.size.shift(),
             };
-            quota.max.store(pages, Relaxed);
+            huge.quota.max.store(pages, Relaxed);
         }
         b"min_size" => {
-            bytes(value)?;
+            bytes_of(value)?;
         }
-        b"pagesize" if bytes(value)? == HUGE_BYTES => {}
-        b"nr_inodes" => mount.sb.limit_inodes.store(bytes(value)?, Relaxed),
+        // Seen to before.
+        b"pagesize" => {}
+        b"nr_inodes" => mount.sb.limit_inodes.store(bytes_of(value)?, Relaxed),
         b"mode" => {
             let octal = |n: u32, b: &u8| match b {
                 b'0'..=b'7' => n.checked_mul(8).map(|n| n + u32::from(b - b'0')),
@@ -70,7 +83,10 @@ fn apply(mount: &Mount, quota: &Quota, name: &[u8], value: &[u8]) -> Result<(), 
 }
 
 /// A number with a unit, as `memparse` reads it.
-fn bytes(value: &[u8]) -> Result<u64, Errno> {
+///
+/// # Errors
+/// EINVAL for anything else.
+pub fn bytes_of(value: &[u8]) -> Result<u64, Errno> {
     let (digits, shift) = match value.split_last() {
         Some((b'k' | b'K', digits)) => (digits, 10),
         Some((b'm' | b'M', digits)) => (digits, 20),
@@ -80,9 +96,9 @@ fn bytes(value: &[u8]) -> Result<u64, Errno> {
     number(digits).and_then(|n| n.checked_mul(1 << shift)).ok_or(Errno::EINVAL)
 }
 
-/// Total and free blocks of 2 MiB, files and free files, for statfs: all zero where there is no limit.
+/// Total and free huge pages, files and free files, for statfs: all zero where there is no limit.
 pub fn statfs(sb: &SuperBlock) -> [u64; 4] {
-    let Some(quota) = &sb.quota else { return [0; 4] };
+    let Some(HugePages { quota, .. }) = &sb.huge else { return [0; 4] };
     let (max, used) = (quota.max.load(Relaxed), quota.used.load(Relaxed));
     let (files, inodes) = (sb.limit_inodes.load(Relaxed), sb.inodes.load(Relaxed));
     let [blocks, free] = if max == u64::MAX { [0; 2] } else { [max, max.saturating_sub(used)] };
@@ -93,7 +109,7 @@ pub fn statfs(sb: &SuperBlock) -> [u64; 4] {
 /// Checks a new size (`hugetlbfs_setattr`).
 ///
 /// # Errors
-/// EINVAL unless it is a multiple of 2 MiB.
-pub fn check_size(size: u64) -> Result<(), Errno> {
-    if hugetlb::is_huge_aligned(size) { Ok(()) } else { Err(Errno::EINVAL) }
+/// EINVAL unless it is a multiple of the page size.
+pub fn check_size(unit: HugeSize, size: u64) -> Result<(), Errno> {
+    if unit.is_aligned(size) { Ok(()) } else { Err(Errno::EINVAL) }
 }

@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_abi::Errno;
 use ptshare_machine::{Machine, time};
-use ptshare_mm::hugetlb::Quota;
+use ptshare_mm::hugetlb::{HugeSize, Quota};
 use ptshare_mm::{ObjectInfo, ObjectKind};
 use ptshare_sync::{Lock, Rank};
 
@@ -72,7 +72,7 @@ pub struct Regular {
     /// Pages charged to the super block.
     pub charged: AtomicU64,
     /// Huge pages back it (hugetlbfs, MFD_HUGETLB).
-    pub hugetlb: bool,
+    pub hugetlb: Option<HugeSize>,
     /// The limit of the hugetlbfs mount that it belongs to.
     quota: Option<Arc<Quota>>,
 }
@@ -147,14 +147,15 @@ impl Regular {
             content: Lock::new(Rank::Inode, Content::Empty),
             seals: AtomicU32::new(super::memfd::F_SEAL_SEAL),
             charged: AtomicU64::new(0),
-            hugetlb: false,
+            hugetlb: None,
             quota: None,
         }
     }
 
     /// An empty file of this file system.
     pub fn new_in(sb: &SuperBlock) -> Self {
-        Regular { hugetlb: sb.quota.is_some(), quota: sb.quota.clone(), ..Regular::new() }
+        let (hugetlb, quota) = sb.huge.clone().map(|huge| (huge.size, huge.quota)).unzip();
+        Regular { hugetlb, quota, ..Regular::new() }
     }
 
     /// A file whose bytes lie in the initramfs.
@@ -189,13 +190,15 @@ impl Regular {
         let mut content = self.content.lock();
         let kind = match &*content {
             Content::Object(object) => return object.clone(),
-            Content::Empty if self.hugetlb => {
-                let info = ObjectInfo::new(dev, ino, String::new());
-                let object = KObject::hugetlb(Machine, info, 0, self.quota.clone());
-                *content = Content::Object(object.clone());
-                return object;
-            }
-            Content::Empty => ObjectKind::Tmpfs,
+            Content::Empty => match self.hugetlb {
+                Some(size) => {
+                    let info = ObjectInfo::new(dev, ino, String::new());
+                    let object = KObject::hugetlb(Machine, size, info, 0, self.quota.clone());
+                    *content = Content::Object(object.clone());
+                    return object;
+                }
+                None => ObjectKind::Tmpfs,
+            },
             Content::Initramfs(pa, bytes) => ObjectKind::Initramfs { pa: *pa, bytes: *bytes },
         };
         let object = KObject::new(Machine, kind, ObjectInfo::new(dev, ino, String::new()));

@@ -10,6 +10,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
+use ptshare_machine::Machine;
+use ptshare_mm::hugetlb::{HugeSize, has_size};
 
 /// No more seals.
 pub const F_SEAL_SEAL: u32 = 1;
@@ -58,15 +60,20 @@ pub fn create(name: &[u8], flags: u32) -> Result<(Arc<File>, bool), Errno> {
     if flags & !(known | size_bits) != 0 || flags & MFD_EXEC != 0 && flags & MFD_NOEXEC_SEAL != 0 {
         return Err(Errno::EINVAL);
     }
-    if flags & MFD_HUGETLB != 0 && !matches!(flags >> 26, 0 | 21) {
-        return Err(Errno::ENODEV);
-    }
+    let hugetlb = match flags >> 26 {
+        _ if flags & MFD_HUGETLB == 0 => None,
+        0 => Some(HugeSize::Mib2),
+        shift => {
+            let size = HugeSize::from_shift(shift.into());
+            Some(size.filter(|size| has_size(&Machine, *size)).ok_or(Errno::ENODEV)?)
+        }
+    };
     // Room for "memfd:" and a NUL in NAME_MAX.
     if name.len() > 249 {
         return Err(Errno::EINVAL);
     }
     let mut regular = Regular::new();
-    regular.hugetlb = flags & MFD_HUGETLB != 0;
+    regular.hugetlb = hugetlb;
     let mut mode = S_IFREG | 0o777;
     let mut seals = if flags & MFD_ALLOW_SEALING != 0 { 0 } else { F_SEAL_SEAL };
     if flags & MFD_NOEXEC_SEAL != 0 {

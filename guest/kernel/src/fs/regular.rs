@@ -18,7 +18,7 @@ pub fn write(file: &File, source: &mut Source, pos: u64) -> Result<(u64, u64), S
     let (Some(regular), Some(object)) = (inode.regular(), inode.object()) else {
         return Err(Errno::EINVAL.into());
     };
-    if regular.hugetlb {
+    if regular.hugetlb.is_some() {
         // hugetlbfs has no write.
         return Err(Errno::EINVAL.into());
     }
@@ -69,8 +69,8 @@ pub fn truncate(inode: &Arc<Inode>, size: u64) -> Result<(), Errno> {
         return Err(Errno::EISDIR);
     }
     let Some(regular) = inode.regular() else { return Err(Errno::EINVAL) };
-    if regular.hugetlb {
-        super::hugetlbfs::check_size(size)?;
+    if let Some(unit) = regular.hugetlb {
+        super::hugetlbfs::check_size(unit, size)?;
     }
     let _held = inode.write_hold.take();
     let old = regular.size();

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use ptshare_mm::hugetlb::Quota;
+use ptshare_mm::hugetlb::{HugeSize, Quota};
 
 /// `f_type` of tmpfs (statfs(2)).
 pub const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -34,21 +34,30 @@ pub struct SuperBlock {
     pub inodes: AtomicU64,
     /// Mounts of it, bind mounts included.
     pub mounts: AtomicU64,
-    /// hugetlbfs: how many huge pages its files may have.
-    pub quota: Option<Arc<Quota>>,
+    /// hugetlbfs: the pages of its files.
+    pub huge: Option<HugePages>,
     /// Most inodes; `u64::MAX`: no limit.
     pub limit_inodes: AtomicU64,
     next_ino: AtomicU64,
 }
 
+/// The pages that a mount of hugetlbfs gives its files.
+#[derive(Clone)]
+pub struct HugePages {
+    /// Their size (`pagesize=`).
+    pub size: HugeSize,
+    /// How many there may be (`size=`).
+    pub quota: Arc<Quota>,
+}
+
 impl SuperBlock {
     /// A new file system of a type.
     pub fn new(fstype: &'static str, magic: u64) -> Arc<SuperBlock> {
-        Self::with_quota(fstype, magic, None)
+        Self::with_pages(fstype, magic, None)
     }
 
     /// The same for a file system of huge pages.
-    pub fn with_quota(fstype: &'static str, magic: u64, quota: Option<Arc<Quota>>) -> Arc<SuperBlock> {
+    pub fn with_pages(fstype: &'static str, magic: u64, huge: Option<HugePages>) -> Arc<SuperBlock> {
         Arc::new(SuperBlock {
             fstype,
             magic,
@@ -58,7 +67,7 @@ impl SuperBlock {
             used_pages: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             mounts: AtomicU64::new(0),
-            quota,
+            huge,
             limit_inodes: AtomicU64::new(u64::MAX),
             next_ino: AtomicU64::new(1),
         })

@@ -1,12 +1,13 @@
 //! sysfs: a fixed tree, as much of it as programs look at.
 
-use super::hugepages;
+use super::hugepages::{self, GIB1, MIB2};
 use super::text::Text;
 use super::virt::{Entry, What};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
 use ptshare_mm::Env;
+use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_wire::census::CPUS_MAX;
 
 const fn dir(name: &'static str, entries: &'static [Entry]) -> Entry {
@@ -92,15 +93,26 @@ static CLOCKSOURCE: &[Entry] = &[dir(
 )];
 
 /// As a kernel without CONFIG_KSM and CONFIG_TRANSPARENT_HUGEPAGE: no `ksm`, no `transparent_hugepage`.
-static MM: &[Entry] = &[dir("hugepages", &[dir("hugepages-2048kB", HUGE)])];
+static MM: &[Entry] = &[Entry { name: "hugepages", mode: 0o755, what: What::First(HUGE_SIZES, huge_sizes) }];
 
-static HUGE: &[Entry] = &[
-    text("free_hugepages", hugepages::free),
-    line("nr_hugepages", hugepages::total, hugepages::resize),
-    line("nr_overcommit_hugepages", hugepages::overcommit, hugepages::set_overcommit),
-    text("resv_hugepages", hugepages::reserved),
-    text("surplus_hugepages", hugepages::surplus),
-];
+/// A directory for each page size, smallest first.
+static HUGE_SIZES: &[Entry] =
+    &[dir("hugepages-2048kB", &pool::<MIB2>()), dir("hugepages-1048576kB", &pool::<GIB1>())];
+
+/// How many sizes there are.
+fn huge_sizes() -> usize {
+    HugeSize::ALL.into_iter().filter(|size| hugetlb::has_size(&Machine, *size)).count()
+}
+
+const fn pool<const SIZE: usize>() -> [Entry; 5] {
+    [
+        text("free_hugepages", hugepages::free::<SIZE>),
+        line("nr_hugepages", hugepages::total::<SIZE>, hugepages::resize::<SIZE>),
+        line("nr_overcommit_hugepages", hugepages::overcommit::<SIZE>, hugepages::set_overcommit::<SIZE>),
+        text("resv_hugepages", hugepages::reserved::<SIZE>),
+        text("surplus_hugepages", hugepages::surplus::<SIZE>),
+    ]
+}
 
 /// CPUs that run.
 fn cpus() -> u64 {

@@ -16,9 +16,10 @@ use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::{Machine, uaccess};
+use ptshare_mm::MapRequest;
+use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::object::{ObjectInfo, ObjectKind};
 use ptshare_mm::space::limits::enough_memory;
-use ptshare_mm::{MapRequest, hugetlb};
 use ptshare_paging::{PAGE_BYTES, page_ceil};
 use ptshare_sync::{Lock, Rank};
 
@@ -116,15 +117,16 @@ fn sweep(table: &mut Table<Segment>) {
     });
 }
 
-/// May the caller make a segment of huge pages, of a size that there is (`newseg`, `can_do_hugetlb_shm`)?
-fn check_huge(flags: u64) -> Result<(), Errno> {
-    match flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
-        // Pages of 1 GiB: as on a processor without them.
-        0 | 21 => {}
-        _ => return Err(Errno::EINVAL),
-    }
+/// The size of the pages of a segment of huge ones, if there are such and the caller may have them (`newseg`,
+/// `can_do_hugetlb_shm`).
+fn check_huge(flags: u64) -> Result<HugeSize, Errno> {
+    let size = match flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
+        0 => Some(HugeSize::Mib2),
+        shift => HugeSize::from_shift(shift).filter(|size| hugetlb::has_size(&Machine, *size)),
+    };
+    let size = size.ok_or(Errno::EINVAL)?;
     // CAP_IPC_LOCK.
-    if current().process.creds().cap_effective & (1 << 14) == 0 { Err(Errno::EPERM) } else { Ok(()) }
+    if current().process.creds().cap_effective & (1 << 14) == 0 { Err(Errno::EPERM) } else { Ok(size) }
 }
 
 /// shmget(2).
@@ -155,10 +157,8 @@ pub fn shmget(a: &Args, _: &mut TrapFrame) -> SysResult {
     if size > i64::MAX as u64 || all > SHMALL.load(Relaxed) {
         return Err(Errno::ENOSPC.into());
     }
-    let huge = flags & SHM_HUGETLB != 0;
-    if huge {
-        check_huge(flags)?;
-    } else if flags & SHM_NORESERVE == 0 && !enough_memory(size / PAGE_BYTES, memory_pages()) {
+    let huge = if flags & SHM_HUGETLB != 0 { Some(check_huge(flags)?) } else { None };
+    if huge.is_none() && flags & SHM_NORESERVE == 0 && !enough_memory(size / PAGE_BYTES, memory_pages()) {
         return Err(Errno::ENOMEM.into());
     }
     let mut path = String::from("/SYSV");
@@ -168,11 +168,11 @@ pub fn shmget(a: &Args, _: &mut TrapFrame) -> SysResult {
     path.push_str(" (deleted)");
     let make = |id: u64| -> Result<Arc<KObject>, Errno> {
         let info = ObjectInfo::new(1, id, path);
-        if huge {
-            let size = hugetlb::huge_ceil(bytes).ok_or(Errno::EINVAL)?;
-            let object = KObject::hugetlb(Machine, info, size, None);
+        if let Some(unit) = huge {
+            let size = unit.ceil(bytes).ok_or(Errno::EINVAL)?;
+            let object = KObject::hugetlb(Machine, unit, info, size, None);
             if flags & SHM_NORESERVE == 0 {
-                object.reserve_huge(0, size >> hugetlb::HUGE_SHIFT).map_err(|_| Errno::ENOMEM)?;
+                object.reserve_huge(0, size >> unit.shift()).map_err(|_| Errno::ENOMEM)?;
             }
             Ok(object)
         } else {

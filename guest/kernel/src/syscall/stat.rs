@@ -17,10 +17,18 @@ use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
 use ptshare_machine::trap::TrapFrame;
 use ptshare_machine::{Pod, uaccess};
-use ptshare_mm::hugetlb::HUGE_BYTES;
+use ptshare_mm::hugetlb::HugeSize;
+use ptshare_paging::PAGE_BYTES;
 
 const CWD: i32 = AT_FDCWD;
 const NS: i64 = 1_000_000_000;
+
+/// The size of the pages that a file is made of.
+fn block_bytes(inode: &Inode) -> u64 {
+    let own = inode.regular().and_then(|regular| regular.hugetlb);
+    let size = own.or_else(|| inode.sb.huge.as_ref().map(|huge| huge.size));
+    size.map_or(PAGE_BYTES, HugeSize::bytes)
+}
 
 fn write_stat(inode: &Inode, va: u64) -> SysResult {
     let mut out = abi::stat::zeroed();
@@ -33,7 +41,7 @@ fn write_stat(inode: &Inode, va: u64) -> SysResult {
     out.st_gid = inode.gid();
     out.st_rdev = inode.rdev();
     out.st_size = inode.size() as i64;
-    out.st_blksize = 4096;
+    out.st_blksize = block_bytes(inode) as i64;
     out.st_blocks = inode.blocks() as i64;
     out.st_atime = atime.div_euclid(NS) as u64;
     out.st_atime_nsec = atime.rem_euclid(NS) as u64;
@@ -99,7 +107,7 @@ pub fn statx(a: &Args, _: &mut TrapFrame) -> SysResult {
     let [atime, mtime, ctime, btime] = inode.times();
     let mut out = abi::statx::zeroed();
     out.stx_mask = abi::STATX_BASIC_STATS | abi::STATX_BTIME | abi::STATX_MNT_ID;
-    out.stx_blksize = 4096;
+    out.stx_blksize = block_bytes(inode) as u32;
     out.stx_nlink = inode.nlink();
     out.stx_uid = inode.uid();
     out.stx_gid = inode.gid();
@@ -142,7 +150,8 @@ fn write_statfs(place: &Path, va: u64) -> SysResult {
     }
     if sb.magic == HUGETLBFS_MAGIC {
         let [blocks, free, files, left] = hugetlbfs::statfs(sb);
-        (out.f_bsize, out.f_frsize) = (HUGE_BYTES as _, HUGE_BYTES as _);
+        let block = sb.huge.as_ref().map_or(0, |huge| huge.size.bytes());
+        (out.f_bsize, out.f_frsize) = (block as _, block as _);
         (out.f_blocks, out.f_bfree, out.f_bavail) = (blocks, free, free);
         (out.f_files, out.f_ffree) = (files, left);
     }

@@ -16,9 +16,11 @@
 //! `a` (next) and `b` (previous); its other frames have `state` 0. `free_frames` of the census counts listed frames.
 //! Everything here runs under the allocator's lock. Frame 0 is never managed: it ends lists.
 
+mod run;
+
 use super::{Priority, kind_bits};
 use crate::Env;
-use crate::hugetlb::HugePool;
+use crate::hugetlb::{HugePools, HugeSize};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
@@ -48,8 +50,8 @@ pub struct Buddy {
     virgin_left: u64,
     /// Frames that [`Priority::User`] leaves alone.
     reserve: u64,
-    /// The hugetlb pool: it changes with the free lists, so it shares their lock.
-    pub(crate) huge: HugePool,
+    /// The hugetlb pools: they change with the free lists, so they share their lock.
+    pub(crate) huge: HugePools,
     /// What virgin frames are: [`ZEROED`], or [`DIRTY`] on a machine whose firmware has used memory before.
     virgin_class: usize,
 }
@@ -62,7 +64,7 @@ impl Buddy {
             range: 0,
             virgin_left: 0,
             reserve: 0,
-            huge: HugePool::new(),
+            huge: HugePools::new(),
             virgin_class: ZEROED,
         }
     }
@@ -178,23 +180,33 @@ impl Buddy {
         Some((Pfn(first), class == ZEROED))
     }
 
-    /// Takes an aligned block of `1 << MAX_ORDER` frames of which only the first gets a `state`; the others stay as they
-    /// are in a free block, all zero. Says whether the content is zero.
-    pub(crate) fn take_whole<E: Env>(&mut self, env: &E, new_state: u32) -> Option<(Pfn, bool)> {
-        if !self.may_take(env, 1 << MAX_ORDER, Priority::User) {
+    /// Takes the frames of a huge page, aligned, of which only the first gets a `state`; the others stay as they are in a
+    /// free block, in state 0. Says whether the content is zero.
+    pub(crate) fn take_whole<E: Env>(
+        &mut self,
+        env: &E,
+        size: HugeSize,
+        new_state: u32,
+    ) -> Option<(Pfn, bool)> {
+        if !self.may_take(env, size.frames(), Priority::User) {
             return None;
         }
-        let (first, class) = self
-            .take_listed(env, MAX_ORDER, ZEROED)
-            .or_else(|| self.carve(env, MAX_ORDER))
-            .or_else(|| self.assemble(env, MAX_ORDER))?;
+        let (first, class) = match size {
+            HugeSize::Mib2 => self
+                .take_listed(env, MAX_ORDER, ZEROED)
+                .or_else(|| self.carve(env, MAX_ORDER))
+                .or_else(|| self.assemble(env, MAX_ORDER))?,
+            HugeSize::Gib1 => self.take_run(env, size.order())?,
+        };
         env.meta(Pfn(first)).state.store(new_state, Relaxed);
         Some((Pfn(first), class == ZEROED))
     }
 
-    /// Gives a block of [`Buddy::take_whole`] back; its content is zero if `zeroed`.
-    pub(crate) fn give_whole<E: Env>(&mut self, env: &E, first: Pfn, zeroed: bool) {
-        self.push(env, first.0, MAX_ORDER, zeroed as usize);
+    /// Gives the frames of [`Buddy::take_whole`] back; their content is zero if `zeroed`.
+    pub(crate) fn give_whole<E: Env>(&mut self, env: &E, size: HugeSize, first: Pfn, zeroed: bool) {
+        for block in (0..size.frames()).step_by(1 << MAX_ORDER) {
+            self.push(env, first.0 + block, MAX_ORDER, zeroed as usize);
+        }
     }
 
     /// Gives back a block. No one refers to it any more; its content is zero if `zeroed`.
@@ -236,18 +248,22 @@ impl Buddy {
             }
             range.virgin.store(first + (1 << order), Relaxed);
             self.virgin_left -= first + (1 << order) - virgin;
-            let mut skipped = virgin;
-            while skipped < first {
-                let order = (skipped.trailing_zeros()).min((first - skipped).ilog2()) as usize;
-                self.push(env, skipped, order.min(MAX_ORDER), self.virgin_class);
-                skipped += 1 << order.min(MAX_ORDER);
-            }
+            self.list_skipped(env, virgin, first);
             if order == 0 {
                 self.range = i;
             }
             return Some((first, self.virgin_class));
         }
         None
+    }
+
+    /// Lists virgin frames that an allocation further up has passed over.
+    fn list_skipped<E: Env>(&mut self, env: &E, mut skipped: u64, end: u64) {
+        while skipped < end {
+            let order = (skipped.trailing_zeros()).min((end - skipped).ilog2()) as usize;
+            self.push(env, skipped, order.min(MAX_ORDER), self.virgin_class);
+            skipped += 1 << order.min(MAX_ORDER);
+        }
     }
 
     /// A block made of smaller listed ones that happen to lie side by side.
@@ -261,7 +277,7 @@ impl Buddy {
                     let first = at & !((1 << order) - 1);
                     if first != failed {
                         if let Some(class) = whole_block(env, first, order) {
-                            self.remove_parts(env, first, order);
+                            self.remove_parts(env, first, first + (1 << order));
                             return Some((first, class));
                         }
                         failed = first;
@@ -274,9 +290,10 @@ impl Buddy {
         None
     }
 
-    fn remove_parts<E: Env>(&mut self, env: &E, first: u64, order: usize) {
+    /// Takes the listed blocks that `[first, end)` is made of off their lists.
+    fn remove_parts<E: Env>(&mut self, env: &E, first: u64, end: u64) {
         let mut at = first;
-        while at < first + (1 << order) {
+        while at < end {
             let (size, class) = head_of(env.meta(Pfn(at)).state.load(Relaxed));
             self.remove(env, at, size, class);
             at += 1 << size;
@@ -347,6 +364,11 @@ fn whole_block<E: Env>(env: &E, first: u64, order: usize) -> Option<usize> {
     if !(0..RAM_RANGES_MAX).any(managed) {
         return None;
     }
+    listed_class(env, first, end)
+}
+
+/// Are all of these frames on free lists, in blocks that end where the range does? Then: the class that the whole has.
+fn listed_class<E: Env>(env: &E, first: u64, end: u64) -> Option<usize> {
     let mut class = ZEROED;
     let mut at = first;
     while at < end {

@@ -1,36 +1,37 @@
-//! The pool (Linux: `struct hstate`): pages that are free or in use, reservations on free ones, surplus pages beyond the
-//! persistent size.
+//! The pools, one a size (Linux: `struct hstate`): pages that are free or in use, reservations on free ones, surplus pages
+//! beyond the persistent size.
 //!
 //! The counts stand in the census, where the judge compares them with the frames:
 //! `reserved <= free <= total`, `surplus <= total`. Reserved pages are free pages that somebody is sure to get.
 //! Everything here runs under the allocator's lock.
 
-use super::HUGE_FRAMES;
+use super::{HugeSize, head_state, size_of};
 use crate::Env;
 use crate::frame::{Buddy, NoMemory};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ptshare_mutants::mutant;
 use ptshare_paging::Pfn;
-use ptshare_wire::CensusHeader;
+use ptshare_wire::HugetlbCounts;
 use ptshare_wire::frame::{FLAG_POOL_FREE, FLAG_ZEROED, FrameKind, state};
+use ptshare_wire::huge::HUGE_SIZES;
 
-/// What the pool knows beside the counts in the census.
+/// What the pools know beside the counts in the census.
 #[derive(Debug)]
-pub struct HugePool {
-    /// First free page; chained through `FrameMeta::a`.
-    head: u64,
-    /// Most surplus pages (`nr_overcommit_hugepages`).
-    overcommit: u64,
+pub struct HugePools {
+    /// First free page, by size; chained through `FrameMeta::a`.
+    heads: [u64; HUGE_SIZES],
+    /// Most surplus pages (`nr_overcommit_hugepages`), by size.
+    overcommit: [u64; HUGE_SIZES],
     /// First PMD page of an object; chained through `FrameMeta::b`.
     pub(super) tables: u64,
     /// `share_hugetlb=0`.
     pub(super) sharing_off: bool,
 }
 
-impl HugePool {
-    /// An empty pool.
+impl HugePools {
+    /// Empty pools.
     pub(crate) const fn new() -> Self {
-        HugePool { head: 0, overcommit: 0, tables: 0, sharing_off: false }
+        HugePools { heads: [0; HUGE_SIZES], overcommit: [0; HUGE_SIZES], tables: 0, sharing_off: false }
     }
 }
 
@@ -84,77 +85,92 @@ fn sub(count: &AtomicU64, by: u64) {
 }
 
 /// Pages that are neither in use nor promised to anybody.
-fn spare(census: &CensusHeader) -> u64 {
-    get(&census.hugetlb_free) - get(&census.hugetlb_reserved)
+fn spare(pool: &HugetlbCounts) -> u64 {
+    get(&pool.free) - get(&pool.reserved)
 }
 
-fn persistent(census: &CensusHeader) -> u64 {
-    get(&census.hugetlb_total) - get(&census.hugetlb_surplus)
+fn persistent(pool: &HugetlbCounts) -> u64 {
+    get(&pool.total) - get(&pool.surplus)
+}
+
+/// The counts of a size.
+#[inline]
+fn of<E: Env>(env: &E, size: HugeSize) -> &HugetlbCounts {
+    &env.census().hugetlb[size.index()]
 }
 
 impl Buddy {
     /// Adds a page to the pool's free ones.
-    fn grow<E: Env>(&mut self, env: &E) -> bool {
-        let Some((pfn, zeroed)) = self.take_whole(env, state(FrameKind::Hugetlb, 0, FLAG_POOL_FREE)) else {
+    fn grow<E: Env>(&mut self, env: &E, size: HugeSize) -> bool {
+        if !has_size(env, size) {
+            return false;
+        }
+        let Some((pfn, zeroed)) = self.take_whole(env, size, head_state(size, FLAG_POOL_FREE)) else {
             return false;
         };
-        add(&env.census().hugetlb_total, 1);
-        self.list_free(env, pfn, zeroed);
+        add(&of(env, size).total, 1);
+        self.list_free(env, size, pfn, zeroed);
         true
     }
 
-    fn list_free<E: Env>(&mut self, env: &E, pfn: Pfn, zeroed: bool) {
+    fn list_free<E: Env>(&mut self, env: &E, size: HugeSize, pfn: Pfn, zeroed: bool) {
         let meta = env.meta(pfn);
         let flags = FLAG_POOL_FREE | if zeroed { FLAG_ZEROED } else { 0 };
-        meta.state.store(state(FrameKind::Hugetlb, 0, flags), Relaxed);
-        meta.a.store(self.huge.head, Relaxed);
+        meta.state.store(head_state(size, flags), Relaxed);
+        meta.a.store(self.huge.heads[size.index()], Relaxed);
         meta.b.store(0, Relaxed);
-        self.huge.head = pfn.0;
-        add(&env.census().hugetlb_free, 1);
+        self.huge.heads[size.index()] = pfn.0;
+        add(&of(env, size).free, 1);
     }
 
-    fn unlist_free<E: Env>(&mut self, env: &E) -> Option<(Pfn, bool)> {
-        let pfn = Pfn(self.huge.head);
+    fn unlist_free<E: Env>(&mut self, env: &E, size: HugeSize) -> Option<(Pfn, bool)> {
+        let pfn = Pfn(self.huge.heads[size.index()]);
         if pfn.0 == 0 {
             return None;
         }
         let meta = env.meta(pfn);
-        self.huge.head = meta.a.load(Relaxed);
+        self.huge.heads[size.index()] = meta.a.load(Relaxed);
         meta.a.store(0, Relaxed);
-        sub(&env.census().hugetlb_free, 1);
+        sub(&of(env, size).free, 1);
         Some((pfn, meta.state.load(Relaxed) & FLAG_ZEROED != 0))
     }
 
     /// Gives a free page back to the allocator.
-    fn shrink<E: Env>(&mut self, env: &E) -> bool {
-        let Some((pfn, zeroed)) = self.unlist_free(env) else { return false };
-        self.give_whole(env, pfn, zeroed);
-        sub(&env.census().hugetlb_total, 1);
+    fn shrink<E: Env>(&mut self, env: &E, size: HugeSize) -> bool {
+        let Some((pfn, zeroed)) = self.unlist_free(env, size) else { return false };
+        self.give_whole(env, size, pfn, zeroed);
+        sub(&of(env, size).total, 1);
         true
     }
 
     /// Takes a page with a count of 1; says whether its content is zero. One that was promised in `book`, which is sure to
     /// be there, or a spare or surplus one.
-    pub(crate) fn huge_take<E: Env>(&mut self, env: &E, book: Option<&AtomicU64>) -> Option<(Pfn, bool)> {
-        let census = env.census();
+    pub(crate) fn huge_take<E: Env>(
+        &mut self,
+        env: &E,
+        size: HugeSize,
+        book: Option<&AtomicU64>,
+    ) -> Option<(Pfn, bool)> {
+        let pool = of(env, size);
         if let Some(book) = book {
-            debug_assert!(get(&census.hugetlb_reserved) > 0, "hugetlb-pool-adds-up: nothing is reserved");
+            debug_assert!(get(&pool.reserved) > 0, "hugetlb-pool-adds-up: nothing is reserved");
             if !mutant!(POOL_KEEPS_RESERVATION) {
-                sub(&census.hugetlb_reserved, 1);
+                sub(&pool.reserved, 1);
             }
             sub(book, 1);
         } else if !env.may_allocate() {
             return None;
-        } else if spare(census) == 0 {
-            if get(&census.hugetlb_surplus) >= self.huge.overcommit || !self.grow(env) {
+        } else if spare(pool) == 0 {
+            if get(&pool.surplus) >= self.huge.overcommit[size.index()] || !self.grow(env, size) {
                 return None;
             }
-            add(&census.hugetlb_surplus, 1);
+            add(&pool.surplus, 1);
         }
-        let (pfn, zeroed) = self.unlist_free(env)?;
+        let (pfn, zeroed) = self.unlist_free(env, size)?;
         let meta = env.meta(pfn);
-        let kind = if mutant!(HUGE_PAGE_TAGGED_ANON) { FrameKind::Anon } else { FrameKind::Hugetlb };
-        meta.state.store(state(kind, 0, 0), Relaxed);
+        let tagged_anon = mutant!(HUGE_PAGE_TAGGED_ANON);
+        meta.state
+            .store(if tagged_anon { state(FrameKind::Anon, 0, 0) } else { head_state(size, 0) }, Relaxed);
         meta.aux.store(0, Relaxed);
         meta.refs.store(1, Relaxed);
         Some((pfn, zeroed))
@@ -162,13 +178,14 @@ impl Buddy {
 
     /// Takes back a page whose last reference is gone: a surplus page leaves the pool.
     pub(crate) fn huge_put<E: Env>(&mut self, env: &E, pfn: Pfn) {
-        let census = env.census();
-        if get(&census.hugetlb_surplus) > 0 {
-            sub(&census.hugetlb_surplus, 1);
-            sub(&census.hugetlb_total, 1);
-            self.give_whole(env, pfn, false);
+        let size = size_of(env.meta(pfn).state.load(Relaxed));
+        let pool = of(env, size);
+        if get(&pool.surplus) > 0 {
+            sub(&pool.surplus, 1);
+            sub(&pool.total, 1);
+            self.give_whole(env, size, pfn, false);
         } else if !mutant!(POOL_LOSES_PAGE) {
-            self.list_free(env, pfn, false);
+            self.list_free(env, size, pfn, false);
         }
     }
 
@@ -180,72 +197,90 @@ impl Buddy {
     pub(crate) fn huge_reserve<E: Env>(
         &mut self,
         env: &E,
+        size: HugeSize,
         pages: u64,
         book: &AtomicU64,
     ) -> Result<(), NoMemory> {
-        let census = env.census();
-        let missing = pages.saturating_sub(spare(census));
-        if missing > self.huge.overcommit.saturating_sub(get(&census.hugetlb_surplus))
+        let pool = of(env, size);
+        let missing = pages.saturating_sub(spare(pool));
+        if missing > self.huge.overcommit[size.index()].saturating_sub(get(&pool.surplus))
             || (pages > 0 && !env.may_allocate())
         {
             return Err(NoMemory);
         }
         for done in 0..missing {
-            if !self.grow(env) {
+            if !self.grow(env, size) {
                 for _ in 0..done {
-                    sub(&census.hugetlb_surplus, 1);
-                    self.shrink(env);
+                    sub(&pool.surplus, 1);
+                    self.shrink(env, size);
                 }
                 return Err(NoMemory);
             }
-            add(&census.hugetlb_surplus, 1);
+            add(&pool.surplus, 1);
         }
-        add(&census.hugetlb_reserved, pages);
+        add(&pool.reserved, pages);
         add(book, pages);
         Ok(())
     }
 
     /// Takes a promise back that stands in `book`; surplus pages that nobody needs any more go.
-    pub(crate) fn huge_unreserve<E: Env>(&mut self, env: &E, pages: u64, book: &AtomicU64) {
-        let census = env.census();
-        sub(&census.hugetlb_reserved, pages);
+    pub(crate) fn huge_unreserve<E: Env>(&mut self, env: &E, size: HugeSize, pages: u64, book: &AtomicU64) {
+        let pool = of(env, size);
+        sub(&pool.reserved, pages);
         sub(book, pages);
-        let unused = pages.min(get(&census.hugetlb_surplus)).min(spare(census));
+        let unused = pages.min(get(&pool.surplus)).min(spare(pool));
         for _ in 0..unused {
-            sub(&census.hugetlb_surplus, 1);
-            self.shrink(env);
+            sub(&pool.surplus, 1);
+            self.shrink(env, size);
         }
     }
 
     /// Makes the pool `pages` large, as far as there is memory, and as far as pages are free (`set_max_huge_pages`): what
     /// is in use beyond that becomes surplus.
-    fn huge_resize<E: Env>(&mut self, env: &E, pages: u64) {
-        let census = env.census();
-        while get(&census.hugetlb_surplus) > 0 && pages > persistent(census) {
-            sub(&census.hugetlb_surplus, 1);
+    fn huge_resize<E: Env>(&mut self, env: &E, size: HugeSize, pages: u64) {
+        let pool = of(env, size);
+        while get(&pool.surplus) > 0 && pages > persistent(pool) {
+            sub(&pool.surplus, 1);
         }
-        while pages > persistent(census) && self.grow(env) {}
-        while pages < persistent(census) && spare(census) > 0 && self.shrink(env) {}
-        let above = persistent(census).saturating_sub(pages);
-        add(&census.hugetlb_surplus, above);
+        while pages > persistent(pool) && self.grow(env, size) {}
+        while pages < persistent(pool) && spare(pool) > 0 && self.shrink(env, size) {}
+        let above = persistent(pool).saturating_sub(pages);
+        add(&pool.surplus, above);
     }
 }
 
-/// Makes the pool `pages` large: `hugepages=`, `/proc/sys/vm/nr_hugepages`. It comes as near as it can.
-pub fn resize<E: Env>(env: &E, pages: u64) {
+/// Are there pages of this size? Those of 1 GiB need a processor that has them.
+#[inline]
+pub fn has_size<E: Env>(env: &E, size: HugeSize) -> bool {
+    size == HugeSize::Mib2 || env.has_gib_pages()
+}
+
+/// Makes the pool of a size `pages` large: `hugepages=`, `nr_hugepages`. It comes as near as it can.
+pub fn resize<E: Env>(env: &E, size: HugeSize, pages: u64) {
     env.critical_enter();
-    env.allocator().lock().huge_resize(env, pages);
+    env.allocator().lock().huge_resize(env, size, pages);
     env.critical_exit();
 }
 
-/// Sets how many surplus pages there may be (`/proc/sys/vm/nr_overcommit_hugepages`).
-pub fn set_overcommit<E: Env>(env: &E, pages: u64) {
-    env.allocator().lock().huge.overcommit = pages;
+/// Sets how many surplus pages there may be (`nr_overcommit_hugepages`).
+///
+/// # Errors
+/// [`NoSurplus`] for pages of 1 GiB, which Linux does not make when they are needed (`hstate_is_gigantic`, mm/hugetlb.c).
+pub fn set_overcommit<E: Env>(env: &E, size: HugeSize, pages: u64) -> Result<(), NoSurplus> {
+    if size != HugeSize::Mib2 {
+        return Err(NoSurplus);
+    }
+    env.allocator().lock().huge.overcommit[size.index()] = pages;
+    Ok(())
 }
 
+/// Pages of this size are not made when they are needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoSurplus;
+
 /// How many surplus pages there may be.
-pub fn overcommit<E: Env>(env: &E) -> u64 {
-    env.allocator().lock().huge.overcommit
+pub fn overcommit<E: Env>(env: &E, size: HugeSize) -> u64 {
+    env.allocator().lock().huge.overcommit[size.index()]
 }
 
 /// Switches the sharing of PMD pages on or off for faults to come (`share_hugetlb=`).
@@ -254,12 +289,12 @@ pub fn set_sharing<E: Env>(env: &E, on: bool) {
 }
 
 /// Total, free, reserved and surplus pages.
-pub fn counts<E: Env>(env: &E) -> [u64; 4] {
-    let census = env.census();
-    [&census.hugetlb_total, &census.hugetlb_free, &census.hugetlb_reserved, &census.hugetlb_surplus].map(get)
+pub fn counts<E: Env>(env: &E, size: HugeSize) -> [u64; 4] {
+    let pool = of(env, size);
+    [&pool.total, &pool.free, &pool.reserved, &pool.surplus].map(get)
 }
 
-/// Frames of 4 KiB that the pool's pages hold, in use or not.
+/// Frames of 4 KiB that the pages of all pools hold, in use or not.
 pub fn pool_frames<E: Env>(env: &E) -> u64 {
-    get(&env.census().hugetlb_total) * HUGE_FRAMES
+    HugeSize::ALL.map(|size| get(&of(env, size).total) * size.frames()).iter().sum()
 }

@@ -8,13 +8,13 @@ use ptshare_abi::sys::general as abi;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const GIB: u64 = 1 << 30;
-const BASE: u64 = 0x10_0000_0000;
+/// Where the mms map: a multiple of what one table with leaves of either size spans.
+const BASE: u64 = 0x80_0000_0000;
 /// Huge pages of each object, and of each place.
 const PAGES: u64 = 512;
-/// Aligned GiB in which the mms map.
+/// Spans of a table with huge leaves in which the mms map.
 const PLACES: u64 = 3;
-/// Pages of a GiB that are looked at.
+/// Pages of a place that are looked at.
 const WATCHED: [u64; 6] = [0, 1, 2, 255, 510, 511];
 
 /// What a page of an mm shows.
@@ -32,6 +32,7 @@ struct Process {
 
 struct World {
     arena: Arena,
+    size: HugeSize,
     objects: [Arc<Object<Arena>>; 2],
     content: [BTreeMap<u64, u64>; 2],
     processes: Vec<Process>,
@@ -39,17 +40,20 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
-        let arena = Arena::new(40 * 512);
-        resize(&arena, 30);
+    fn new(size: HugeSize, pool: u64, seed: u64) -> World {
+        // Besides the pool: tables, and what alignment takes.
+        let arena = Arena::new((pool * size.frames() + size.frames() + 10 * 512) as usize);
+        arena.set_gib_pages(true);
+        resize(&arena, size, pool);
+        assert_eq!(counts(&arena, size), [pool, pool, 0, 0]);
         let object = |ino| {
             let info = ObjectInfo::new(7, ino, "/memfd:huge".into());
-            Object::hugetlb(arena.clone(), info, PAGES * HUGE_BYTES, None)
+            Object::hugetlb(arena.clone(), size, info, PAGES * size.bytes(), None)
         };
         let objects = [object(1), object(2)];
         let mm = Mm::new(arena.clone()).unwrap();
         let processes = vec![Process { mm, pages: BTreeMap::new() }];
-        World { arena, objects, content: Default::default(), processes, seed }
+        World { arena, size, objects, content: Default::default(), processes, seed }
     }
 
     fn pick(&mut self, below: u64) -> u64 {
@@ -59,18 +63,24 @@ impl World {
         (self.seed >> 11) % below
     }
 
+    /// Bytes of a place.
+    fn span(&self) -> u64 {
+        self.size.level().span_bytes()
+    }
+
     fn watched(&mut self) -> u64 {
         WATCHED[self.pick(WATCHED.len() as u64) as usize]
     }
 
     /// A range of huge pages of one place that begins and ends at, or next to, watched pages.
     fn range(&mut self) -> (u64, u64) {
-        let base = BASE + self.pick(PLACES) * GIB;
+        let (unit, span) = (self.size.bytes(), self.span());
+        let base = BASE + self.pick(PLACES) * span;
         if self.pick(3) == 0 {
-            return (base, base + GIB);
+            return (base, base + span);
         }
         let (a, b) = (self.watched(), self.watched());
-        (base + a.min(b) * HUGE_BYTES, base + (a.max(b) + 1) * HUGE_BYTES)
+        (base + a.min(b) * unit, base + (a.max(b) + 1) * unit)
     }
 
     fn map(&mut self, p: usize) {
@@ -81,17 +91,19 @@ impl World {
         request.addr = start;
         let more = abi::MAP_FIXED | abi::MAP_NORESERVE;
         let which = (kind % 2) as usize;
-        let first = (start - BASE) % GIB / HUGE_BYTES;
+        let (size, span) = (self.size, self.span());
+        let first = (start - BASE) % span / size.bytes();
         if kind == 0 {
             request.flags = u64::from(more | abi::MAP_PRIVATE | abi::MAP_ANONYMOUS | abi::MAP_HUGETLB);
+            request.flags |= u64::from(size.shift()) << abi::MAP_HUGE_SHIFT;
         } else {
             request.flags = u64::from(more | abi::MAP_SHARED);
-            request.object = Some((self.objects[which].clone(), first * HUGE_FRAMES));
+            request.object = Some((self.objects[which].clone(), first * size.frames()));
         }
         let process = &mut self.processes[p];
         assert_eq!(process.mm.mmap(request), Ok(start));
-        for at in (start..end).step_by(HUGE_BYTES as usize) {
-            let page = (at - BASE) % GIB / HUGE_BYTES;
+        for at in (start..end).step_by(size.bytes() as usize) {
+            let page = (at - BASE) % span / size.bytes();
             let shown = match kind {
                 0 => Shown::Private { value: 0, writable },
                 _ => Shown::Object { which, page, writable },
@@ -104,11 +116,12 @@ impl World {
         let (start, end) = self.range();
         let now = self.pick(2) == 0;
         let prot = u64::from(if now { abi::PROT_READ | abi::PROT_WRITE } else { abi::PROT_READ });
+        let unit = self.size.bytes();
         let process = &mut self.processes[p];
-        let hole = (start..end).step_by(HUGE_BYTES as usize).any(|at| !process.pages.contains_key(&at));
+        let hole = (start..end).step_by(unit as usize).any(|at| !process.pages.contains_key(&at));
         assert_eq!(process.mm.mprotect(start, end - start, prot).is_err(), hole);
         // What lies before the first hole has its rights.
-        for at in (start..end).step_by(HUGE_BYTES as usize) {
+        for at in (start..end).step_by(unit as usize) {
             match process.pages.get_mut(&at) {
                 Some(Shown::Object { writable, .. } | Shown::Private { writable, .. }) => *writable = now,
                 None => break,
@@ -125,7 +138,7 @@ impl World {
 
     /// Reads, and writes where that is allowed.
     fn touch(&mut self, p: usize) {
-        let at = BASE + self.pick(PLACES) * GIB + self.watched() * HUGE_BYTES;
+        let at = BASE + self.pick(PLACES) * self.span() + self.watched() * self.size.bytes();
         let (new, write) = (self.pick(1000) + 1, self.pick(2) == 0);
         let process = &mut self.processes[p];
         let Some(shown) = process.pages.get_mut(&at) else {
@@ -166,7 +179,8 @@ impl World {
     fn punch(&mut self) {
         let which = self.pick(2) as usize;
         let (first, pages) = (self.watched(), self.pick(3) + 1);
-        self.objects[which].punch_hole(first * HUGE_BYTES, pages * HUGE_BYTES).unwrap();
+        let unit = self.size.bytes();
+        self.objects[which].punch_hole(first * unit, pages * unit).unwrap();
         self.content[which].retain(|page, _| !(first..first + pages).contains(page));
     }
 
@@ -189,22 +203,32 @@ impl World {
     }
 }
 
+/// Plays `steps` steps with a pool of so many pages, audited every so often; gives how often a table was taken over.
+fn play(size: HugeSize, pool: u64, seed: u64, steps: u64, audits: u64) -> u64 {
+    let mut world = World::new(size, pool, 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+    for step in 0..steps {
+        world.step();
+        if step % audits == 0 {
+            world.audit();
+        }
+    }
+    let shared = world.arena.stats().pmd_tables_shared.load(Relaxed);
+    let World { arena, objects, processes, .. } = world;
+    drop((objects, processes));
+    arena.audit(&[]);
+    assert_eq!(counts(&arena, size), [pool, pool, 0, 0]);
+    shared
+}
+
 #[test]
 fn random_calls_show_what_a_flat_model_shows() {
-    let mut shared = 0;
-    for seed in 1..=12 {
-        let mut world = World::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
-        for step in 0..600 {
-            world.step();
-            if step % 4 == 0 {
-                world.audit();
-            }
-        }
-        shared += world.arena.stats().pmd_tables_shared.load(core::sync::atomic::Ordering::Relaxed);
-        let World { arena, objects, processes, .. } = world;
-        drop((objects, processes));
-        arena.audit(&[]);
-        assert_eq!(counts(&arena), [30, 30, 0, 0]);
-    }
+    let shared: u64 = (1..=12).map(|seed| play(HugeSize::Mib2, 30, seed, 600, 4)).sum();
     assert!(shared > 50, "{shared} times a table was taken over");
+}
+
+#[test]
+fn random_calls_on_pages_of_1_gib_show_what_a_flat_model_shows() {
+    for seed in 1..=4 {
+        assert_eq!(play(HugeSize::Gib1, 7, seed, 600, 16), 0, "there is no table to take over");
+    }
 }

@@ -6,7 +6,7 @@
 //! taking over are one step (Linux had them apart until eb48c0714647), and the count alone says whether a table is shared
 //! (Linux inferred it until 3aa4ed8040e1).
 
-use super::{HUGE_SHIFT, is_huge_aligned};
+use super::HugeSize;
 use crate::frame::Buddy;
 use crate::table::{note_shared, put_table, sub_aux};
 use crate::vma::{VM_ACCESS, VM_HUGETLB, VM_SHARED};
@@ -43,7 +43,7 @@ pub(super) fn key<E: Env>(vma: &Vma<E>, page: u64) -> Option<Key> {
     if !covers || !vma.has(VM_HUGETLB | VM_SHARED) || vma.owns_tables() {
         return None;
     }
-    let first = (vma.pgoff_of(start) << ptshare_paging::PAGE_SHIFT) >> HUGE_SHIFT;
+    let first = vma.pgoff_of(start) >> HugeSize::Mib2.order();
     // Numbers that do not fit the metadata do not come up; a table that is not shared is no mistake.
     let (object, first) = (u32::try_from(vma.rec.object).ok()?, u32::try_from(first).ok()?);
     let rights = (vma.rec.flags & VM_ACCESS) as u32;
@@ -143,30 +143,49 @@ impl<E: Env> Mm<E> {
         true
     }
 
-    /// The PMD page over `page`, this mm's own or its object's, built or taken over if there is none. `vma` is the hugetlb
-    /// VMA whose page is to be filled in; `None` for a table that is to be private. `page_table_lock` is held.
+    /// The table whose entries map huge pages of this size over `page`: this mm's own, or its object's, built or taken over
+    /// if there is none. `vma` is the hugetlb VMA whose page is to be filled in; `None` for a table that is to be private.
+    /// `page_table_lock` is held.
     ///
     /// # Errors
     /// [`crate::NoMemory`]. What was built so far stays: it changes nothing that the process can see.
-    pub(crate) fn huge_pmd(&self, vma: Option<&Vma<E>>, page: u64) -> Result<Pfn, crate::NoMemory> {
-        debug_assert!(is_huge_aligned(page));
-        let env = &self.env;
+    pub(crate) fn huge_table(
+        &self,
+        size: HugeSize,
+        vma: Option<&Vma<E>>,
+        page: u64,
+    ) -> Result<Pfn, crate::NoMemory> {
+        debug_assert!(size.is_aligned(page));
+        let pud = self.huge_pud(page)?;
+        if size == HugeSize::Gib1 {
+            mark_huge(&self.env, pud);
+            return Ok(pud);
+        }
+        self.huge_pmd(pud, vma, page)
+    }
+
+    /// This mm's own PUD page over `page`.
+    fn huge_pud(&self, page: u64) -> Result<Pfn, crate::NoMemory> {
         let slot = Level::Pgd.slot(page);
-        let entry = env.load(self.root, slot);
-        let pud = if !entry.present() {
-            self.add_table(self.root, slot, Level::Pgd)?
+        let entry = self.env.load(self.root, slot);
+        if !entry.present() {
+            self.add_table(self.root, slot, Level::Pgd)
         } else if !entry.writable() {
-            self.own_child(self.root, slot, Level::Pgd, page)?
+            self.own_child(self.root, slot, Level::Pgd, page)
         } else {
-            entry.pfn()
-        };
+            Ok(entry.pfn())
+        }
+    }
+
+    /// The PMD page below `pud`.
+    fn huge_pmd(&self, pud: Pfn, vma: Option<&Vma<E>>, page: u64) -> Result<Pfn, crate::NoMemory> {
+        let env = &self.env;
         let slot = Level::Pud.slot(page);
         let entry = env.load(pud, slot);
         if entry.present() {
             let pmd =
                 if entry.writable() { entry.pfn() } else { self.own_child(pud, slot, Level::Pud, page)? };
-            let meta = env.meta(pmd);
-            meta.state.store(meta.state.load(Relaxed) | FLAG_HUGE_LEAVES, Relaxed);
+            mark_huge(env, pmd);
             return Ok(pmd);
         }
         let key = vma.and_then(|vma| key(vma, page));
@@ -186,4 +205,10 @@ impl<E: Env> Mm<E> {
         }
         Ok(pmd)
     }
+}
+
+/// Notes that a table may hold huge leaves.
+fn mark_huge<E: Env>(env: &E, table: Pfn) {
+    let state = &env.meta(table).state;
+    state.store(state.load(Relaxed) | FLAG_HUGE_LEAVES, Relaxed);
 }

@@ -1,6 +1,6 @@
 //! The pool, private and shared huge mappings, and PMD pages shared by several mms, on the arena.
 
-use super::*;
+use super::{HUGE_BYTES, HugeSize, Quota, set_sharing};
 use crate::error::MmError;
 use crate::testing::Arena;
 use crate::{Access, Env, FaultOutcome, MapRequest, Mm, Object, ObjectInfo, Sharing};
@@ -14,6 +14,14 @@ const RW: u64 = (abi::PROT_READ | abi::PROT_WRITE) as u64;
 const READ: u64 = abi::PROT_READ as u64;
 const BASE: u64 = 0x10_0000_0000;
 const MODES: [Sharing; 3] = [Sharing::None, Sharing::Pte, Sharing::Tree];
+
+fn counts(arena: &Arena) -> [u64; 4] {
+    super::counts(arena, HugeSize::Mib2)
+}
+
+fn resize(arena: &Arena, pages: u64) {
+    super::resize(arena, HugeSize::Mib2, pages);
+}
 
 /// A machine with this many huge pages in its pool, and about as much ordinary memory again.
 fn machine(huge: u64) -> Arena {
@@ -29,7 +37,7 @@ fn mm(arena: &Arena) -> Arc<Mm<Arena>> {
 
 fn memfd(arena: &Arena, huge: u64) -> Arc<Object<Arena>> {
     let info = ObjectInfo::new(7, 1, "/memfd:huge".into());
-    Object::hugetlb(arena.clone(), info, huge * HUGE_BYTES, None)
+    Object::hugetlb(arena.clone(), HugeSize::Mib2, info, huge * HUGE_BYTES, None)
 }
 
 fn of_object(addr: u64, huge: u64, prot: u64, flags: u32, object: &Arc<Object<Arena>>) -> MapRequest<Arena> {
@@ -85,7 +93,7 @@ fn the_pool_grows_and_shrinks_and_keeps_what_is_promised() {
 #[test]
 fn surplus_pages_come_and_go() {
     let arena = machine(1);
-    set_overcommit(&arena, 2);
+    super::set_overcommit(&arena, HugeSize::Mib2, 2).unwrap();
     let mm = mm(&arena);
     assert_eq!(anonymous(&mm, BASE, 4, abi::MAP_PRIVATE), Err(MmError::NoMemory));
     assert_eq!(anonymous(&mm, BASE, 3, abi::MAP_PRIVATE), Ok(BASE));
@@ -363,7 +371,7 @@ fn files_allocate_and_a_mount_limits_them() {
     let quota = Arc::new(Quota::new());
     quota.max.store(3, Relaxed);
     let info = ObjectInfo::new(7, 2, "/huge/file".into());
-    let object = Object::hugetlb(arena.clone(), info, 0, Some(quota.clone()));
+    let object = Object::hugetlb(arena.clone(), HugeSize::Mib2, info, 0, Some(quota.clone()));
     object.allocate(0, 2 * HUGE_BYTES, true).unwrap();
     assert_eq!((object.size_bytes(), object.pages(), stat(&quota.used)), (2 * HUGE_BYTES, 1024, 2));
     let mm = mm(&arena);
@@ -386,7 +394,7 @@ fn requests_are_refused_as_on_linux() {
     let mut small = MapRequest::anonymous(4096, RW);
     small.flags |= u64::from(abi::MAP_HUGETLB);
     let at = mm.mmap(small).unwrap();
-    assert!(is_huge_aligned(at));
+    assert!(HugeSize::Mib2.is_aligned(at));
     assert_eq!(mm.munmap(at, 4096), Err(MmError::Invalid));
     assert_eq!(mm.munmap(at + 4096, HUGE_BYTES - 4096), Err(MmError::Invalid));
     assert_eq!(mm.mprotect(at, 4096, READ), Err(MmError::Invalid));

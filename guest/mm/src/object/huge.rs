@@ -1,22 +1,18 @@
 //! Hugetlb objects: files of hugetlbfs, memfds with MFD_HUGETLB, segments with SHM_HUGETLB, and what MAP_HUGETLB maps.
 //!
-//! The cache counts in huge pages: its index is a number of 2 MiB units. Which pages have been reserved is kept beside it,
+//! The cache counts in huge pages: its index is a number of units of the object's page size. Which pages have been reserved is kept beside it,
 //! under the same lock (Linux: the inode's `resv_map`): every page in the cache stands there too, so the number of
 //! promises still open is the difference. A promise lasts until truncate, or until the object goes.
 
 use super::{Object, ObjectError, ObjectInfo, ObjectKind, PageMap};
 use crate::error::MmError;
-use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES, HUGE_SHIFT, Quota, Regions};
+use crate::hugetlb::{HugeSize, Quota, Regions, head_state};
 use crate::{Env, NoMemory, frame};
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::Relaxed;
-use ptshare_paging::{PAGE_BYTES, PAGE_SHIFT, Pa, Pfn};
-use ptshare_wire::FrameKind;
-use ptshare_wire::frame::{FLAG_IN_CACHE, state};
-
-/// Pages of 4 KiB in a huge page, as a shift.
-const PAGES_SHIFT: u32 = HUGE_SHIFT - PAGE_SHIFT;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use ptshare_paging::{PAGE_BYTES, Pfn};
+use ptshare_wire::frame::FLAG_IN_CACHE;
 
 /// What a hugetlb object has beside its cache.
 pub(super) struct HugeState {
@@ -41,24 +37,50 @@ impl HugeState {
 }
 
 impl<E: Env> Object<E> {
-    /// A hugetlb object of `bytes`, whose pages count against `quota` if there is one.
-    pub fn hugetlb(env: E, info: ObjectInfo, bytes: u64, quota: Option<Arc<Quota>>) -> Arc<Self> {
-        let object = Object::new(env, ObjectKind::Hugetlb, info);
+    /// A hugetlb object of `bytes` in pages of this size, which count against `quota` if there is one.
+    pub fn hugetlb(
+        env: E,
+        size: HugeSize,
+        info: ObjectInfo,
+        bytes: u64,
+        quota: Option<Arc<Quota>>,
+    ) -> Arc<Self> {
+        let object = Object::new(env, ObjectKind::Hugetlb(size), info);
         object.size_bytes.store(bytes, Relaxed);
         object.pages.lock().huge.quota = quota;
         object
     }
 
     /// The object behind MAP_HUGETLB | MAP_ANONYMOUS, under Linux's name for it.
-    pub(crate) fn huge_anonymous(env: E, bytes: u64) -> Arc<Self> {
+    pub(crate) fn huge_anonymous(env: E, size: HugeSize, bytes: u64) -> Arc<Self> {
         let info = ObjectInfo::new(1, 0, String::from("/anon_hugepage (deleted)"));
-        Object::hugetlb(env, info, bytes, None)
+        Object::hugetlb(env, size, info, bytes, None)
+    }
+
+    /// The size of its pages; `None` if they are not huge.
+    #[inline]
+    pub fn huge_size(&self) -> Option<HugeSize> {
+        match self.kind {
+            ObjectKind::Hugetlb(size) => Some(size),
+            _ => None,
+        }
+    }
+
+    /// The size of its pages, which are huge.
+    #[inline]
+    fn unit(&self) -> HugeSize {
+        self.huge_size().unwrap_or(HugeSize::Mib2)
+    }
+
+    /// What is promised to objects of this page size.
+    fn promises(&self) -> &AtomicU64 {
+        &self.env.census().hugetlb[self.unit().index()].promised
     }
 
     /// Is it made of huge pages?
     #[inline]
     pub fn is_huge(&self) -> bool {
-        matches!(self.kind, ObjectKind::Hugetlb)
+        self.huge_size().is_some()
     }
 
     /// Makes sure of the huge pages `[from, to)`: what of them nobody has reserved yet is reserved now.
@@ -71,8 +93,9 @@ impl<E: Env> Object<E> {
         let missing = (to - from) - huge.regions.count(from, to);
         huge.regions.room()?;
         huge.charge(missing)?;
-        let promised =
-            self.env.allocator().lock().huge_reserve(&self.env, missing, &self.env.census().hugetlb_promised);
+        let mut allocator = self.env.allocator().lock();
+        let promised = allocator.huge_reserve(&self.env, self.unit(), missing, self.promises());
+        drop(allocator);
         if promised.is_err() {
             huge.uncharge(missing);
             return promised;
@@ -116,19 +139,19 @@ impl<E: Env> Object<E> {
     }
 
     pub(super) fn size_in_huge(&self) -> u64 {
-        self.size_bytes.load(Relaxed).div_ceil(HUGE_BYTES)
+        self.size_bytes.load(Relaxed).div_ceil(self.unit().bytes())
     }
 
     /// Puts a fresh page into the cache, where none is; gives it with a reference for the caller.
     fn add_huge(&self, pages: &mut PageMap, index: u64) -> Result<Pfn, NoMemory> {
-        let env = &self.env;
+        let (env, unit) = (&self.env, self.unit());
         let promised = pages.huge.regions.contains(index);
         if !promised {
             pages.huge.regions.room()?;
             pages.huge.charge(1)?;
         }
-        let book = &env.census().hugetlb_promised;
-        let taken = env.allocator().lock().huge_take(env, promised.then_some(book));
+        let book = self.promises();
+        let taken = env.allocator().lock().huge_take(env, unit, promised.then_some(book));
         let Some((pfn, zero)) = taken else {
             pages.huge.uncharge(u64::from(!promised));
             return Err(NoMemory);
@@ -137,7 +160,7 @@ impl<E: Env> Object<E> {
             frame::put_data(env, pfn);
             if promised {
                 // The page has just come back.
-                env.allocator().lock().huge_reserve(env, 1, book)?;
+                env.allocator().lock().huge_reserve(env, unit, 1, book)?;
             } else {
                 pages.huge.uncharge(1);
             }
@@ -147,17 +170,17 @@ impl<E: Env> Object<E> {
             pages.huge.regions.add(index, index + 1);
         }
         if !zero {
-            env.zero_pages(pfn, HUGE_FRAMES);
+            env.zero_pages(pfn, unit.frames());
         }
         let meta = env.meta(pfn);
         meta.a.store(self.id, Relaxed);
-        meta.b.store(index << PAGES_SHIFT, Relaxed);
-        meta.state.store(state(FrameKind::Hugetlb, 0, FLAG_IN_CACHE), Relaxed);
+        meta.b.store(index << unit.order(), Relaxed);
+        meta.state.store(head_state(unit, FLAG_IN_CACHE), Relaxed);
         frame::get_data(env, pfn);
         Ok(pfn)
     }
 
-    /// Puts a page with the 2 MiB at `content_pa` into the cache at `index`; gives it with a reference for the leaf about to
+    /// Puts a page with what lies at `content_pa` into the cache at `index`; gives it with a reference for the leaf about to
     /// be installed.
     ///
     /// # Errors
@@ -171,26 +194,26 @@ impl<E: Env> Object<E> {
             return Err(MmError::Exists);
         }
         let pfn = self.add_huge(&mut pages, index)?;
-        self.env.copy_phys(pfn.pa().0, content_pa, HUGE_BYTES);
+        self.env.copy_phys(pfn.pa().0, content_pa, self.unit().bytes());
         Ok(pfn)
     }
 
     /// Takes a page, just taken off the cache, out of its books.
     fn drop_huge(&self, pfn: Pfn) {
         let meta = self.env.meta(pfn);
-        meta.state.store(state(FrameKind::Hugetlb, 0, 0), Relaxed);
+        meta.state.store(head_state(self.unit(), 0), Relaxed);
         meta.a.store(0, Relaxed);
         meta.b.store(0, Relaxed);
         frame::put_data(&self.env, pfn);
     }
 
-    /// Makes the object `size_bytes` long, a multiple of 2 MiB: what lies beyond leaves the cache, every mapping, and the
+    /// Makes the object `size_bytes` long, a multiple of its page size: what lies beyond leaves the cache, every mapping, and the
     /// reservations.
     pub(super) fn truncate_huge(&self, size_bytes: u64) {
         let old = self.size_bytes.swap(size_bytes, Relaxed);
-        let first = size_bytes.div_ceil(HUGE_BYTES);
+        let first = size_bytes.div_ceil(self.unit().bytes());
         if size_bytes < old {
-            self.zap_mappings(first << PAGES_SHIFT, u64::MAX, true);
+            self.zap_mappings(first << self.unit().order(), u64::MAX, true);
         }
         self.env.critical_enter();
         self.empty_huge(&mut self.pages.lock(), first);
@@ -207,8 +230,8 @@ impl<E: Env> Object<E> {
         let removed = pages.huge.regions.remove(first, u64::MAX);
         pages.huge.uncharge(removed);
         if removed > freed {
-            let book = &self.env.census().hugetlb_promised;
-            self.env.allocator().lock().huge_unreserve(&self.env, removed - freed, book);
+            let mut allocator = self.env.allocator().lock();
+            allocator.huge_unreserve(&self.env, self.unit(), removed - freed, self.promises());
         }
     }
 
@@ -223,18 +246,19 @@ impl<E: Env> Object<E> {
     /// # Errors
     /// `NoMemory`, with nothing changed.
     pub(super) fn punch_huge(&self, off: u64, end: u64) -> Result<(), ObjectError> {
-        let (first, last) = (off.div_ceil(HUGE_BYTES), end >> HUGE_SHIFT);
+        let unit = self.unit();
+        let (first, last) = (off.div_ceil(unit.bytes()), end >> unit.shift());
         if first > last {
             self.zero_huge(off, end);
             return Ok(());
         }
-        self.zero_huge(off, first * HUGE_BYTES);
-        self.zero_huge(last * HUGE_BYTES, end);
+        self.zero_huge(off, first << unit.shift());
+        self.zero_huge(last << unit.shift(), end);
         if first == last {
             return Ok(());
         }
         // Private copies too, other than for small pages (`hugetlb_vmdelete_list`).
-        self.zap_mappings(first << PAGES_SHIFT, last << PAGES_SHIFT, true);
+        self.zap_mappings(first << unit.order(), last << unit.order(), true);
         self.env.critical_enter();
         let result = self.take_huge(first, last);
         self.env.critical_exit();
@@ -249,7 +273,8 @@ impl<E: Env> Object<E> {
             pages.huge.regions.remove(index, index + 1);
             pages.huge.uncharge(1);
             drop(pages);
-            self.zap_latecomers(index << PAGES_SHIFT, 1 << PAGES_SHIFT, pfn);
+            let unit = self.unit();
+            self.zap_latecomers(index << unit.order(), unit.frames(), pfn);
             self.drop_huge(pfn);
         }
     }
@@ -259,12 +284,13 @@ impl<E: Env> Object<E> {
         if from >= to {
             return;
         }
+        let unit = self.unit();
         let pages = self.pages.lock();
-        let Some(pfn) = pages.get(from >> HUGE_SHIFT) else { return };
-        let (mut at, end) = (from, to.min((from & !(HUGE_BYTES - 1)) + HUGE_BYTES));
+        let Some(pfn) = pages.get(from >> unit.shift()) else { return };
+        let (mut at, end) = (from, to.min(unit.floor(from) + unit.bytes()));
         while at < end {
             let len = (PAGE_BYTES - at % PAGE_BYTES).min(end - at);
-            self.zero_phys(Pa(pfn.pa().0 + at % HUGE_BYTES).0, len);
+            self.zero_phys(pfn.pa().0 + (at - unit.floor(from)), len);
             at += len;
         }
     }
@@ -274,7 +300,7 @@ impl<E: Env> Object<E> {
     /// # Errors
     /// `NoMemory`, with the pages made so far kept.
     pub(super) fn allocate_huge(&self, off: u64, end: u64, grow: bool) -> Result<(), ObjectError> {
-        for index in off >> HUGE_SHIFT..end.div_ceil(HUGE_BYTES) {
+        for index in off >> self.unit().shift()..end.div_ceil(self.unit().bytes()) {
             self.env.critical_enter();
             let mut pages = self.pages.lock();
             let made = if pages.get(index).is_some() {
@@ -297,7 +323,8 @@ impl<E: Env> Object<E> {
 
     /// Head and address of byte `at`, whose page is in the cache.
     pub(super) fn huge_at(&self, pages: &PageMap, at: u64) -> Option<(Pfn, u64)> {
-        let head = pages.get(at >> HUGE_SHIFT)?;
-        Some((head, head.pa().0 + at % HUGE_BYTES))
+        let unit = self.unit();
+        let head = pages.get(at >> unit.shift())?;
+        Some((head, head.pa().0 + (at - unit.floor(at))))
     }
 }

@@ -25,6 +25,7 @@ mod tests;
 
 use crate::error::MmError;
 use crate::frame::{self, Priority};
+use crate::hugetlb::HugeSize;
 use crate::space::limits::recommit;
 use crate::vma::{VM_MAYWRITE, VM_SHARED};
 use crate::{Env, Mm, NoMemory};
@@ -72,8 +73,8 @@ pub enum ObjectKind {
     Shm,
     /// A memfd.
     Memfd,
-    /// Huge pages: `huge.rs`.
-    Hugetlb,
+    /// Huge pages of this size: `huge.rs`.
+    Hugetlb(HugeSize),
 }
 
 /// What `/proc/PID/maps` says of a mapping of the object.
@@ -128,7 +129,7 @@ impl<E: Env> Object<E> {
 
     /// Is it a System V segment? Shared anonymous memory is of the same kinds.
     pub fn is_segment(&self) -> bool {
-        matches!(self.kind, ObjectKind::Shm | ObjectKind::Hugetlb)
+        matches!(self.kind, ObjectKind::Shm | ObjectKind::Hugetlb(_))
             && self.info.path.lock().starts_with("/SYSV")
     }
 
@@ -195,14 +196,13 @@ impl<E: Env> Object<E> {
 
     /// Pages in its cache.
     pub fn pages(&self) -> u64 {
-        let unit = if self.is_huge() { crate::hugetlb::HUGE_FRAMES } else { 1 };
-        self.pages.lock().len() * unit
+        self.pages.lock().len() * self.huge_size().map_or(1, HugeSize::frames)
     }
 
     /// Does a read of page `index` find its content in memory? True for initramfs content, which always is.
     pub fn resident(&self, index: u64) -> bool {
-        if self.is_huge() {
-            return self.pages.lock().get(index / crate::hugetlb::HUGE_FRAMES).is_some();
+        if let Some(unit) = self.huge_size() {
+            return self.pages.lock().get(index >> unit.order()).is_some();
         }
         self.pages.lock().get(index).is_some()
             || index.checked_mul(PAGE_BYTES).is_some_and(|off| off < self.initial_bytes.load(Relaxed))
@@ -222,10 +222,9 @@ impl<E: Env> Object<E> {
     /// `BeyondEnd` as for [`Object::map_page`].
     pub(crate) fn has_page(&self, index: u64) -> Result<bool, ObjectError> {
         let pages = self.pages.lock();
-        let (unit, size) = if self.is_huge() {
-            (crate::hugetlb::HUGE_FRAMES, self.size_in_huge())
-        } else {
-            (1, self.size_in_pages())
+        let (unit, size) = match self.huge_size() {
+            Some(unit) => (unit.frames(), self.size_in_huge()),
+            None => (1, self.size_in_pages()),
         };
         if index / unit >= size {
             return Err(ObjectError::BeyondEnd);

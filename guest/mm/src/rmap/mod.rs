@@ -27,14 +27,14 @@
 mod tests;
 
 use crate::frame::is_private;
+use crate::hugetlb::head_of;
 use crate::{Env, Mm, NoMemory, Object};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ptshare_mutants::mutant;
 use ptshare_paging::{Level, PAGE_BYTES, Pfn};
-use ptshare_wire::FrameKind;
-use ptshare_wire::frame::{FLAG_IN_CACHE, FLAG_POOL_FREE, HUGE_FRAMES};
+use ptshare_wire::frame::{FLAG_IN_CACHE, FLAG_POOL_FREE};
 
 static NEXT_FAMILY: AtomicU64 = AtomicU64::new(1);
 
@@ -142,10 +142,7 @@ pub fn for_each_mapping<E: Env>(
     if !is_known(env, pfn) {
         return Err(NoReverseMap::NoFrame);
     }
-    let kind = |pfn: Pfn| FrameKind::from_u8(env.meta(pfn).state.load(Relaxed) as u8);
-    let head = Pfn(pfn.0 & !(HUGE_FRAMES - 1));
-    let huge = is_known(env, head) && kind(head) == Some(FrameKind::Hugetlb);
-    let head = if huge { head } else { pfn };
+    let head = head_of(env, pfn).map_or(pfn, |(head, _)| head);
     let into = (pfn.0 - head.0) * PAGE_BYTES;
 
     let meta = env.meta(head);

@@ -149,7 +149,7 @@ fn a_page_of_an_object_is_found_at_every_address_by_its_list() {
 #[test]
 fn every_part_of_a_huge_page_is_found() {
     let arena = Arena::new(1 << 14);
-    crate::hugetlb::resize(&arena, 4);
+    crate::hugetlb::resize(&arena, crate::hugetlb::HugeSize::Mib2, 4);
     let parent = space(&arena);
     map(&parent, BASE, 2 << 21, PRIVATE | HUGETLB, None);
     map(&parent, BASE + (1 << 30), 1 << 21, SHARED | HUGETLB, None);

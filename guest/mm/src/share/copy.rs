@@ -29,7 +29,7 @@ pub(crate) fn copy_entries<E: Env>(
         let Some((slot, pte)) = next_entry(env, src, at, to) else { break };
         let copy = match level {
             Level::Pte => copy_small_leaf(env, src, slot, pte),
-            Level::Pmd if is_huge(pte) => copy_leaf(env, src, slot, pte),
+            _ if is_huge(pte) => copy_leaf(env, src, slot, pte),
             _ => {
                 get_table(env, pte.pfn());
                 // An object's table is written in place by all.
@@ -55,13 +55,13 @@ pub(crate) fn copy_table<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level) -> u
     let end = ENTRIES - usize::from(mutant!(COPY_FORGETS_SLOT_511) && level == Level::Pte);
     let copied = copy_entries(env, (src, dst), level, (0, end), entries);
     set_aux(env, dst, copied);
-    if level == Level::Pmd {
+    if level != Level::Pte {
         copy_huge_flag(env, src, dst);
     }
     copied
 }
 
-/// A copy of a PMD page may hold huge leaves if the original may.
+/// A copy of a PMD or PUD page may hold huge leaves if the original may.
 pub(crate) fn copy_huge_flag<E: Env>(env: &E, src: Pfn, dst: Pfn) {
     let flag = env.meta(src).state.load(Relaxed) & FLAG_HUGE_LEAVES;
     env.meta(dst).state.fetch_or(flag, Relaxed);

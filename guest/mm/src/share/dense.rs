@@ -1,7 +1,6 @@
 //! Copying a table most of whose entries are in use: each is counted and write-protected where it is, then the words go
 //! over as a block: 18 instructions an entry where [`super::copy_entries`] takes 24 to 26, and no need for an empty copy.
 
-use super::copy_huge_flag;
 use crate::Env;
 use crate::frame::is_kind;
 use crate::table::{holds_frame, note_shared_by, set_aux};
@@ -17,7 +16,7 @@ const DENSE_ENTRIES: u32 = 96;
 #[inline]
 pub(super) fn is_dense<E: Env>(env: &E, table: Pfn, level: Level) -> bool {
     let meta = env.meta(table);
-    let huge = level == Level::Pmd && meta.state.load(Relaxed) & FLAG_HUGE_LEAVES != 0;
+    let huge = level != Level::Pte && meta.state.load(Relaxed) & FLAG_HUGE_LEAVES != 0;
     meta.aux.load(Relaxed) >= DENSE_ENTRIES && !huge
 }
 
@@ -31,9 +30,6 @@ pub(super) fn copy_dense<E: Env>(env: &E, src: Pfn, dst: Pfn, level: Level) {
     }
     env.copy_table(dst, src);
     set_aux(env, dst, env.meta(src).aux.load(Relaxed));
-    if level == Level::Pmd {
-        copy_huge_flag(env, src, dst);
-    }
 }
 
 /// One more reference on every frame that a PTE page maps; private ones become read-only.

@@ -130,6 +130,10 @@ impl<E: Env> Mm<E> {
             let pmds = entries(pud.pfn());
             census.upper += 1 + u64::from(pmds);
             for_entries_while(&self.env, pud.pfn(), pmds, |_, pmd| {
+                if is_huge(pmd) {
+                    census.upper -= 1;
+                    return true;
+                }
                 let state = self.env.meta(pmd.pfn()).state.load(Relaxed);
                 if state & FLAG_OBJECT_PMD != 0 {
                     census.upper -= 1;
@@ -186,6 +190,7 @@ impl<E: Env> Fork<'_, E> {
         let env = self.env;
         let in_src = env.meta(src).aux.load(Relaxed);
         let entries = if level != Level::Pmd {
+            copy_huge_flag(env, src, dst);
             self.copy_children(src, dst, level, base, in_src)
         } else if self.eager || self.special || env.meta(src).state.load(Relaxed) & FLAG_HUGE_LEAVES != 0 {
             copy_huge_flag(env, src, dst);
@@ -202,6 +207,10 @@ impl<E: Env> Fork<'_, E> {
         let Some(below) = level.below() else { return 0 };
         for_entries(env, src, in_src, |slot, pte| {
             let start = base + ((slot.index() as u64) << level.shift());
+            if is_huge(pte) {
+                entries += self.hand_on_huge((src, dst), slot, pte, start);
+                return;
+            }
             if level == Level::Pud && is_object_pmd(env, pte.pfn()) {
                 if self.set.find(start).is_some_and(|vma| vma.rec.flags & VM_DONTCOPY == 0) {
                     get_table(env, pte.pfn());
@@ -264,12 +273,7 @@ impl<E: Env> Fork<'_, E> {
         for_entries(env, src, in_src, |slot, pte| {
             let start = base + ((slot.index() as u64) << Level::Pmd.shift());
             if is_huge(pte) {
-                // In a mode that copies, the pages of shared mappings refault.
-                if !self.has_skipped(start, self.eager) {
-                    let copy = unmarked(copy_leaf(env, src, slot, pte));
-                    env.store(dst, slot, copy);
-                    entries += u32::from(copy.0 != 0);
-                }
+                entries += self.hand_on_huge((src, dst), slot, pte, start);
                 return;
             }
             let split = self.special && self.has_special(start);
@@ -290,6 +294,17 @@ impl<E: Env> Fork<'_, E> {
             }
         });
         entries
+    }
+
+    /// Copies the huge leaf at `start` of the table `src` to the child's `dst`, if the child gets it; gives the number of
+    /// entries stored. In a mode that copies, the pages of shared mappings refault.
+    fn hand_on_huge(&self, (src, dst): (Pfn, Pfn), slot: Slot, pte: Pte, start: u64) -> u32 {
+        if self.has_skipped(start, self.eager) {
+            return 0;
+        }
+        let copy = unmarked(copy_leaf(self.env, src, slot, pte));
+        self.env.store(dst, slot, copy);
+        u32::from(copy.0 != 0)
     }
 
     /// The entry for an object's table at `start`, if the child gets it: it lies in one VMA, so all or nothing.

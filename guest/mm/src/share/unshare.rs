@@ -84,7 +84,7 @@ impl<E: Env> Mm<E> {
     fn unshare_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> Result<(), NoMemory> {
         let Some(below) = level.below() else { return Ok(()) };
         for item in Entries::new(&self.env, table, level, start, end) {
-            if level == Level::Pmd && is_huge(item.pte) {
+            if is_huge(item.pte) {
                 continue;
             }
             if level == Level::Pmd && is_object_table(&self.env, item.pte.pfn()) {
@@ -136,7 +136,7 @@ impl<E: Env> Mm<E> {
             if !entry.present() || (start <= first && first + level.entry_bytes() <= end) {
                 break;
             }
-            if level == Level::Pmd && is_huge(entry) {
+            if is_huge(entry) {
                 break;
             }
             if level == Level::Pmd && is_object_table(&self.env, entry.pfn()) {

@@ -4,11 +4,10 @@
 use super::{Access, FaultOutcome, Mm};
 use crate::Env;
 use crate::error::MmError;
-use crate::frame::{get_data, is_kind, put_data};
-use crate::hugetlb::HUGE_FRAMES;
+use crate::frame::{get_data, put_data};
+use crate::hugetlb::head_of;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_paging::{PAGE_BYTES, Pfn, is_user_range};
-use ptshare_wire::FrameKind;
 
 impl<E: Env> Mm<E> {
     /// Copies `out.len()` bytes from user address `va`, faulting pages in.
@@ -79,8 +78,7 @@ impl<E: Env> Mm<E> {
 
     /// The frame that carries the counts of the page that `pfn` belongs to.
     fn counted(&self, pfn: Pfn) -> Pfn {
-        let head = Pfn(pfn.0 & !(HUGE_FRAMES - 1));
-        if is_kind(self.env.meta(head).state.load(Relaxed), FrameKind::Hugetlb) { head } else { pfn }
+        head_of(&self.env, pfn).map_or(pfn, |(head, _)| head)
     }
 
     /// The frame that an access to `va` reaches, with a hold on it.

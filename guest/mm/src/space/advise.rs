@@ -6,7 +6,6 @@
 use super::Mm;
 use super::seal::forbids_discard;
 use crate::error::MmError;
-use crate::hugetlb::is_huge_aligned;
 use crate::vma::*;
 use crate::{Env, Object, VmaSet};
 use alloc::sync::Arc;
@@ -112,7 +111,7 @@ impl<E: Env> Mm<E> {
         let mut sealed = false;
         let result = walk(&change, start, end, &mut |vma, from, _| {
             sealed = forbids_discard(vma);
-            let cut = vma.has(VM_HUGETLB) && !is_huge_aligned(from);
+            let cut = vma.has(VM_HUGETLB) && !vma.huge_size().is_aligned(from);
             let fits = !sealed && !cut && allowed(vma.rec.flags, vma.object.is_none());
             if !fits {
                 stop = from;

@@ -15,7 +15,6 @@
 //! walks top-down once, and takes `page_table_lock` only to change the upper levels.
 
 use crate::frame::{NoMemory, Priority, alloc_data, get_data, is_kind, put_data, set_owner};
-use crate::hugetlb::HUGE_BYTES;
 use crate::table::{add_aux, dawdle, leaf_flags, leaf_with_rights};
 use crate::userfault::{Spot, Ticket, is_marker};
 use crate::vma::VM_UFFD;
@@ -393,7 +392,7 @@ impl<E: Env> Mm<E> {
         while at < end {
             let Some(vma) = set.find(at) else { return Err(FaultOutcome::SegvMapErr) };
             let stop = vma.rec.end.min(end);
-            let step = if vma.has(VM_HUGETLB) { HUGE_BYTES } else { PAGE_BYTES };
+            let step = if vma.has(VM_HUGETLB) { vma.huge_size().bytes() } else { PAGE_BYTES };
             while at < stop {
                 if self.translate(at, write).is_none() {
                     match self.fault_in_slow(vma, at, access) {

@@ -4,14 +4,11 @@ use super::limits::max_map_count;
 use super::map::{Placed, covered_pages, place, vm_flags, wants_pages};
 use super::{MapRequest, Mm};
 use crate::error::MmError;
-use crate::hugetlb::{HUGE_BYTES, HUGE_SHIFT, huge_ceil, is_huge_aligned};
+use crate::hugetlb::{HugeSize, has_size};
 use crate::vma::*;
 use crate::{Env, Object, Vma, VmaSet};
 use ptshare_abi::sys::general as abi;
 use ptshare_paging::{PAGE_SHIFT, USER_END, page_floor};
-
-/// Pages of 4 KiB in a huge one.
-const PAGES: u64 = HUGE_BYTES >> PAGE_SHIFT;
 
 impl<E: Env> Mm<E> {
     /// [`Mm::map_with`] with MAP_HUGETLB, or of a hugetlb object.
@@ -23,24 +20,23 @@ impl<E: Env> Mm<E> {
         change: &mut VmaSet<E>,
         mut request: MapRequest<E>,
     ) -> Result<Placed, MmError> {
-        match &request.object {
+        let size = match &request.object {
             // As on Linux the size in the flags does not count for a file.
-            Some((object, _)) if !object.is_huge() => return Err(MmError::Invalid),
-            Some(_) => {}
+            Some((object, _)) => object.huge_size(),
             None => match request.flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
-                // Pages of 1 GiB: as on a processor without them.
-                0 | 21 => {}
-                _ => return Err(MmError::Invalid),
+                0 => Some(HugeSize::Mib2),
+                shift => HugeSize::from_shift(shift).filter(|&size| has_size(&self.env, size)),
             },
-        }
+        };
+        let size = size.ok_or(MmError::Invalid)?;
         // A length that wraps is 0 by now on Linux.
-        let len = huge_ceil(request.len).ok_or(MmError::Invalid)?;
+        let len = size.ceil(request.len).ok_or(MmError::Invalid)?;
         if len > USER_END {
             return Err(MmError::NoSpace);
         }
         let (object, pgoff) = match request.object.take() {
             Some(found) => found,
-            None => (Object::huge_anonymous(self.env.clone(), len), 0),
+            None => (Object::huge_anonymous(self.env.clone(), size, len), 0),
         };
         let pages = len >> PAGE_SHIFT;
         pgoff.checked_add(pages).ok_or(MmError::Overflow)?;
@@ -49,31 +45,35 @@ impl<E: Env> Mm<E> {
         if change.len() > max_map_count() {
             return Err(MmError::Limit);
         }
-        let start = place_huge(change, &request, len)?;
+        let start = place_huge(change, &request, size, len)?;
         let end = start + len;
         if request.has(abi::MAP_FIXED_NOREPLACE) && change.intersects(start, end) {
             return Err(MmError::Exists);
         }
+        let kind = VM_HUGETLB | if size == HugeSize::Gib1 { VM_HUGE_1GB } else { 0 };
         let asked = vm_flags(change, &request, pages)?;
         // Huge pages cannot be swapped out, so such a VMA is not marked; what was to be locked is brought in all the same
         // (`do_mmap` goes by the flags asked for), even on MCL_ONFAULT.
         let populate = wants_pages(request.flags) || asked & VM_LOCKED != 0;
-        let flags = asked & !(VM_LOCKED | VM_LOCKONFAULT) | VM_HUGETLB;
+        let flags = asked & !(VM_LOCKED | VM_LOCKONFAULT) | kind;
         let replaced = if change.intersects(start, end) { covered_pages(change, start, end) } else { 0 };
         if !change.may_expand(flags, pages - replaced) {
             return Err(MmError::Limit);
         }
-        if !pgoff.is_multiple_of(PAGES) {
+        if !pgoff.is_multiple_of(size.frames()) {
             return Err(MmError::Invalid);
         }
         self.make_room(change, start, end)?;
+        if size == HugeSize::Gib1 {
+            self.clear_way(start, end);
+        }
         self.huge.note();
         if flags & VM_NORESERVE == 0 {
             if flags & VM_MAYSHARE != 0 {
-                let first = pgoff >> (HUGE_SHIFT - PAGE_SHIFT);
-                object.reserve_huge(first, first + (len >> HUGE_SHIFT))?;
+                let first = pgoff >> size.order();
+                object.reserve_huge(first, first + (len >> size.shift()))?;
             } else {
-                self.huge.reserve(&self.env, start, end)?;
+                self.huge.reserve(&self.env, size, start, end)?;
             }
         }
         if flags & VM_WRITE != 0 {
@@ -84,15 +84,20 @@ impl<E: Env> Mm<E> {
     }
 }
 
-/// Where the mapping goes: a multiple of 2 MiB.
-fn place_huge<E: Env>(set: &mut VmaSet<E>, request: &MapRequest<E>, len: u64) -> Result<u64, MmError> {
+/// Where the mapping goes: a multiple of its page size.
+fn place_huge<E: Env>(
+    set: &mut VmaSet<E>,
+    request: &MapRequest<E>,
+    size: HugeSize,
+    len: u64,
+) -> Result<u64, MmError> {
     if request.is_fixed() {
-        if !is_huge_aligned(request.addr) {
+        if !size.is_aligned(request.addr) {
             return Err(MmError::Invalid);
         }
         return place(set, request, len);
     }
-    let hint = huge_ceil(page_floor(request.addr)).unwrap_or(0).max(if request.addr == 0 {
+    let hint = size.ceil(page_floor(request.addr)).unwrap_or(0).max(if request.addr == 0 {
         0
     } else {
         MMAP_MIN_ADDR
@@ -102,7 +107,7 @@ fn place_huge<E: Env>(set: &mut VmaSet<E>, request: &MapRequest<E>, len: u64) ->
         return Ok(hint);
     }
     // Room to move up to the next multiple: from the top of the highest gap that is the best place too.
-    let slack = HUGE_BYTES - ptshare_paging::PAGE_BYTES;
+    let slack = size.bytes() - ptshare_paging::PAGE_BYTES;
     let addr = set.place(0, len + slack, low).ok_or(MmError::NoSpace)?;
-    huge_ceil(addr).ok_or(MmError::NoSpace)
+    size.ceil(addr).ok_or(MmError::NoSpace)
 }

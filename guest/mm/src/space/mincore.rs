@@ -2,9 +2,10 @@
 
 use super::Mm;
 use crate::error::MmError;
-use crate::hugetlb::HUGE_BYTES;
+use crate::hugetlb::size_of;
 use crate::vma::Vma;
 use crate::{Env, VmaSet};
+use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_paging::{PAGE_BYTES, Pte, is_user_range, page_ceil};
 
@@ -51,8 +52,12 @@ impl<E: Env> Mm<E> {
         self.present_in(at, stop, &mut |va, pte| {
             let first = (va.wrapping_sub(at) / PAGE_BYTES) as usize;
             // A huge leaf is told of once, for all that it maps.
-            let last =
-                if pte.has(Pte::HUGE) { (va & !(HUGE_BYTES - 1)) + HUGE_BYTES } else { va + PAGE_BYTES };
+            let last = if pte.has(Pte::HUGE) {
+                let size = size_of(self.env.meta(pte.pfn()).state.load(Relaxed));
+                size.floor(va) + size.bytes()
+            } else {
+                va + PAGE_BYTES
+            };
             let pages = ((last.min(stop) - va) / PAGE_BYTES) as usize;
             if let Some(part) = run.get_mut(first..first + pages) {
                 part.fill(1);

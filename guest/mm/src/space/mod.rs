@@ -104,7 +104,7 @@ impl<E: Env> Mm<E> {
         rec.cpumask.store(0, Relaxed);
         rec.table_pages.store(1, Relaxed);
         rec.family.store(family, Relaxed);
-        rec.hugetlb_reserved.store(0, Relaxed);
+        rec.hugetlb_reserved.iter().for_each(|pages| pages.store(0, Relaxed));
         rec.vma_index.store(0, Relaxed);
         rec.vma_chunks.store(0, Relaxed);
         rec.vma_count.store(0, Relaxed);

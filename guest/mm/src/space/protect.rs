@@ -7,7 +7,6 @@ use super::Mm;
 use super::limits::max_map_count;
 use super::map::prot_flags;
 use crate::error::MmError;
-use crate::hugetlb::is_huge_aligned;
 use crate::vma::layout::is_data;
 use crate::vma::{
     VM_ACCESS, VM_GROWSDOWN, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_SEALED, VM_SHARED, VM_WRITE,
@@ -129,7 +128,7 @@ fn allowed_prefix<E: Env>(set: &VmaSet<E>, start: u64, end: u64, access: u64) ->
         }
         let upto = vma.rec.end.min(end);
         if new != old {
-            if vma.has(VM_HUGETLB) && !(is_huge_aligned(at) && is_huge_aligned(upto)) {
+            if vma.has(VM_HUGETLB) && !vma.huge_size().is_aligned(at | upto) {
                 // A huge page cannot be cut; the VMAs before have their new rights.
                 return (at, Some(MmError::Invalid));
             }

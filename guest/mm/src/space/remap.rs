@@ -3,7 +3,7 @@
 use super::Mm;
 use super::limits::max_map_count;
 use crate::error::MmError;
-use crate::hugetlb::{huge_ceil, is_huge_aligned};
+use crate::hugetlb::HugeSize;
 use crate::vma::{
     VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_MAYSHARE, VM_SEALED, VM_SHARED, VM_UFFD, VM_UFFD_WP, Vma,
 };
@@ -46,10 +46,10 @@ impl Remap {
 
 impl Remap {
     /// A hugetlb mapping moves and shrinks by whole huge pages, and does not grow (`mremap`, mm/mremap.c).
-    fn fit_huge(&mut self, new_addr: u64) -> Result<(), MmError> {
-        self.old_len = huge_ceil(self.old_len).ok_or(MmError::Invalid)?;
-        self.new_len = huge_ceil(self.new_len).ok_or(MmError::Invalid)?;
-        let aligned = is_huge_aligned(self.old) && is_huge_aligned(new_addr);
+    fn fit_huge(&mut self, size: HugeSize, new_addr: u64) -> Result<(), MmError> {
+        self.old_len = size.ceil(self.old_len).ok_or(MmError::Invalid)?;
+        self.new_len = size.ceil(self.new_len).ok_or(MmError::Invalid)?;
+        let aligned = size.is_aligned(self.old) && size.is_aligned(new_addr);
         if !aligned || self.new_len > self.old_len || self.dont_unmap {
             return Err(MmError::Invalid);
         }
@@ -99,7 +99,7 @@ impl<E: Env> Mm<E> {
             return Err(MmError::NotPermitted);
         }
         if vma.has(VM_HUGETLB) {
-            request.fit_huge(new_addr)?;
+            request.fit_huge(vma.huge_size(), new_addr)?;
         }
         let (addr, populate) = if has_target {
             self.remap_to(&mut change, request)?
@@ -199,7 +199,7 @@ impl<E: Env> Mm<E> {
             }
             let mut part = Remap { old: start, old_len: len, new_len: len, fixed: Some(to), ..r };
             if vma.has(VM_HUGETLB) {
-                part.fit_huge(to)?;
+                part.fit_huge(vma.huge_size(), to)?;
             }
             let (addr, _) = self.remap_to(set, part)?;
             result.get_or_insert(addr);
@@ -244,7 +244,7 @@ impl<E: Env> Mm<E> {
         if r.old_len > 0 {
             let mut batch = self.batch();
             let result = if flags & VM_HUGETLB != 0 {
-                self.move_huge(r.old, target, r.old_len, &mut batch)
+                self.move_huge(HugeSize::of_vma(flags), r.old, target, r.old_len, &mut batch)
             } else {
                 self.move_entries(r.old, target, r.old_len, &mut batch)
             };

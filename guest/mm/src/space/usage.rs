@@ -2,7 +2,6 @@
 //! entry, so the numbers are exact and the calls are slow.
 
 use super::{Mm, VmaView};
-use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES};
 use crate::table::for_entries;
 use crate::vma::*;
 use crate::{Env, VmaSet};
@@ -91,7 +90,7 @@ pub struct SmapsEntry {
     pub private_hugetlb: u64,
     /// Locked: the Pss of a VMA under mlock.
     pub locked: u64,
-    /// PTEShared: PTE pages (PMD pages, of huge pages) with a page of this VMA that others use too.
+    /// PTEShared: PTE pages (PMD or PUD pages, of huge pages) with a page of this VMA that others use too.
     pub shared_tables: u64,
 }
 
@@ -137,13 +136,14 @@ impl<E: Env> Mm<E> {
         let mut usage = self.sizes(&set);
         usage.shares = self.table_shares();
         for vma in set.iter() {
+            let huge_frames = vma.huge_size().frames();
             let shmem = vma.object.as_ref().is_some_and(|object| object.is_shmem());
             self.present_in(vma.rec.start, vma.rec.end, &mut |_, pte| match self.kind_of(pte) {
                 Some(FrameKind::Anon) => usage.rss_anon += 1,
                 Some(FrameKind::Zero) if mutant!(RSS_COUNTS_ZERO_PAGE) => usage.rss_anon += 1,
                 Some(FrameKind::Cache) if shmem => usage.rss_shmem += 1,
                 Some(FrameKind::Cache) => usage.rss_file += 1,
-                Some(FrameKind::Hugetlb) => usage.hugetlb += HUGE_FRAMES,
+                Some(FrameKind::Hugetlb) => usage.hugetlb += huge_frames,
                 // The zero page does not count, as on Linux.
                 _ => {}
             });
@@ -260,10 +260,10 @@ impl<E: Env> Mm<E> {
     }
 
     fn smap_huge(&self, vma: &Vma<E>, entry: &mut SmapsEntry) {
-        let mut span = u64::MAX;
+        let (mut span, size) = (u64::MAX, vma.huge_size());
         let mut shared = false;
         self.present_in(vma.rec.start, vma.rec.end, &mut |va, pte| {
-            let start = Level::Pmd.span_start(va);
+            let start = size.level().span_start(va);
             if start != span {
                 span = start;
                 shared = self.leaf_with_sharers(va).is_some_and(|(_, _, sharers)| sharers > 1);
@@ -272,9 +272,9 @@ impl<E: Env> Mm<E> {
             let meta = self.env.meta(pte.pfn());
             let cached = u32::from(meta.state.load(Relaxed) & FLAG_IN_CACHE != 0);
             if shared || meta.refs.load(Relaxed) > 1 + cached {
-                entry.shared_hugetlb += HUGE_BYTES;
+                entry.shared_hugetlb += size.bytes();
             } else {
-                entry.private_hugetlb += HUGE_BYTES;
+                entry.private_hugetlb += size.bytes();
             }
         });
     }

@@ -185,7 +185,7 @@ fn drop_leaves<E: Env>(env: &E, table: Pfn, entries: u32, clear: bool) {
     });
 }
 
-/// Drops the huge leaves of a PMD page; entries that point to tables stay.
+/// Drops the huge leaves of a table; entries that point to tables stay.
 fn drop_huge_leaves<E: Env>(env: &E, table: Pfn, entries: u32) {
     let mut allocator = env.allocator().lock();
     let mut dropped = 0;

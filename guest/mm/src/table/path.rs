@@ -3,7 +3,6 @@
 use super::TableGuard;
 use super::node::{add_aux, alloc_table, lock_table};
 use crate::frame::NoMemory;
-use crate::hugetlb::{HUGE_BYTES, is_huge};
 use crate::{Env, Mm, Vma};
 use ptshare_mutants::mutant;
 use ptshare_paging::{Level, Pfn, Pte, Slot};
@@ -108,14 +107,18 @@ impl<E: Env> Mm<E> {
         if va >= ptshare_paging::USER_END {
             return None;
         }
-        let path = self.walk(va, write)?;
-        let above = self.env.load(path.pmd, path.pmd_slot);
-        if is_huge(above) {
-            // The walk has seen P and R/W of the leaf itself.
-            return Some(above.pfn().add((va % HUGE_BYTES) >> ptshare_paging::PAGE_SHIFT));
-        }
-        let leaf = self.env.load(path.table, Level::Pte.slot(va));
         let wanted = Pte::PRESENT | if write { Pte::WRITE } else { 0 };
-        if leaf.has(wanted) { Some(leaf.pfn()) } else { None }
+        let mut table = self.root;
+        for level in Level::TOP_DOWN {
+            let entry = self.env.load(table, level.slot(va));
+            if !entry.has(wanted) {
+                return None;
+            }
+            if entry.is_leaf(level) {
+                return Some(entry.pfn().add((va & (level.entry_bytes() - 1)) >> ptshare_paging::PAGE_SHIFT));
+            }
+            table = entry.pfn();
+        }
+        None
     }
 }

@@ -21,8 +21,8 @@ impl<E: Env> Mm<E> {
     fn present_below(&self, table: Pfn, level: Level, start: u64, end: u64, f: &mut dyn FnMut(u64, Pte)) {
         for item in Entries::new(&self.env, table, level, start, end) {
             match level.below() {
-                Some(Level::Pte) if is_huge(item.pte) && holds_frame(item.pte) => f(item.start, item.pte),
-                Some(Level::Pte) if is_huge(item.pte) => {}
+                Some(_) if is_huge(item.pte) && holds_frame(item.pte) => f(item.start, item.pte),
+                Some(_) if is_huge(item.pte) => {}
                 Some(below) => self.present_below(item.pte.pfn(), below, item.start, item.end, f),
                 None if holds_frame(item.pte) => f(item.start, item.pte),
                 None => {}
@@ -74,7 +74,8 @@ impl<E: Env> Mm<E> {
         let entries = Entries::new(&self.env, table, level, start, end);
         match level.below() {
             Some(below) if level != Level::Pmd => {
-                entries.map(|item| self.pte_tables_below(item.pte.pfn(), below, item.start, item.end)).sum()
+                let tables = entries.filter(|item| !is_huge(item.pte));
+                tables.map(|item| self.pte_tables_below(item.pte.pfn(), below, item.start, item.end)).sum()
             }
             _ => entries.filter(|item| !is_huge(item.pte)).count() as u64,
         }
@@ -121,7 +122,7 @@ impl<E: Env> Mm<E> {
     fn filled_below(&self, table: Pfn, level: Level, start: u64, end: u64) -> u64 {
         let entries = Entries::new(&self.env, table, level, start, end);
         let filled = |item: Item| match level.below() {
-            Some(Level::Pte) if is_huge(item.pte) => 0,
+            Some(_) if is_huge(item.pte) => 0,
             Some(Level::Pte) => {
                 let meta = self.env.meta(item.pte.pfn());
                 u64::from(meta.aux.load(Relaxed)) / u64::from(meta.refs.load(Relaxed).max(1))

@@ -72,7 +72,7 @@ impl<E: Env> Mm<E> {
     ) {
         if let Some(below) = level.below() {
             for item in Entries::new(&self.env, table, level, start, end) {
-                if level == Level::Pmd && is_huge(item.pte) {
+                if is_huge(item.pte) {
                     let _guard = lock_table(&self.env, table, level);
                     if holds_frame(item.pte) {
                         self.protect_leaf(table, &item, vm_flags, batch);

@@ -38,7 +38,7 @@ impl<E: Env> Mm<E> {
         for item in Entries::new(&self.env, table, level, start, end) {
             let child = item.pte.pfn();
             // Whoever cuts a hugetlb mapping has checked that no page is cut.
-            let leaf = level == Level::Pmd && is_huge(item.pte);
+            let leaf = is_huge(item.pte);
             if !item.whole && !leaf {
                 debug_assert!(item.pte.writable(), "unshare-before-change: {:#x} at {level:?}", item.start);
                 self.zap_table(child, below, item.start, item.end, batch);
@@ -51,7 +51,7 @@ impl<E: Env> Mm<E> {
             if !leaf && !mutant!(ZAP_LEAVES_TABLE_PAGES) {
                 self.count_tables(self.tables_in(child, below).wrapping_neg());
             }
-            if level == Level::Pud && is_object_pmd(&self.env, child) && self.is_shared(child) {
+            if level == Level::Pud && !leaf && is_object_pmd(&self.env, child) && self.is_shared(child) {
                 self.env.stats().pmd_detaches.fetch_add(1, Relaxed);
             }
             if !mutant!(ZAP_FLUSH_SKIPPED) {
@@ -99,6 +99,7 @@ impl<E: Env> Mm<E> {
                 let start = level.span_start(0);
                 let below = if level == Level::Pud { Level::Pmd } else { Level::Pud };
                 Entries::new(&self.env, table, level, start, start + level.span_bytes())
+                    .filter(|item| !is_huge(item.pte))
                     .map(|item| self.tables_in(item.pte.pfn(), below))
                     .sum::<u64>()
                     + 1
@@ -131,7 +132,7 @@ impl<E: Env> Mm<E> {
                 if mutant!(TRUNCATE_SKIPS_A_TABLE) && level == Level::Pmd && item.slot.index() == 2 {
                     continue;
                 }
-                if level == Level::Pmd && is_huge(item.pte) {
+                if is_huge(item.pte) {
                     let _guard = lock_table(&self.env, table, level);
                     self.zap_leaf_in_place(table, &item, even_cows, batch);
                     continue;

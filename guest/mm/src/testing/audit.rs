@@ -1,6 +1,7 @@
 //! A quick check of the core's own rules, for tests. (The judge of the real guest is another crate, written apart.)
 
 use super::{Arena, RAM_START};
+use crate::hugetlb::{HUGE_FRAMES, head_state, size_of};
 use crate::rmap::for_each_mapping;
 use crate::share::{ObjectKey, is_object_table};
 use crate::userfault::is_marker;
@@ -10,12 +11,14 @@ use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{ENTRIES, Entry, Level, PAGE_BYTES, Pfn, Pte, Slot};
 use ptshare_wire::frame::{
     FLAG_HEAD, FLAG_IN_CACHE, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_POOL_FREE, FLAG_ZEROED, FrameKind,
-    HUGE_FRAMES,
 };
+use ptshare_wire::huge::HUGE_SIZES;
 use std::collections::{BTreeMap, HashMap};
 
 /// Audits in which every frame's reverse map is checked once.
 const RMAP_TURNS: u64 = 8;
+/// In pages of 1 GiB one frame of so many is ever asked for.
+const GIB_TURNS: u64 = 8192;
 /// First address past the user half of the root.
 const USER_HALF_END: u64 = 1 << 47;
 
@@ -47,13 +50,14 @@ impl Arena {
             );
         }
         self.check_frames(&seen);
-        let header = &self.0.header;
-        let promised: u64 = mms.iter().map(|mm| mm.rec().hugetlb_reserved.load(Relaxed)).sum();
-        assert_eq!(
-            header.hugetlb_reserved.load(Relaxed),
-            promised + header.hugetlb_promised.load(Relaxed),
-            "hugetlb-reservations-backed"
-        );
+        for (i, pool) in self.0.header.hugetlb.iter().enumerate() {
+            let promised: u64 = mms.iter().map(|mm| mm.rec().hugetlb_reserved[i].load(Relaxed)).sum();
+            assert_eq!(
+                pool.reserved.load(Relaxed),
+                promised + pool.promised.load(Relaxed),
+                "hugetlb-reservations-backed, size {i}"
+            );
+        }
         self.check_reverse_map(mms);
         self.assert_tlb_coherent();
     }
@@ -72,8 +76,10 @@ impl Arena {
                 Entry::Absent => {}
                 Entry::Marker(pte) => assert!(is_marker(pte), "an unknown marker {pte} in {table:?}"),
                 Entry::NoAccess(pfn) | Entry::Leaf(pfn) => {
-                    let kind = FrameKind::from_u8(self.meta(pfn).state.load(Relaxed) as u8);
-                    assert_eq!(level == Level::Pmd, kind == Some(FrameKind::Hugetlb), "{pte} at {level:?}");
+                    let state = self.meta(pfn).state.load(Relaxed);
+                    let huge = state as u8 == FrameKind::Hugetlb as u8;
+                    let leaf_level = if huge { size_of(state).level() } else { Level::Pte };
+                    assert_eq!(level, leaf_level, "{pte} maps a page of another size");
                     *seen.data.entry(pfn.0).or_default() += 1;
                 }
                 Entry::Table(child) => {
@@ -172,7 +178,11 @@ impl Arena {
             Some(FrameKind::Anon) => !shared,
             Some(FrameKind::Zero) => !pte.writable() && vma.object.is_none(),
             Some(FrameKind::Cache) => vma.object.is_some() && (shared || !pte.writable()),
-            Some(FrameKind::Hugetlb) => flags & VM_HUGETLB != 0 && (shared || private || !pte.writable()),
+            Some(FrameKind::Hugetlb) => {
+                flags & VM_HUGETLB != 0
+                    && vma.huge_size() == size_of(state)
+                    && (shared || private || !pte.writable())
+            }
             _ => false,
         };
         assert!(right_kind, "leaf at {va:#x} maps a frame of kind {kind:?}: {pte}, vma flags {flags:#x}");
@@ -186,7 +196,7 @@ impl Arena {
         let (virgin, end) = (range.virgin.load(Relaxed), range.end.load(Relaxed));
         let (mut free, mut kernel, mut tables, mut shared) = (0, 0, 0, 0);
         let mut listed = 0;
-        let (mut huge, mut huge_free) = (0, 0);
+        let (mut huge, mut huge_free) = ([0; HUGE_SIZES], [0; HUGE_SIZES]);
         let mut at = RAM_START;
         while at < virgin {
             let meta = self.meta(Pfn(at));
@@ -225,15 +235,17 @@ impl Arena {
                 }
                 FrameKind::Kernel => kernel += 1,
                 FrameKind::Hugetlb => {
-                    assert_eq!(at % HUGE_FRAMES, 0, "hugetlb page {at:#x} is not aligned");
+                    let size = size_of(state);
+                    assert_eq!(state & 0xffff, head_state(size, 0), "hugetlb page {at:#x} is of no size");
+                    assert_eq!(at % size.frames(), 0, "hugetlb page {at:#x} is not aligned");
                     let cached = u32::from(state & FLAG_IN_CACHE != 0);
                     let pool_free = state & FLAG_POOL_FREE != 0;
                     let expected = leaves + cached + meta.aux.load(Relaxed);
                     assert_eq!(refs, expected, "page-refs-equal-leaves: hugetlb {at:#x}");
                     assert_eq!(pool_free, refs == 0, "hugetlb page {at:#x} has refs {refs}");
-                    huge += 1;
-                    huge_free += u64::from(pool_free);
-                    at += HUGE_FRAMES - 1;
+                    huge[size.index()] += 1;
+                    huge_free[size.index()] += u64::from(pool_free);
+                    at += size.frames() - 1;
                 }
             }
             at += 1;
@@ -245,10 +257,12 @@ impl Arena {
             assert!(self.is_zero(at), "virgin frame {at:#x} is not zero");
         }
         let header = &self.0.header;
-        assert_eq!(header.hugetlb_total.load(Relaxed), huge, "hugetlb_total");
-        assert_eq!(header.hugetlb_free.load(Relaxed), huge_free, "hugetlb_free");
-        assert!(header.hugetlb_reserved.load(Relaxed) <= huge_free, "hugetlb_reserved");
-        assert!(header.hugetlb_surplus.load(Relaxed) <= huge, "hugetlb_surplus");
+        for (i, pool) in header.hugetlb.iter().enumerate() {
+            assert_eq!(pool.total.load(Relaxed), huge[i], "hugetlb total, size {i}");
+            assert_eq!(pool.free.load(Relaxed), huge_free[i], "hugetlb free, size {i}");
+            assert!(pool.reserved.load(Relaxed) <= huge_free[i], "hugetlb reserved, size {i}");
+            assert!(pool.surplus.load(Relaxed) <= huge[i], "hugetlb surplus, size {i}");
+        }
         assert_eq!(header.free_frames.load(Relaxed), free, "free_frames");
         assert_eq!(self.free_frames(), free + end - virgin, "frames-add-up");
         assert_eq!(header.kernel_frames.load(Relaxed), kernel, "kernel_frames");
@@ -260,20 +274,35 @@ impl Arena {
     /// Compares the reverse map of every page with the walk: of some pages, others each time.
     fn check_reverse_map(&self, mms: &[&Mm<Arena>]) {
         let turn = self.0.audits.fetch_add(1, Relaxed) % RMAP_TURNS;
+        let asked = |pfn: u64, frames: u64| {
+            let thin = if frames > HUGE_FRAMES { GIB_TURNS } else { RMAP_TURNS };
+            pfn % thin == turn
+        };
         let mut walk: BTreeMap<u64, Vec<(u32, u64)>> = BTreeMap::new();
         for mm in mms {
             let _set = mm.vmas.read();
             mm.present_in(0, USER_HALF_END, &mut |va, pte| {
                 // A huge page is every frame of it.
-                let frames = if pte.has(Pte::HUGE) { HUGE_FRAMES } else { 1 };
-                for pfn in (0..frames).filter(|i| (pte.pfn().0 + i) % RMAP_TURNS == turn) {
+                let state = self.meta(pte.pfn()).state.load(Relaxed);
+                let frames = if pte.has(Pte::HUGE) { size_of(state).frames() } else { 1 };
+                for pfn in (0..frames).filter(|i| asked(pte.pfn().0 + i, frames)) {
                     let place = (mm.slot, va + pfn * PAGE_BYTES);
                     walk.entry(pte.pfn().0 + pfn).or_default().push(place);
                 }
             });
         }
         let range = &self.0.header.ram[0];
-        for at in (RAM_START..range.virgin.load(Relaxed)).filter(|at| at % RMAP_TURNS == turn) {
+        let mut frames = 1;
+        for at in RAM_START..range.virgin.load(Relaxed) {
+            let state = self.meta_of(Pfn(at)).state.load(Relaxed);
+            match FrameKind::from_u8(state as u8) {
+                Some(FrameKind::Hugetlb) => frames = size_of(state).frames(),
+                Some(FrameKind::Free) if state == 0 => {}
+                _ => frames = 1,
+            }
+            if !asked(at, frames) {
+                continue;
+            }
             let mut found = Vec::new();
             let result = for_each_mapping(self, Pfn(at), &mut |mm, va| found.push((mm.slot, va)));
             if result.is_ok() {

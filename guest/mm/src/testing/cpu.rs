@@ -49,21 +49,19 @@ impl Arena {
         self.0.tlb.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Rule `flush-before-free`: a frame that is being filled anew is in no TLB.
-    pub(super) fn assert_not_cached(&self, pfn: Pfn) {
+    /// Rule `flush-before-free`: frames that are being filled anew are in no TLB.
+    pub(super) fn assert_not_cached(&self, first: Pfn, frames: u64) {
         let tlb = self.lock_tlb();
-        let stale = tlb.leaves.iter().find(|(_, cached)| cached.pfn == pfn);
-        if let Some(((_, root, page), _)) = stale {
+        let filled = |pfn: Pfn| (first.0..first.0 + frames).contains(&pfn.0);
+        let stale = tlb.leaves.iter().find(|(_, cached)| filled(cached.pfn));
+        if let Some(((_, root, page), cached)) = stale {
             panic!(
                 "flush-before-free: frame {:#x} is reused while root {root:#x} maps {page:#x} to it",
-                pfn.0
+                cached.pfn.0
             );
         }
-        assert!(
-            !tlb.spans.values().any(|span| span.0 == pfn),
-            "flush-before-free: table {:#x} is reused",
-            pfn.0
-        );
+        let table = tlb.spans.values().find(|span| filled(span.0));
+        assert!(table.is_none(), "flush-before-free: table {table:?} is reused");
     }
 
     /// What processor `cpu` does for one access of user code, without the fault handler. `None`: page fault.
@@ -107,7 +105,7 @@ impl Arena {
                 return None;
             }
             self.entry(table, slot).fetch_or(Pte::ACCESSED, SeqCst);
-            if level == Level::Pmd && entry.has(Pte::HUGE) {
+            if entry.is_leaf(level) {
                 return None;
             }
             write &= entry.writable();
@@ -119,27 +117,27 @@ impl Arena {
     /// The frame of 4 KiB at `va` inside a huge page.
     fn walk_huge(&self, root: Pfn, va: u64, access: Access) -> Option<Cached> {
         let (mut table, mut write) = (root, true);
-        for level in [Level::Pgd, Level::Pud] {
-            let entry = self.peek(table, level.slot(va));
+        for level in [Level::Pgd, Level::Pud, Level::Pmd] {
+            let slot = level.slot(va);
+            let entry = self.peek(table, slot);
             if !entry.has(Pte::PRESENT | Pte::USER) {
                 return None;
             }
             write &= entry.writable();
-            table = entry.pfn();
+            if !entry.is_leaf(level) {
+                table = entry.pfn();
+                continue;
+            }
+            let exec = !entry.has(Pte::NO_EXEC);
+            if (access.write && !write) || (access.exec && !exec) {
+                return None;
+            }
+            let used = Pte::ACCESSED | if access.write { Pte::DIRTY } else { 0 };
+            self.entry(table, slot).fetch_or(used, SeqCst);
+            let pfn = entry.pfn().add(va % level.entry_bytes() / PAGE_BYTES);
+            return Some(Cached { pfn, write: access.write && write, exec });
         }
-        let slot = Level::Pmd.slot(va);
-        let leaf = self.peek(table, slot);
-        let (write, exec) = (write && leaf.writable(), !leaf.has(Pte::NO_EXEC));
-        if !leaf.has(Pte::PRESENT | Pte::USER | Pte::HUGE)
-            || (access.write && !write)
-            || (access.exec && !exec)
-        {
-            return None;
-        }
-        let used = Pte::ACCESSED | if access.write { Pte::DIRTY } else { 0 };
-        self.entry(table, slot).fetch_or(used, SeqCst);
-        let pfn = leaf.pfn().add(va % Level::Pmd.entry_bytes() / PAGE_BYTES);
-        Some(Cached { pfn, write: access.write && write, exec })
+        None
     }
 
     fn walk_leaf(&self, table: Pfn, va: u64, write_above: bool, access: Access) -> Option<Cached> {

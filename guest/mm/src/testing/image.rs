@@ -20,7 +20,7 @@ use ptshare_wire::frame::FRAME_META_BYTES;
 use ptshare_wire::frame::FrameKind;
 use ptshare_wire::layout::LINEAR_BASE;
 use ptshare_wire::stats::Stats;
-use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, MmRec, VmaRec};
+use ptshare_wire::{CensusHeader, CpuRec, FrameMeta, HugetlbCounts, MmRec, VmaRec};
 use std::collections::HashMap;
 
 const GIB: u64 = 1 << 30;
@@ -156,13 +156,14 @@ impl Arena {
         for slot in 0..self.0.header.mm_high.load(Relaxed) {
             let rec = self.mm_rec(slot as u32);
             let at = MM_TABLE + slot * size_of::<MmRec>() as u64;
-            let fields: [(usize, &AtomicU64); 6] = [
+            let fields: [(usize, &AtomicU64); 7] = [
                 (offset_of!(MmRec, root), &rec.root),
                 (offset_of!(MmRec, pid), &rec.pid),
                 (offset_of!(MmRec, cpumask), &rec.cpumask),
                 (offset_of!(MmRec, table_pages), &rec.table_pages),
                 (offset_of!(MmRec, family), &rec.family),
-                (offset_of!(MmRec, hugetlb_reserved), &rec.hugetlb_reserved),
+                (offset_of!(MmRec, hugetlb_reserved), &rec.hugetlb_reserved[0]),
+                (offset_of!(MmRec, hugetlb_reserved) + 8, &rec.hugetlb_reserved[1]),
             ];
             for (offset, value) in fields {
                 image.write_u64(at + offset as u64, value.load(Relaxed));
@@ -215,7 +216,13 @@ impl Arena {
         }
         words!(magic frame_array frames free_frames kernel_frames mm_table mm_high cpu_table cpus kernel_root);
         words!(zero_page sharing object_table object_high);
-        words!(hugetlb_total hugetlb_free hugetlb_reserved hugetlb_surplus hugetlb_promised);
+        for (i, pool) in header.hugetlb.iter().enumerate() {
+            let at = HEADER + (offset_of!(CensusHeader, hugetlb) + i * size_of::<HugetlbCounts>()) as u64;
+            let words = [&pool.total, &pool.free, &pool.reserved, &pool.surplus, &pool.promised];
+            for (k, word) in words.into_iter().enumerate() {
+                image.write_u64(at + 8 * k as u64, word.load(Relaxed));
+            }
+        }
         let stats = HEADER + offset_of!(CensusHeader, stats) as u64;
         let mut i = 0;
         header.stats.each(|_, value| {

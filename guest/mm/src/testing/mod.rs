@@ -66,6 +66,7 @@ struct Machine {
     object_tables: Lock<ObjectTables>,
     all_mms: Lock<Mms<Arena>>,
     share_file: AtomicBool,
+    gib_pages: AtomicBool,
     audits: AtomicU64,
     header: CensusHeader,
     mms: Vec<MmRec>,
@@ -102,6 +103,7 @@ impl Arena {
             object_tables: Lock::new(Rank::ObjectTables, ObjectTables::new()),
             all_mms: Lock::new(Rank::Registry, Mms::new()),
             share_file: AtomicBool::new(true),
+            gib_pages: AtomicBool::new(false),
             audits: AtomicU64::new(0),
             header: CensusHeader::default(),
             mms: (0..MM_SLOTS).map(|_| MmRec::default()).collect(),
@@ -161,6 +163,11 @@ impl Arena {
     /// Boot option `share_file`.
     pub fn set_share_file(&self, on: bool) {
         self.0.share_file.store(on, Relaxed);
+    }
+
+    /// Gives the processor pages of 1 GiB, or takes them.
+    pub fn set_gib_pages(&self, on: bool) {
+        self.0.gib_pages.store(on, Relaxed);
     }
 
     /// The frames that the allocator manages and has handed out at some time.
@@ -238,8 +245,8 @@ impl Env for Arena {
     }
 
     fn zero_pages(&self, first: Pfn, pages: u64) {
+        self.assert_not_cached(first, pages);
         for pfn in first.0..first.0 + pages {
-            self.assert_not_cached(Pfn(pfn));
             if let Some(page) = self.page(Pfn(pfn)) {
                 page.iter().for_each(|word| word.store(0, SeqCst));
             }
@@ -247,7 +254,10 @@ impl Env for Arena {
     }
 
     fn copy_page(&self, dst: Pfn, src: Pfn) {
-        self.assert_not_cached(dst);
+        self.assert_not_cached(dst, 1);
+        if self.page(src).is_none() && self.page(dst).is_none() {
+            return;
+        }
         for i in 0..ENTRIES {
             self.page_mut(dst)[i].store(self.word(src, i), SeqCst);
         }
@@ -270,6 +280,16 @@ impl Env for Arena {
     }
 
     fn copy_phys(&self, dst_pa: u64, src_pa: u64, len_bytes: u64) {
+        // Of whole pages, those that neither has are left out: most of a huge page.
+        if (dst_pa | src_pa | len_bytes).is_multiple_of(PAGE_BYTES) {
+            for at in (0..len_bytes).step_by(PAGE_BYTES as usize) {
+                let (dst, src) = (Pfn((dst_pa + at) / PAGE_BYTES), Pfn((src_pa + at) / PAGE_BYTES));
+                if self.page(src).is_some() || self.page(dst).is_some() {
+                    (0..ENTRIES).for_each(|i| self.page_mut(dst)[i].store(self.word(src, i), SeqCst));
+                }
+            }
+            return;
+        }
         let mut bytes = vec![0; len_bytes as usize];
         self.read_phys(src_pa, &mut bytes);
         self.write_phys(dst_pa, &bytes);
@@ -294,6 +314,10 @@ impl Env for Arena {
 
     fn may_allocate(&self) -> bool {
         self.0.failures.allow()
+    }
+
+    fn has_gib_pages(&self) -> bool {
+        self.0.gib_pages.load(Relaxed)
     }
 
     fn object_tables(&self) -> &Lock<ObjectTables> {

@@ -5,7 +5,7 @@
 use super::{Userfault, is_marker};
 use crate::error::MmError;
 use crate::frame::{Priority, alloc_data, alloc_kernel, free_kernel, get_data, put_data, set_owner};
-use crate::hugetlb::HUGE_BYTES;
+use crate::hugetlb::{HUGE_BYTES, HugeSize};
 use crate::table::{add_aux, leaf_flags, lock_table};
 use crate::vma::{VM_HUGETLB, VM_SHARED, VM_UFFD_WP, VM_WRITE};
 use crate::{Env, Mm, NoMemory, Object, ObjectError, Vma};
@@ -289,7 +289,7 @@ impl<E: Env> Mm<E> {
         let env = &self.env;
         let object = vma.object.as_deref().ok_or(MmError::Invalid)?;
         let _upper = self.page_table.lock();
-        let pmd = self.huge_pmd(Some(vma), page)?;
+        let pmd = self.huge_table(HugeSize::Mib2, Some(vma), page)?;
         let _guard = lock_table(env, pmd, Level::Pmd);
         let slot = Level::Pmd.slot(page);
         let old = env.load(pmd, slot);

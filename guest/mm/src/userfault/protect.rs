@@ -6,7 +6,7 @@
 
 use super::Userfault;
 use crate::error::MmError;
-use crate::hugetlb::{HUGE_BYTES, is_huge, is_huge_aligned};
+use crate::hugetlb::{HUGE_BYTES, HugeSize, is_huge};
 use crate::table::{Entries, add_aux, holds_frame, leaf_with_rights, lock_table, sub_aux};
 use crate::vma::{VM_HUGETLB, VM_UFFD_WP};
 use crate::{Env, Mm, NoMemory, Vma};
@@ -47,7 +47,7 @@ impl<E: Env> Userfault<E> {
             if !vma.has(VM_UFFD_WP) {
                 return Err(MmError::NotRegistered);
             }
-            if vma.has(VM_HUGETLB) && !(is_huge_aligned(start) && is_huge_aligned(end)) {
+            if vma.has(VM_HUGETLB) && !HugeSize::Mib2.is_aligned(start | end) {
                 return Err(MmError::Invalid);
             }
             let (from, upto) = (vma.rec.start.max(start), vma.rec.end.min(end));
@@ -115,7 +115,7 @@ impl<E: Env> Mm<E> {
         let _upper = self.page_table.lock();
         let mut at = start;
         while at < end {
-            let pmd = self.huge_pmd(Some(vma), at)?;
+            let pmd = self.huge_table(HugeSize::Mib2, Some(vma), at)?;
             let _guard = lock_table(&self.env, pmd, Level::Pmd);
             let slot = Level::Pmd.slot(at);
             if self.env.load(pmd, slot).0 == 0 {
@@ -195,7 +195,7 @@ impl<E: Env> Mm<E> {
         let _guard = (level == Level::Pte).then(|| lock_table(&self.env, table, level));
         for item in Entries::new(&self.env, table, level, start, end) {
             match level.below() {
-                Some(Level::Pte) if is_huge(item.pte) => {
+                Some(_) if is_huge(item.pte) => {
                     let _guard = lock_table(&self.env, table, level);
                     f(table, item.slot, (item.start, item.end), item.pte);
                 }

@@ -2,7 +2,7 @@
 
 use super::Userfault;
 use crate::error::MmError;
-use crate::hugetlb::is_huge_aligned;
+use crate::hugetlb::HugeSize;
 use crate::vma::*;
 use crate::{Env, Mm, VmaSet};
 use alloc::sync::Arc;
@@ -52,7 +52,7 @@ impl<E: Env> Userfault<E> {
     /// The checks of `userfaultfd_register` (fs/userfaultfd.c), in its order.
     fn check_range(&self, set: &VmaSet<E>, start: u64, end: u64, modes: u64) -> Result<Registered, MmError> {
         let first = set.find_at_or_after(start).filter(|vma| vma.rec.start < end).ok_or(MmError::Invalid)?;
-        if first.has(VM_HUGETLB) && !is_huge_aligned(start) {
+        if first.has(VM_HUGETLB) && !HugeSize::Mib2.is_aligned(start) {
             return Err(MmError::Invalid);
         }
         let mut huge = false;
@@ -64,7 +64,7 @@ impl<E: Env> Userfault<E> {
             if !vma.has(VM_MAYWRITE) {
                 return Err(MmError::NotPermitted);
             }
-            if vma.has(VM_HUGETLB) && end <= vma.rec.end && !is_huge_aligned(end) {
+            if vma.has(VM_HUGETLB) && end <= vma.rec.end && !HugeSize::Mib2.is_aligned(end) {
                 return Err(MmError::Invalid);
             }
             if vma.uffd.as_ref().is_some_and(|other| !ptr::eq(&**other, self) && !other.is_closed()) {
@@ -89,7 +89,7 @@ impl<E: Env> Userfault<E> {
         let mut change = mm.change();
         let first =
             change.find_at_or_after(start).filter(|vma| vma.rec.start < end).ok_or(MmError::Invalid)?;
-        if first.has(VM_HUGETLB) && !is_huge_aligned(start) {
+        if first.has(VM_HUGETLB) && !HugeSize::Mib2.is_aligned(start) {
             return Err(MmError::Invalid);
         }
         if !change.iter_range(start, end).all(|vma| fits(vma, 0)) {
@@ -107,9 +107,9 @@ impl<E: Env> Userfault<E> {
 }
 
 /// Can memory like this be registered in these modes (`vma_can_userfault`, include/linux/userfaultfd_k.h)? Memory of
-/// processes, shared memory and tmpfs, and hugetlb; minor faults there are only where there is an object.
+/// processes, shared memory and tmpfs, and hugetlb with pages of 2 MiB; minor faults there are only where there is an object.
 fn fits<E: Env>(vma: &Vma<E>, modes: u64) -> bool {
-    if vma.has(VM_DROPPABLE) {
+    if vma.has(VM_DROPPABLE) || vma.has(VM_HUGE_1GB) {
         return false;
     }
     match &vma.object {

@@ -20,6 +20,7 @@ use crate::env::Env;
 use crate::{Object, Userfault};
 use alloc::sync::Arc;
 use ptshare_paging::PAGE_SHIFT;
+use ptshare_wire::HugeSize;
 pub use ptshare_wire::vma::*;
 
 /// MADV_SEQUENTIAL. Like the hints below, kept for `/proc/PID/smaps` only.
@@ -127,6 +128,12 @@ impl<E: Env> Vma<E> {
     #[inline]
     pub fn owns_tables(&self) -> bool {
         owns_tables(self.rec.flags)
+    }
+
+    /// The page size of a hugetlb mapping.
+    #[inline]
+    pub fn huge_size(&self) -> HugeSize {
+        HugeSize::of_vma(self.rec.flags)
     }
 
     /// Pages that it covers.

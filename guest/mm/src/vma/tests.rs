@@ -46,6 +46,9 @@ impl Env for NoMachine {
     fn mms(&self) -> &Lock<crate::Mms<NoMachine>> {
         unreachable!()
     }
+    fn has_gib_pages(&self) -> bool {
+        false
+    }
     fn share_file(&self) -> bool {
         unreachable!()
     }

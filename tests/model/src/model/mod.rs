@@ -108,7 +108,8 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Pages of the hugetlb pool that are not promised to anybody.
     fn spare_huge(&self) -> u64 {
-        let [_, free, reserved, _] = ptshare_mm::hugetlb::counts(self.kernel.arena());
+        let [_, free, reserved, _] =
+            ptshare_mm::hugetlb::counts(self.kernel.arena(), ptshare_mm::hugetlb::HugeSize::Mib2);
         free - reserved
     }
 

@@ -157,7 +157,7 @@ impl Game {
         if free != self.free_frames {
             return Err(format!("{free} frames are free at the end, {} at the beginning", self.free_frames));
         }
-        let pool = ptshare_mm::hugetlb::counts(self.kernel.arena());
+        let pool = ptshare_mm::hugetlb::counts(self.kernel.arena(), ptshare_mm::hugetlb::HugeSize::Mib2);
         let pages = self.plan.machine.huge_pages;
         if pool != [pages, pages, 0, 0] {
             return Err(format!("total, free, reserved, surplus huge pages at the end: {pool:?}"));

@@ -3,8 +3,9 @@
 use crate::harness::{
     Case, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore, store,
 };
+use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::testing::Arena;
-use ptshare_mm::{MapRequest, Mm, Object, ObjectInfo, Sharing, hugetlb};
+use ptshare_mm::{MapRequest, Mm, Object, ObjectInfo, Sharing};
 use std::sync::Arc;
 
 const GIB: u64 = 1 << 30;
@@ -22,9 +23,9 @@ struct Huge {
 impl Huge {
     fn new() -> Huge {
         let case = Case::new(600 + 512 * (POOL as usize + 1));
-        hugetlb::resize(&case.arena, POOL);
+        hugetlb::resize(&case.arena, HugeSize::Mib2, POOL);
         let info = ObjectInfo::new(7, 1, "/memfd:huge".into());
-        let object = Object::hugetlb(case.arena.clone(), info, GIB, None);
+        let object = Object::hugetlb(case.arena.clone(), HugeSize::Mib2, info, GIB, None);
         Huge { case, object }
     }
 
@@ -47,7 +48,7 @@ impl Huge {
         self.case.arena.audit(&refs);
         drop(alive);
         drop(self.object);
-        hugetlb::resize(&self.case.arena, 0);
+        hugetlb::resize(&self.case.arena, HugeSize::Mib2, 0);
         self.case.finish(vec![]);
     }
 }

@@ -84,7 +84,11 @@ impl State {
         [FILE, HUGE_FILE, INITRAMFS].into_iter().for_each(|file| self.kernel.close(file));
         self.kernel.audit();
         assert_eq!(arena.free_frames(), self.free_frames, "{when}: frames are lost");
-        assert_eq!(ptshare_mm::hugetlb::counts(&arena), [POOL, POOL, 0, 0], "{when}: huge pages are lost");
+        assert_eq!(
+            ptshare_mm::hugetlb::counts(&arena, ptshare_mm::hugetlb::HugeSize::Mib2),
+            [POOL, POOL, 0, 0],
+            "{when}: huge pages are lost"
+        );
     }
 }
 

@@ -269,7 +269,7 @@ impl Family {
             free_frames: arena.free_frames(),
             tables: stats.tables_now.load(Relaxed),
             shared_tables: stats.tables_shared_now.load(Relaxed),
-            pool: ptshare_mm::hugetlb::counts(arena),
+            pool: ptshare_mm::hugetlb::counts(arena, ptshare_mm::hugetlb::HugeSize::Mib2),
             tables_of_each: self.kernel.mms().iter().map(|mm| mm.rec().table_pages.load(Relaxed)).collect(),
         }
     }
@@ -293,7 +293,8 @@ impl Family {
         }
         self.check_books("after the last exit");
         assert_eq!(arena.free_frames(), self.free_frames, "{:?}: frames are lost", self.kind);
-        let [total, free, reserved, surplus] = ptshare_mm::hugetlb::counts(&arena);
+        let [total, free, reserved, surplus] =
+            ptshare_mm::hugetlb::counts(&arena, ptshare_mm::hugetlb::HugeSize::Mib2);
         assert_eq!((total, reserved, surplus), (free, 0, 0), "{:?}: huge pages are lost", self.kind);
         assert_eq!(arena.stats().tables_now.load(Relaxed), 0);
     }

@@ -1,8 +1,7 @@
 //! `frames-add-up`. A free or kernel frame that something refers to is the subject of another rule, and is not
 //! counted twice here: the guest's number may or may not include it.
 
-use ptshare_wire::FrameKind;
-use ptshare_wire::frame::HUGE_FRAMES;
+use ptshare_wire::{FrameKind, HugeSize};
 
 use crate::census::Census;
 use crate::frames::Frame;
@@ -45,7 +44,9 @@ impl Tally {
             Some(FrameKind::Anon) => self.kinds.anon += 1,
             Some(FrameKind::Cache) => self.kinds.cache += 1,
             Some(FrameKind::Zero) => self.kinds.zero += 1,
-            Some(FrameKind::Hugetlb) => self.kinds.hugetlb += HUGE_FRAMES,
+            Some(FrameKind::Hugetlb) => {
+                self.kinds.hugetlb += frame.huge_size().unwrap_or(HugeSize::Mib2).frames();
+            }
             None => self.kinds.unknown += 1,
         }
     }

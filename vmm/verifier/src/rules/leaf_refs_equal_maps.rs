@@ -1,4 +1,4 @@
-//! `leaf-refs-equal-maps`. The head frame of a hugetlb page (aligned to 512 frames) carries its count; the other
+//! `leaf-refs-equal-maps`. The head frame of a hugetlb page (aligned to 512 frames or more) carries its count; the other
 //! frames have none.
 
 use ptshare_wire::FrameKind;

@@ -1,5 +1,5 @@
 //! What tests of the judge need, here and in other crates (feature `testing`): a synthetic guest ([`Builder`],
-//! [`sample`]) and seeded corruptions of any image ([`corruptions`], [`run_corruptions`]).
+//! [`sample`], [`sample_gib`]) and seeded corruptions of any image ([`corruptions`], [`run_corruptions`]).
 
 mod builder;
 mod crimes;
@@ -9,7 +9,7 @@ mod sample;
 mod scout;
 
 pub use builder::{Builder, Guest, MmIndex};
-pub use crimes::{Corruption, Trial, Verdict, corruptions, run_corruptions};
+pub use crimes::{Corruption, Trial, Verdict, corrupt, corruptions, run_corruptions};
 pub use fuzz::{Fuzzed, fuzz};
 pub use large::{Shape, large};
-pub use sample::sample;
+pub use sample::{sample, sample_gib};

@@ -1,9 +1,10 @@
 //! A guest with one of everything.
 
 use ptshare_paging::{Level, Pte};
+use ptshare_wire::HugeSize;
 use ptshare_wire::vma::{
-    VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED,
-    VM_UFFD_WP, VM_WRITE,
+    VM_EXEC, VM_GROWSDOWN, VM_HUGE_1GB, VM_HUGETLB, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE,
+    VM_READ, VM_SHARED, VM_UFFD_WP, VM_WRITE,
 };
 
 use super::builder::{Builder, Guest, MmIndex};
@@ -11,6 +12,7 @@ use super::builder::{Builder, Guest, MmIndex};
 const MAY: u64 = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC;
 const RW: u64 = VM_READ | VM_WRITE | MAY;
 const PAGE: u64 = 0x1000;
+const GIB: u64 = 1 << 30;
 
 const TEXT: u64 = 0x40_0000;
 const DATA: u64 = 0x60_0000;
@@ -146,4 +148,26 @@ fn strangers(b: &mut Builder) {
     b.map_anon(second, HEAP + 8 * PAGE, Pte::NO_EXEC);
     // Two PTE pages and a PMD page are shared.
     b.answer_usage(second, [5, 5, 512], 3);
+}
+
+/// Two processes with pages of 1 GiB, a parent and its child by fork: one of an object, which both may write to, and a
+/// private one, to be copied by whoever writes first; and a page of 2 MiB of another object.
+pub fn sample_gib() -> Guest {
+    let mut b = Builder::with_gib_pages();
+    let parent = b.mm(1);
+    let shared = VM_SHARED | VM_MAYSHARE;
+    let gib = VM_HUGETLB | VM_HUGE_1GB;
+    b.vma(parent, MMAP, MMAP + GIB, RW | shared | gib, 3, 0);
+    b.vma(parent, MMAP + 2 * GIB, MMAP + 3 * GIB, RW | gib, 4, 0);
+    b.vma(parent, MMAP + 4 * GIB, MMAP + 4 * GIB + (4 << 20), RW | shared | VM_HUGETLB, 5, 0);
+    let leaf = Pte::HUGE | Pte::DIRTY | Pte::NO_EXEC;
+    let page = b.huge_frame(HugeSize::Gib1, 3, 0);
+    let private = b.private_huge_frame(parent, HugeSize::Gib1, MMAP + 2 * GIB);
+    b.map(parent, MMAP, Level::Pud, page, leaf | Pte::WRITE);
+    b.map(parent, MMAP + 2 * GIB, Level::Pud, private, leaf);
+    let page = b.hugetlb_frame(5, 0);
+    b.map(parent, MMAP + 4 * GIB, Level::Pmd, page, leaf | Pte::WRITE);
+    b.fork(parent, 2);
+    b.vcpu(Some(parent));
+    b.finish()
 }

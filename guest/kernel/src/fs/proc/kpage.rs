@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
 use ptshare_mm::Env;
-use ptshare_mm::hugetlb::HUGE_FRAMES;
+use ptshare_mm::hugetlb::head_of;
 use ptshare_paging::Pfn;
 use ptshare_wire::frame::{FLAG_HEAD, FLAG_IN_CACHE, FLAG_POOL_FREE};
 use ptshare_wire::{FrameKind, FrameMeta};
@@ -43,11 +43,8 @@ fn frame(pfn: u64) -> Frame {
     if pfn >= virgin {
         return Frame::Virgin;
     }
-    let head = pfn & !(HUGE_FRAMES - 1);
-    let is_huge = |meta: &FrameMeta| kind(meta) == Some(FrameKind::Hugetlb);
-    let known = head != pfn && head >= range.start.load(Relaxed);
-    match Some(machine_meta(head)).filter(|meta| known && is_huge(meta)) {
-        Some(meta) => Frame::Known(meta, true),
+    match head_of(&Machine, Pfn(pfn)) {
+        Some((head, _)) => Frame::Known(machine_meta(head.0), head.0 != pfn),
         None => Frame::Known(machine_meta(pfn), false),
     }
 }

@@ -6,7 +6,7 @@ use crate::fs::text::Text;
 use crate::syscall::SysResult;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
-use ptshare_mm::hugetlb::HUGE_BYTES;
+use ptshare_mm::hugetlb::HugeSize;
 use ptshare_mm::space::vm_flag_letters;
 use ptshare_mm::vma::VM_HUGETLB;
 use ptshare_mm::{SmapsEntry, VmaView};
@@ -86,7 +86,8 @@ pub fn smaps(t: &mut Text, mm: &KMm, from: u64, enough: usize) -> Option<u64> {
         let t = &mut **t.borrow_mut();
         line(t, vma);
         t.kb("Size:           ", (vma.end - vma.start) / 1024);
-        let page = if vma.flags & VM_HUGETLB != 0 { HUGE_BYTES } else { PAGE_BYTES };
+        let huge = vma.flags & VM_HUGETLB != 0;
+        let page = if huge { HugeSize::of_vma(vma.flags).bytes() } else { PAGE_BYTES };
         t.kb("KernelPageSize: ", page / 1024).kb("MMUPageSize:    ", page / 1024);
         smap_body(t, entry, entry.locked);
         t.s("THPeligible:           0\nVmFlags:");

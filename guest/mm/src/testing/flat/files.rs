@@ -1,7 +1,7 @@
 //! Files: objects by index.
 
 use super::FlatKernel;
-use crate::hugetlb::HUGE_BYTES;
+use crate::hugetlb::HugeSize;
 use crate::testing::Arena;
 use crate::{Object, ObjectError, ObjectInfo, ObjectKind};
 use ptshare_abi::Errno;
@@ -27,7 +27,7 @@ impl FlatKernel {
     /// A memfd of huge pages, of this length in bytes. Gives its index.
     pub fn memfd_huge(&mut self, bytes: u64) -> usize {
         let info = ObjectInfo::new(7, self.files.len() as u64 + 1, format!("/memfd:{}", self.files.len()));
-        self.add_file(Object::hugetlb(self.arena.clone(), info, bytes, None))
+        self.add_file(Object::hugetlb(self.arena.clone(), HugeSize::Mib2, info, bytes, None))
     }
 
     /// Opens any object. Gives its index.
@@ -51,10 +51,10 @@ impl FlatKernel {
         }
     }
 
-    /// ftruncate(2). A file of huge pages has a multiple of 2 MiB (EINVAL).
+    /// ftruncate(2). A file of huge pages has a multiple of their size (EINVAL).
     pub fn ftruncate(&self, file: usize, bytes: u64) -> Result<(), Errno> {
         let object = self.file(file);
-        if object.is_huge() && !bytes.is_multiple_of(HUGE_BYTES) {
+        if object.huge_size().is_some_and(|size| !size.is_aligned(bytes)) {
             return Err(Errno::EINVAL);
         }
         object.truncate(bytes).map_err(file_error)

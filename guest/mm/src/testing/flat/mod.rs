@@ -15,7 +15,7 @@ pub use op::{Answer, Op};
 pub use snapshot::Snapshot;
 
 use super::Arena;
-use crate::hugetlb::{resize, set_overcommit, set_sharing};
+use crate::hugetlb::{HugeSize, resize, set_overcommit, set_sharing};
 use crate::{Layout, Limits, Mm, Object, Sharing};
 use ptshare_abi::Errno;
 use ptshare_wire::VmaRec;
@@ -72,8 +72,9 @@ impl FlatKernel {
     pub fn new(config: FlatConfig) -> FlatKernel {
         let arena = Arena::new(config.frames);
         arena.set_share_file(config.share_file);
-        resize(&arena, config.huge_pages);
-        set_overcommit(&arena, config.huge_overcommit);
+        resize(&arena, HugeSize::Mib2, config.huge_pages);
+        set_overcommit(&arena, HugeSize::Mib2, config.huge_overcommit)
+            .expect("pages of 2 MiB may be surplus");
         set_sharing(&arena, config.share_hugetlb);
         let init = Mm::new(arena.clone()).expect("frames for the first process");
         FlatKernel { arena, config, processes: BTreeMap::from([(1, init)]), next_pid: 2, files: Vec::new() }

@@ -3,7 +3,7 @@
 
 use super::FlatKernel;
 use crate::frame::put_data;
-use crate::hugetlb::{HUGE_BYTES, HUGE_FRAMES};
+use crate::hugetlb::HugeSize;
 use crate::testing::Arena;
 use crate::{Mm, Object};
 use core::hash::{Hash, Hasher};
@@ -75,7 +75,8 @@ impl FlatKernel {
     /// What the leaves show.
     fn mapped_content(&self, mm: &Mm<Arena>, rec: &VmaRec, pages: &mut BTreeMap<u64, Option<u64>>) {
         mm.present_in(rec.start, rec.end, &mut |va, pte| {
-            let frames = if rec.flags & VM_HUGETLB != 0 { HUGE_FRAMES } else { 1 };
+            let huge = rec.flags & VM_HUGETLB != 0;
+            let frames = if huge { HugeSize::of_vma(rec.flags).frames() } else { 1 };
             for i in 0..frames {
                 pages.insert(va + i * PAGE_BYTES, self.hash(pte.pfn().add(i)));
             }
@@ -84,7 +85,7 @@ impl FlatKernel {
 
     /// What faults would find in the object.
     fn unmapped_content(&self, object: &Object<Arena>, rec: &VmaRec, pages: &mut BTreeMap<u64, Option<u64>>) {
-        let step = if rec.flags & VM_HUGETLB != 0 { HUGE_BYTES } else { PAGE_BYTES };
+        let step = object.huge_size().map_or(PAGE_BYTES, HugeSize::bytes);
         let mut va = rec.start;
         while va < rec.end {
             let index = rec.pgoff + ((va - rec.start) >> PAGE_SHIFT);
@@ -112,9 +113,9 @@ impl FlatKernel {
 
     /// The content of a page of the object; `None` for all zeros.
     fn hash_of_file(&self, object: &Object<Arena>, index: u64) -> Option<u64> {
-        let cached = if object.is_huge() {
-            let head = object.huge_resident(index / HUGE_FRAMES).ok()?;
-            head.map(|head| (head, head.add(index % HUGE_FRAMES)))
+        let cached = if let Some(size) = object.huge_size() {
+            let head = object.huge_resident(index / size.frames()).ok()?;
+            head.map(|head| (head, head.add(index % size.frames())))
         } else {
             object.map_resident(index).map(|pfn| (pfn, pfn))
         };

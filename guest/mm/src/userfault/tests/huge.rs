@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn huge_pages_are_filled_in_and_protected() {
     let arena = Arena::new(4096 + 512 * 24);
-    resize(&arena, 8);
+    resize(&arena, HugeSize::Mib2, 8);
     let w = World::on(arena, 0);
     for flags in [abi::MAP_SHARED, abi::MAP_PRIVATE] {
         let object = huge_memfd(&w.arena, 2 * HUGE_BYTES);
@@ -46,7 +46,7 @@ fn huge_pages_are_filled_in_and_protected() {
 #[test]
 fn huge_minor_and_protected_mappings_share_no_pmd_page() {
     let arena = Arena::new(4096 + 512 * 8);
-    resize(&arena, 4);
+    resize(&arena, HugeSize::Mib2, 4);
     let w = World::on(arena, 0);
     let object = huge_memfd(&w.arena, GIB);
     // Reservations would need 512 pages.

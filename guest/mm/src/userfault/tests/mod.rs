@@ -4,7 +4,7 @@ mod huge;
 mod sharing;
 
 use super::*;
-use crate::hugetlb::{HUGE_BYTES, resize};
+use crate::hugetlb::{HUGE_BYTES, HugeSize, resize};
 use crate::testing::Arena;
 use crate::vma::{VM_UFFD, VM_UFFD_MINOR, VM_UFFD_MISSING, VM_UFFD_WP};
 use crate::{Access, MapRequest, Object, ObjectInfo, ObjectKind, Sharing};
@@ -90,7 +90,7 @@ fn memfd(arena: &Arena, bytes: u64) -> Arc<Object<Arena>> {
 }
 
 fn huge_memfd(arena: &Arena, bytes: u64) -> Arc<Object<Arena>> {
-    Object::hugetlb(arena.clone(), ObjectInfo::new(7, 1, "/memfd:huge".into()), bytes, None)
+    Object::hugetlb(arena.clone(), HugeSize::Mib2, ObjectInfo::new(7, 1, "/memfd:huge".into()), bytes, None)
 }
 
 #[test]

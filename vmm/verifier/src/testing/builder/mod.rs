@@ -21,9 +21,12 @@ use ptshare_wire::frame::{
     FLAG_HEAD, FLAG_HUGE_LEAVES, FLAG_OBJECT_PMD, FLAG_OBJECT_TABLE, FLAG_ZEROED, FRAME_META_BYTES,
     FrameKind, OBJECT_PMD_RIGHTS_SHIFT, state,
 };
+use ptshare_wire::huge::{HUGE_SIZES, HugetlbCounts};
 use ptshare_wire::layout::{KERNEL_HALF_SLOT, LINEAR_BASE};
 use ptshare_wire::vma::{VM_SHARED, VM_WRITE};
-use ptshare_wire::{Answers, CensusHeader, CpuRec, FrameMeta, MmRec, RamRange, ReservedRange, Stats, VmaRec};
+use ptshare_wire::{
+    Answers, CensusHeader, CpuRec, FrameMeta, HugeSize, MmRec, RamRange, ReservedRange, Stats, VmaRec,
+};
 
 use crate::{Image, PhysView, Vcpu};
 
@@ -66,7 +69,7 @@ struct Meta {
 struct Space {
     pid: u64,
     family: u64,
-    hugetlb_reserved: u64,
+    hugetlb_reserved: [u64; HUGE_SIZES],
     root: u64,
     cpumask: u64,
     table_pages: u64,
@@ -89,10 +92,10 @@ pub struct Builder {
     spaces: Vec<Space>,
     zero: u64,
     kernel_frames: u64,
-    /// Hugetlb pages: all, and free ones.
-    hugetlb: (u64, u64),
+    /// Hugetlb pages by size: all, and free ones.
+    hugetlb: [(u64, u64); HUGE_SIZES],
     /// Pages promised to mms; the other free ones are promised to objects.
-    promised: u64,
+    promised: [u64; HUGE_SIZES],
     /// Answers given: frames, their places, processes.
     answered: (u64, u64, u64),
     vcpus: Vec<(Vcpu, Option<MmIndex>)>,
@@ -118,6 +121,17 @@ impl Builder {
             let array = RAM_START * PAGE_BYTES;
             (array, RAM_START + (frames * FRAME_META_BYTES).div_ceil(PAGE_BYTES))
         };
+        Builder::with_ram(frames, frame_array, ram_start)
+    }
+
+    /// A machine with room for two pages of 1 GiB, which are to be made first, and little else.
+    pub fn with_gib_pages() -> Builder {
+        let frames = 3 * HugeSize::Gib1.frames() + FRAMES;
+        // The zero page and what alignment takes.
+        Builder::with_ram(frames, RAM_START * PAGE_BYTES, HugeSize::Gib1.frames() - 16)
+    }
+
+    fn with_ram(frames: u64, frame_array: u64, ram_start: u64) -> Builder {
         let mut image = Image::new();
         image.add_extent(0..frames);
         let kernel = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED;
@@ -135,8 +149,8 @@ impl Builder {
             spaces: Vec::new(),
             zero: 0,
             kernel_frames: 0,
-            hugetlb: (0, 0),
-            promised: 0,
+            hugetlb: [(0, 0); HUGE_SIZES],
+            promised: [0; HUGE_SIZES],
             answered: (0, 0, 0),
             vcpus: Vec::new(),
         };
@@ -167,28 +181,44 @@ impl Builder {
 
     /// A 2 MiB page of a hugetlb object, aligned; the frames skipped become kernel memory.
     pub fn hugetlb_frame(&mut self, object: u64, index: u64) -> u64 {
-        while !self.next.is_multiple_of(512) {
+        self.huge_frame(HugeSize::Mib2, object, index)
+    }
+
+    /// The same, of any size.
+    pub fn huge_frame(&mut self, size: HugeSize, object: u64, index: u64) -> u64 {
+        while !self.next.is_multiple_of(size.frames()) {
             self.frame(FrameKind::Kernel);
         }
         let head = self.frame(FrameKind::Hugetlb);
-        for _ in 1..512 {
-            self.frame(FrameKind::Free);
-        }
-        self.hugetlb.0 += 1;
+        // The others are in state 0, as if nobody had ever written their metadata.
+        self.next += size.frames() - 1;
+        self.hugetlb[size.index()].0 += 1;
         self.meta(head, |m| {
-            m.state |= ptshare_wire::frame::FLAG_IN_CACHE;
+            m.state = state(FrameKind::Hugetlb, size.order() as u8, ptshare_wire::frame::FLAG_IN_CACHE);
             (m.refs, m.a, m.b) = (1, object, index);
+        });
+        head
+    }
+
+    /// A private huge page of this size for `va`, where `mm` has a VMA.
+    pub fn private_huge_frame(&mut self, mm: MmIndex, size: HugeSize, va: u64) -> u64 {
+        let head = self.huge_frame(size, 0, 0);
+        let owner = self.owner(mm, va);
+        self.meta(head, |m| {
+            m.state = state(FrameKind::Hugetlb, size.order() as u8, 0);
+            (m.refs, m.a, m.b) = (0, owner.0, owner.1);
         });
         head
     }
 
     /// A free page of the hugetlb pool.
     pub fn pool_frame(&mut self) {
+        let size = HugeSize::Mib2;
         let head = self.hugetlb_frame(0, 0);
-        self.hugetlb.1 += 1;
+        self.hugetlb[size.index()].1 += 1;
         self.meta(head, |m| {
             *m = Meta {
-                state: state(FrameKind::Hugetlb, 0, ptshare_wire::frame::FLAG_POOL_FREE),
+                state: state(FrameKind::Hugetlb, size.order() as u8, ptshare_wire::frame::FLAG_POOL_FREE),
                 ..Meta::default()
             }
         });
@@ -196,8 +226,9 @@ impl Builder {
 
     /// Reserves free pages of the pool for a private mapping of `mm`.
     pub fn reserve_huge(&mut self, mm: MmIndex, pages: u64) {
-        self.spaces[mm.0].hugetlb_reserved += pages;
-        self.promised += pages;
+        let size = HugeSize::Mib2.index();
+        self.spaces[mm.0].hugetlb_reserved[size] += pages;
+        self.promised[size] += pages;
     }
 
     /// Makes the PMD page that `owner` has over `at` the object's, and lets `user` point at it over its own address `va`.
@@ -242,7 +273,7 @@ impl Builder {
         self.spaces.push(Space {
             pid,
             family,
-            hugetlb_reserved: 0,
+            hugetlb_reserved: [0; HUGE_SIZES],
             root,
             cpumask: 0,
             table_pages: 1,
@@ -315,11 +346,16 @@ impl Builder {
     /// A frame for a private page at `va`, where `mm` has a VMA.
     fn private_frame(&mut self, mm: MmIndex, va: u64) -> u64 {
         let pfn = self.frame(FrameKind::Anon);
-        let space = &self.spaces[mm.0];
-        let vma = space.vmas.iter().find(|v| v.start <= va && va < v.end).copied().unwrap_or_default();
-        let owner = (space.family, vma.pgoff.wrapping_add(va.wrapping_sub(vma.start) >> 12));
+        let owner = self.owner(mm, va);
         self.meta(pfn, |m| (m.a, m.b) = owner);
         pfn
+    }
+
+    /// Family and index of a private page at `va`, where `mm` has a VMA.
+    fn owner(&self, mm: MmIndex, va: u64) -> (u64, u64) {
+        let space = &self.spaces[mm.0];
+        let vma = space.vmas.iter().find(|v| v.start <= va && va < v.end).copied().unwrap_or_default();
+        (space.family, vma.pgoff.wrapping_add(va.wrapping_sub(vma.start) >> 12))
     }
 
     /// Puts a fresh private page at `va`.

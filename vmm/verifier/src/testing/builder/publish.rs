@@ -96,12 +96,20 @@ impl Builder {
             (head(offset_of!(CensusHeader, kernel_root)), KERNEL_ROOT),
             (head(offset_of!(CensusHeader, zero_page)), self.zero),
             (head(offset_of!(CensusHeader, answers)), ANSWERS),
-            (head(offset_of!(CensusHeader, hugetlb_total)), self.hugetlb.0),
-            (head(offset_of!(CensusHeader, hugetlb_free)), self.hugetlb.1),
-            (head(offset_of!(CensusHeader, hugetlb_reserved)), self.hugetlb.1),
-            (head(offset_of!(CensusHeader, hugetlb_promised)), self.hugetlb.1 - self.promised),
         ] {
             self.put(pa, field, word);
+        }
+        for size in HugeSize::ALL.map(HugeSize::index) {
+            let pool = offset_of!(CensusHeader, hugetlb) + size * size_of::<HugetlbCounts>();
+            let ((total, free), promised) = (self.hugetlb[size], self.promised[size]);
+            for (field, word) in [
+                (offset_of!(HugetlbCounts, total), total),
+                (offset_of!(HugetlbCounts, free), free),
+                (offset_of!(HugetlbCounts, reserved), free),
+                (offset_of!(HugetlbCounts, promised), free - promised),
+            ] {
+                self.put(HEADER, pool + field, word);
+            }
         }
         self.put32(HEADER, offset_of!(CensusHeader, version), CENSUS_VERSION);
         self.put32(HEADER, offset_of!(CensusHeader, header_bytes), size_of::<CensusHeader>() as u32);
@@ -142,7 +150,8 @@ impl Builder {
             (offset_of!(MmRec, root), space.root),
             (offset_of!(MmRec, pid), space.pid),
             (offset_of!(MmRec, family), space.family),
-            (offset_of!(MmRec, hugetlb_reserved), space.hugetlb_reserved),
+            (offset_of!(MmRec, hugetlb_reserved), space.hugetlb_reserved[0]),
+            (offset_of!(MmRec, hugetlb_reserved) + 8, space.hugetlb_reserved[1]),
             (offset_of!(MmRec, cpumask), space.cpumask),
             (offset_of!(MmRec, vma_index), LINEAR_BASE + list),
             (offset_of!(MmRec, vma_chunks), chunks.len() as u64),

@@ -63,39 +63,41 @@ pub struct Trial {
 
 /// Tries every corruption on a copy of `image`, which must be clean.
 pub fn run_corruptions(image: &Image, census_pa: u64, vcpus: &[Vcpu]) -> Vec<Trial> {
-    let trial = |corruption: &'static Corruption| {
-        let mut broken = image.clone();
-        if !(corruption.apply)(&mut broken, census_pa) {
-            return Trial { corruption, verdict: Verdict::NoVictim };
+    CORRUPTIONS.iter().map(|corruption| corrupt(corruption, image, census_pa, vcpus)).collect()
+}
+
+/// Tries one corruption on a copy of `image`, which must be clean.
+pub fn corrupt(corruption: &'static Corruption, image: &Image, census_pa: u64, vcpus: &[Vcpu]) -> Trial {
+    let mut broken = image.clone();
+    if !(corruption.apply)(&mut broken, census_pa) {
+        return Trial { corruption, verdict: Verdict::NoVictim };
+    }
+    let options = Options::default();
+    let mut history = History::default();
+    let mut translate = translator(image, vcpus);
+    let mut aids = Aids::default();
+    match corruption.rule {
+        "shared-table-unchanged" => {
+            let first = Aids { history: Some(&mut history), ..Aids::default() };
+            verify_with(image, census_pa, vcpus, &options, first);
+            aids.history = Some(&mut history);
         }
-        let options = Options::default();
-        let mut history = History::default();
-        let mut translate = translator(image, vcpus);
-        let mut aids = Aids::default();
-        match corruption.rule {
-            "shared-table-unchanged" => {
-                let first = Aids { history: Some(&mut history), ..Aids::default() };
-                verify_with(image, census_pa, vcpus, &options, first);
-                aids.history = Some(&mut history);
-            }
-            "kvm-translate-agrees" => aids.translate = Some(&mut translate),
-            _ => {}
+        "kvm-translate-agrees" => aids.translate = Some(&mut translate),
+        _ => {}
+    }
+    let mut report = verify_with(&broken, census_pa, vcpus, &options, aids);
+    // A sample may miss the one address that is wrong; many do not.
+    for seed in 1..SAMPLES {
+        if corruption.rule != "kvm-translate-agrees" || !report.findings.is_empty() {
+            break;
         }
-        let mut report = verify_with(&broken, census_pa, vcpus, &options, aids);
-        // A sample may miss the one address that is wrong; many do not.
-        for seed in 1..SAMPLES {
-            if corruption.rule != "kvm-translate-agrees" || !report.findings.is_empty() {
-                break;
-            }
-            let aids = Aids { translate: Some(&mut translate), seed, ..Aids::default() };
-            report = verify_with(&broken, census_pa, vcpus, &options, aids);
-        }
-        let rules: BTreeSet<&str> = report.findings.iter().map(|f| f.rule).collect();
-        let caught = rules.len() == 1 && rules.contains(corruption.rule);
-        let verdict = if caught { Verdict::Caught } else { Verdict::Wrong(report.findings) };
-        Trial { corruption, verdict }
-    };
-    CORRUPTIONS.iter().map(trial).collect()
+        let aids = Aids { translate: Some(&mut translate), seed, ..Aids::default() };
+        report = verify_with(&broken, census_pa, vcpus, &options, aids);
+    }
+    let rules: BTreeSet<&str> = report.findings.iter().map(|f| f.rule).collect();
+    let caught = rules.len() == 1 && rules.contains(corruption.rule);
+    let verdict = if caught { Verdict::Caught } else { Verdict::Wrong(report.findings) };
+    Trial { corruption, verdict }
 }
 
 /// Translates as the vCPUs would in `image`.
@@ -145,25 +147,26 @@ table! {
     "cow-shared-closed-for-later": read_only_shared_entry_made_writable;
     "sharers-at-one-address": shared_table_moved;
     "sharers-agree": sharer_vma_changed sharer_vma_extended;
-    "private-page-shared-not-writable": shared_private_page_made_writable;
+    "private-page-shared-not-writable": shared_private_page_made_writable shared_private_gib_made_writable;
     "zero-page-not-writable": zero_page_made_writable;
     "file-page-not-writable-privately": private_file_page_made_writable;
     "shared-table-unchanged": shared_table_gets_another_page shared_table_loses_a_page shared_leaf_made_writable;
     "rights-within-vma": leaf_made_executable leaf_made_writable vma_made_read_only;
     "prot-none-closed": vma_made_prot_none;
     "no-entry-outside-vma": vma_shortened leaf_moved_outside;
-    "frame-fits-vma": anon_page_called_cached;
+    "frame-fits-vma": anon_page_called_cached vma_of_1_gib_called_2_mib;
     "file-page-at-its-offset": cache_index_wrong;
     "mapped-file-page-in-cache": mapped_page_left_its_cache;
     "object-shared-tables-uniform": object_entry_made_read_only object_table_maps_a_private_page;
     "object-table-spans-one-vma": object_table_sticks_out;
     "object-table-keeps-place": object_table_says_another_page;
-    "hugetlb-leaf-aligned": small_leaf_to_huge_page;
+    "hugetlb-leaf-aligned": small_leaf_to_huge_page middle_leaf_to_larger_page;
     "hugetlb-pmd-spans-one-vma": object_pmd_sticks_out;
     "hugetlb-pmd-fits-object": object_pmd_key_wrong object_pmd_rights_wrong object_pmd_called_ordinary;
-    "hugetlb-pool-adds-up": hugetlb_total_wrong pool_page_lost huge_tail_has_state;
+    "hugetlb-pool-adds-up": hugetlb_total_wrong pool_page_lost huge_tail_has_state hugetlb_page_of_no_size
+        gib_pool_total_wrong;
     "hugetlb-reservations-backed": hugetlb_reserved_too_many hugetlb_reserved_for_nobody
-        hugetlb_reserved_beyond_mappings;
+        hugetlb_reserved_beyond_mappings gib_page_reserved_without_one;
     "userfaultfd-owns-tables": shared_table_watched protect_mark_outside protect_mark_writable
         protect_marker_outside;
     "no-user-path-to-kernel": leaf_to_kernel_frame leaf_to_table leaf_to_reserved_memory leaf_to_nowhere;
@@ -172,7 +175,7 @@ table! {
     "entry-bits-legal": software_bit_set high_address_bit_set global_set cache_disabled high_unused_bit_set
         root_entry_huge marker_in_pmd;
     "leaf-refs-equal-maps": anon_refs_one_more anon_refs_zero cache_reference_forgotten zero_page_hold_forgotten
-        leaf_cleared_without_put;
+        leaf_cleared_without_put gib_page_refs_one_more;
     "free-frames-unreferenced": leaf_to_free_frame leaf_to_virgin_frame free_frame_counted mapped_frame_freed;
     "frame-has-one-state": kind_unknown second_zero_page;
     "frames-add-up": free_count_wrong kernel_count_wrong;
