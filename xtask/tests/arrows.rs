@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ptshare-wire", &["ptshare-paging"]),
     ("ptshare-mutants", &[]),
     ("ptshare-trace", &["ptshare-abi"]),
-    ("ptshare-sync", &[]),
+    ("ptshare-sync", &["ptshare-wire"]),
     ("ptshare-mm", &["ptshare-abi", "ptshare-mutants", "ptshare-paging", "ptshare-sync", "ptshare-wire"]),
     (
         "ptshare-machine",
