@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 
 const BYTES: usize = 2 * TABLE;
 const READERS: usize = 6;
+/// Pages that are written at once; of as many one is read.
+const WINDOW: usize = 16;
 const READ: i32 = libc::PROT_READ;
 
 /// Is sharing of files' tables on? It is but for the boot option.
@@ -18,12 +20,12 @@ fn sharing() -> bool {
     judge::present() && !line.split_whitespace().any(|word| word == "share_file=0")
 }
 
-/// A file that the first process reads, page by page, and the others afterwards.
+/// A file that the first process reads from its beginning to its end, and the others afterwards.
 fn one_for_all(name: &str, prot: i32, kind: i32) {
     let file = memory::memfd(BYTES);
-    // A window of 16 pages at a time: writing through a mapping would take a fault a page.
-    let mut window = [0; 16 * PAGE];
-    for first in (0..BYTES / PAGE).step_by(16) {
+    // A window at a time: writing through a mapping would take a fault a page.
+    let mut window = [0; WINDOW * PAGE];
+    for first in (0..BYTES / PAGE).step_by(WINDOW) {
         for (i, page) in window.chunks_mut(PAGE).enumerate() {
             page[..4].copy_from_slice(&((first + i) as u32 + 50).to_le_bytes());
         }
@@ -42,7 +44,7 @@ fn one_for_all(name: &str, prot: i32, kind: i32) {
                 own.get(TABLE);
                 done.open();
                 go.pass();
-                check!(own.pages_are_marked(1, 50), "reader {i} reads something else");
+                check!(own.pages_are_marked(WINDOW, 50), "reader {i} reads something else");
                 done.open();
                 go.pass();
                 if kind == libc::MAP_PRIVATE {

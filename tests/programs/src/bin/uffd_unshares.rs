@@ -12,6 +12,8 @@ use std::thread;
 const TABLES: usize = 4;
 const BYTES: usize = TABLES * TABLE;
 const SALT: u32 = 50;
+/// One page in so many is used.
+const STEP: usize = 16;
 const BASE: usize = 0x2000_0000_0000;
 
 /// How far some counters move while `work` runs.
@@ -26,21 +28,21 @@ fn moved<const N: usize>(names: [&str; N], work: impl FnOnce()) -> [u64; N] {
 /// Memory that fork shares: registering part of it copies the tables there.
 fn after_fork(mode: u64) {
     let range = Region::aligned(BYTES);
-    range.mark_pages(1, SALT);
+    range.mark_pages(STEP, SALT);
     let (go, done) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
         // A reader with the parent's tables, which fills in nothing for it.
         go.pass();
-        check!(range.pages_are_marked(1, SALT), "the child sees something else");
+        check!(range.pages_are_marked(STEP, SALT), "the child sees something else");
         done.open();
         go.pass();
-        check!(range.pages_are_marked(1, SALT), "the child sees the parent's write");
-        range.mark_pages(1, SALT + 1);
+        check!(range.pages_are_marked(STEP, SALT), "the child sees the parent's write");
+        range.mark_pages(STEP, SALT + 1);
         done.open();
         0
     });
     let uffd = Uffd::need(0);
-    let part = range.part(TABLE + PAGE, 2 * TABLE);
+    let part = range.part(TABLE + STEP * PAGE, 2 * TABLE);
     let [unshared] = moved(["unshares"], || check_eq!(uffd.register(part, mode).is_ok(), true));
     if judge::present() && sharing() {
         // Three PTE pages, and the tables above them where those were shared, too.
@@ -84,12 +86,12 @@ fn over_a_file(mode: u64) {
     let (go, done) = (Gate::new(), Gate::new());
     let child = process::spawn(|| {
         let region = Region::of_file_at(BASE + (1 << 30), fd, BYTES, RW, libc::MAP_SHARED);
-        region.mark_pages(1, SALT);
+        region.mark_pages(STEP, SALT);
         done.open();
         for _ in 0..2 {
             go.pass();
             let [faults] = moved(["page_faults"], || {
-                check!(region.pages_are_marked(1, SALT), "the other mapping shows something else");
+                check!(region.pages_are_marked(STEP, SALT), "the other mapping shows something else");
             });
             check_eq!(faults, 0);
             done.open();
@@ -139,7 +141,7 @@ fn over_a_file(mode: u64) {
     println!("a process that maps the same file: {}", process::wait(child));
     // Without the registration the mapping may share again.
     check_eq!(uffd.unregister(part), Ok(()));
-    check!(range.pages_are_marked(1, SALT), "the mapping shows something else");
+    check!(range.pages_are_marked(STEP, SALT), "the mapping shows something else");
     judge::checkpoint("unregistered");
     range.unmap();
 }

@@ -11,6 +11,8 @@ use std::os::fd::AsRawFd;
 use std::thread::{self, JoinHandle};
 
 const PAGES: usize = 2 * TABLE / PAGE;
+/// One page in so many is used, where the number does not matter.
+const STEP: usize = 8;
 const WRITE: u64 = FLAG_WP | FLAG_WRITE;
 
 /// A thread that writes to these pages.
@@ -86,8 +88,8 @@ fn writes_are_reported(name: &str, range: Region, anonymous: bool) {
     // Without the registration there is no protection.
     check_eq!(uffd.protect(range, true), Ok(()));
     check_eq!(uffd.unregister(range), Ok(()));
-    range.mark_pages(1, 1);
-    check!(range.pages_are_marked(1, 1), "pages lost their content");
+    range.mark_pages(STEP, 1);
+    check!(range.pages_are_marked(STEP, 1), "pages lost their content");
     judge::checkpoint(name);
     println!("{name}: each first write was reported");
     range.unmap();
@@ -130,19 +132,22 @@ fn copied_in_protected() {
 fn fork_keeps_it_to_the_parent() {
     let uffd = Uffd::need(0);
     let range = Region::aligned(2 * TABLE);
-    range.mark_pages(1, 2);
+    const PAGES: &[usize] = &[256, 511, 512, 767];
+    range.mark_pages(STEP, 2);
+    for &number in PAGES {
+        range.set_word(number * PAGE + 4, 2);
+    }
     check_eq!(uffd.register(range.part(TABLE / 2, TABLE), WP).is_ok(), true);
     check_eq!(uffd.protect(range.part(TABLE / 2, TABLE), true), Ok(()));
     let status = process::in_child(|| {
-        check!(range.pages_are_marked(1, 2), "the child sees something else");
-        range.mark_pages(1, 9);
+        check!(range.pages_are_marked(STEP, 2), "the child sees something else");
+        range.mark_pages(STEP, 9);
         check!(!uffd.poll(0), "the child's writes are reported");
         judge::checkpoint("child");
         0
     });
     println!("a child writes to its copy: {status}");
-    check!(range.pages_are_marked(1, 2), "the parent sees the child's writes");
-    const PAGES: &[usize] = &[256, 511, 512, 767];
+    check!(range.pages_are_marked(STEP, 2), "the parent sees the child's writes");
     allow(&uffd, range, PAGES, writer(range, PAGES));
     check_eq!(uffd.protect(range.part(TABLE / 2, PAGE), true), Ok(()));
     // What has moved is protected no more.
