@@ -15,7 +15,7 @@ fn run(processes: u64, sharing: &str, cmdline: &str) -> Option<JobResult> {
     let built = guest()?;
     let mut programs = Programs::new();
     let program = built.program("shared_file_tables");
-    programs.add("tables", &program, "/usr/bin/shared_file_tables", &[&processes.to_string()]);
+    programs.add("tables", &program, "/usr/bin/shared_file_tables", &[&processes.to_string(), "64"]);
     let config = Config { cmdline_extra: cmdline.into(), ..config(&built, sharing) };
     let (outcome, mut results) = programs.boot(&built, config);
     assert_clean(&outcome);

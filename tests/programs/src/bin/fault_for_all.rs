@@ -10,8 +10,10 @@ use std::os::unix::fs::FileExt;
 
 const BYTES: usize = 2 * TABLE;
 const READERS: usize = 6;
-/// Pages that are written at once; of as many one is read.
-const WINDOW: usize = 16;
+/// One page in so many is read: as many as a fault maps at most.
+const STEP: usize = 16;
+/// Pages that are used besides.
+const OTHERS: [usize; 3] = [3, 40, 513];
 const READ: i32 = libc::PROT_READ;
 
 /// Is sharing of files' tables on? It is but for the boot option.
@@ -23,13 +25,9 @@ fn sharing() -> bool {
 /// A file that the first process reads from its beginning to its end, and the others afterwards.
 fn one_for_all(name: &str, prot: i32, kind: i32) {
     let file = memory::memfd(BYTES);
-    // A window at a time: writing through a mapping would take a fault a page.
-    let mut window = [0; WINDOW * PAGE];
-    for first in (0..BYTES / PAGE).step_by(WINDOW) {
-        for (i, page) in window.chunks_mut(PAGE).enumerate() {
-            page[..4].copy_from_slice(&((first + i) as u32 + 50).to_le_bytes());
-        }
-        check!(file.write_all_at(&window, (first * PAGE) as u64).is_ok(), "write failed");
+    for page in (0..BYTES / PAGE).step_by(STEP).chain(OTHERS) {
+        let word = (page as u32 + 50).to_le_bytes();
+        check!(file.write_all_at(&word, (page * PAGE) as u64).is_ok(), "write failed");
     }
     // A gate for each, lest one go through twice.
     let (gates, done) = (std::array::from_fn::<Gate, READERS, _>(|_| Gate::new()), Gate::new());
@@ -44,7 +42,7 @@ fn one_for_all(name: &str, prot: i32, kind: i32) {
                 own.get(TABLE);
                 done.open();
                 go.pass();
-                check!(own.pages_are_marked(WINDOW, 50), "reader {i} reads something else");
+                check!(own.pages_are_marked(STEP, 50), "reader {i} reads something else");
                 done.open();
                 go.pass();
                 if kind == libc::MAP_PRIVATE {
