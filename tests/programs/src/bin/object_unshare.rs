@@ -13,7 +13,7 @@ const SALT: u32 = 1000;
 const BASE: usize = 0x2000_0000_0000;
 const READERS: usize = 3;
 /// One page in so many is looked at.
-const STEP: usize = 8;
+const STEP: usize = 32;
 const READ: i32 = libc::PROT_READ;
 
 /// A process that maps the file at an address of its own and reads from all of it when asked.

@@ -19,11 +19,11 @@ const HOLE: std::ops::Range<usize> = 5..700;
 const LEFT: usize = 256;
 const PROCESSES: usize = 4;
 
-/// Is this page used? Of most of the file one in eight is; all are at both ends of the hole, of what truncate leaves, and
+/// Is this page used? Of most of the file one in 32 is; all are at both ends of the hole, of what truncate leaves, and
 /// of the file.
 fn is_used(page: usize) -> bool {
     let near = |edge: usize| page + 2 > edge && page < edge + 2;
-    page.is_multiple_of(8) || [HOLE.start, HOLE.end, LEFT, PAGES].into_iter().any(near) || page < 8
+    page.is_multiple_of(32) || [HOLE.start, HOLE.end, LEFT, PAGES].into_iter().any(near) || page < 8
 }
 
 /// How a process maps the file: where, from which page on, and whether privately with copies.

@@ -13,7 +13,7 @@ const TABLES: usize = 4;
 const BYTES: usize = TABLES * TABLE;
 const SALT: u32 = 50;
 /// One page in so many is used.
-const STEP: usize = 16;
+const STEP: usize = 64;
 const BASE: usize = 0x2000_0000_0000;
 
 /// How far some counters move while `work` runs.
