@@ -216,17 +216,25 @@ impl<E: Env> Object<E> {
             self.zap_mappings(first << self.unit().order(), u64::MAX, true);
         }
         self.env.critical_enter();
-        self.empty_huge(&mut self.pages.lock(), first);
-        self.env.critical_exit();
-    }
-
-    /// Drops all pages from `first` on, and the promises.
-    fn empty_huge(&self, pages: &mut PageMap, first: u64) {
+        let unit = self.unit();
         let mut freed = 0;
-        while let Some((_, pfn)) = pages.take_next(first, u64::MAX) {
+        loop {
+            let mut pages = self.pages.lock();
+            let Some((index, pfn)) = pages.take_next(first, u64::MAX) else {
+                self.forget_promises(&mut pages, first, freed);
+                break;
+            };
+            drop(pages);
+            // The nearer end keeps nobody from a page that is still there.
+            self.zap_latecomers(index << unit.order(), unit.frames(), pfn);
             self.drop_huge(pfn);
             freed += 1;
         }
+        self.env.critical_exit();
+    }
+
+    /// Drops the promises from `first` on, of which `freed` had become pages that are gone.
+    fn forget_promises(&self, pages: &mut PageMap, first: u64, freed: u64) {
         let removed = pages.huge.regions.remove(first, u64::MAX);
         pages.huge.uncharge(removed);
         if removed > freed {
@@ -238,7 +246,12 @@ impl<E: Env> Object<E> {
     /// When the object goes.
     pub(super) fn drop_all_huge(&mut self) {
         let mut pages = core::mem::replace(self.pages.get_mut(), PageMap::new());
-        self.empty_huge(&mut pages, 0);
+        let mut freed = 0;
+        while let Some((_, pfn)) = pages.take_next(0, u64::MAX) {
+            self.drop_huge(pfn);
+            freed += 1;
+        }
+        self.forget_promises(&mut pages, 0, freed);
     }
 
     /// Gives back the whole pages of `[off, end)` and clears the rest of it.
