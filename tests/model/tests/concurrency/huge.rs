@@ -1,7 +1,7 @@
 //! A hugetlb object's PMD page: searched for, handed on and taken out at the same time.
 
 use crate::harness::{
-    Case, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore, store,
+    Case, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore, may_segv, store,
 };
 use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::testing::Arena;
@@ -142,6 +142,33 @@ fn faults_meet_a_punched_hole() {
         punch.join().unwrap();
         expect(&huge.case.arena, &first, FIRST, &[0]);
         expect(&huge.case.arena, &second, SECOND, &[0]);
+        huge.finish(vec![first, second]);
+    });
+}
+
+/// No leaf survives truncate, whoever has found the page before it went.
+#[test]
+fn faults_meet_truncate_of_huge_pages() {
+    explore(|| {
+        let huge = Huge::new();
+        let (first, second) = (huge.mapper(FIRST), huge.mapper(SECOND));
+        store(&huge.case.arena, &first, FIRST, 1);
+        store(&huge.case.arena, &first, FIRST + HUGE, 2);
+        first.madvise(FIRST + HUGE, HUGE, 4).unwrap();
+        let faulter = cpu(&huge.case.arena, &second, |arena, mm| {
+            may_segv(arena.user_load(mm, SECOND + HUGE), &[2]);
+            expect(arena, mm, SECOND, &[1]);
+        });
+        let shrink = {
+            let object = huge.object.clone();
+            shuttle::thread::spawn(move || object.truncate(HUGE).unwrap())
+        };
+        faulter.join().unwrap();
+        shrink.join().unwrap();
+        for (mm, at) in [(&first, FIRST + HUGE), (&second, SECOND + HUGE)] {
+            let found = huge.case.arena.user_load(mm, at);
+            assert_eq!(found, Err(ptshare_mm::FaultOutcome::BusAdrErr), "a page beyond the end is mapped");
+        }
         huge.finish(vec![first, second]);
     });
 }
