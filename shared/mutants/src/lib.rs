@@ -67,8 +67,6 @@ impl Boot {
     pub const PTE_CPUS: Boot = Boot { cpus: 2, ..Boot::PTE };
     /// Shares PTE pages, under the emulator, on two CPUs.
     pub const PTE_EMULATED_CPUS: Boot = Boot { cpus: 2, ..Boot::PTE_EMULATED };
-    /// Shares whole subtrees, on two CPUs.
-    pub const TREE_CPUS: Boot = Boot { cpus: 2, ..Boot::TREE };
     /// Copies everything, on two CPUs.
     pub const NONE_CPUS: Boot = Boot { cpus: 2, ..Boot::NONE };
     /// A test of the core under the scheduler, in all modes that it has.

@@ -53,7 +53,8 @@ pub(super) fn boot(
         return schedules::play(programs, mutant, label(boot, programs));
     }
     let (image, jobs) = image(&bench.built, programs)?;
-    let cpus = boot.cpus.max(bench.cpus);
+    // A stale translation lasts until its CPU loads another root, which an idle one does: those boots keep their number.
+    let cpus = if boot.emulated { boot.cpus } else { boot.cpus.max(bench.cpus) };
     let config = Config {
         kernel: bench.built.kernel.clone(),
         initramfs: Initramfs::Bytes(image.finish(Mode::Batch, &jobs)),

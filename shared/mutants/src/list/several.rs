@@ -15,7 +15,7 @@ group! { "Several CPUs":
     TABLE_COUNT_NOT_ATOMIC = "table-count-not-atomic",
         "who leaves a table reads its count, and writes it a moment later: two who leave at once count once",
         imitates "I4, Dickins's objection of 2006 to a count that is read outside of its lock",
-        killed by "table-refs-equal-parents" in [PTE_CPUS: "races exits"; TREE_CPUS: "races exits"] ci;
+        killed by "table-refs-equal-parents" in [PTE_CPUS: "races exits"] ci;
     OBJECT_FOUND_UNLOCKED = "object-found-unlocked",
         "a table that the registry lists is counted after the registry's lock is given up: its last user may have freed it",
         imitates "I35, eb48c0714647, d833352a4338",
