@@ -41,7 +41,9 @@ pub fn parse_cpus(text: &str) -> Result<u32, String> {
 /// # Errors
 /// A sentence that quotes the text.
 pub fn parse_random(text: &str) -> Result<RandomVerify, String> {
-    format!("random:{text}").parse().map_err(|_| format!("`{text}` is not HZ or HZ,SEED, such as 20 or 0.5,7"))
+    format!("random:{text}")
+        .parse()
+        .map_err(|_| format!("`{text}` is not HZ or HZ,SEED, such as 20 or 0.5,7"))
 }
 
 /// The verb. Returns the exit status.

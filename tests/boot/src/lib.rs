@@ -11,7 +11,9 @@
 //! `cargo xtask test --cpus N --random HZ` sets them. What a test demands must be true of any number of CPUs; one that needs
 //! a certain number sets it, and says why.
 
-use ptshare_vmm::{Config, Console, Ending, EngineChoice, Initramfs, Outcome, RandomVerify, Watchdog, engine};
+use ptshare_vmm::{
+    Config, Console, Ending, EngineChoice, Initramfs, Outcome, RandomVerify, Watchdog, engine,
+};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -29,7 +29,8 @@ fn kernel_instructions_before_the_first_program_do_not_depend_on_memory_size() {
 fn the_first_user_instruction_comes_within_half_a_second() {
     let Some(built) = guest() else { return };
     // The best of a few: other tests run at the same time.
-    let times: Vec<u64> = (0..5).filter_map(|_| boot(&built, config(&built, "pte")).first_user_instruction_us).collect();
+    let times: Vec<u64> =
+        (0..5).filter_map(|_| boot(&built, config(&built, "pte")).first_user_instruction_us).collect();
     let best = times.iter().copied().min();
     assert!(best.is_some_and(|us| us < 500_000), "microseconds to the first user instruction: {times:?}");
 }
