@@ -96,14 +96,17 @@ pub fn bytes_of(value: &[u8]) -> Result<u64, Errno> {
     number(digits).and_then(|n| n.checked_mul(1 << shift)).ok_or(Errno::EINVAL)
 }
 
-/// Total and free huge pages, files and free files, for statfs: all zero where there is no limit.
+/// Total and free huge pages, files and free files, for statfs: all zero where no size has been set, and a number of files
+/// without a limit is -1 (`hugetlbfs_statfs`).
 pub fn statfs(sb: &SuperBlock) -> [u64; 4] {
     let Some(HugePages { quota, .. }) = &sb.huge else { return [0; 4] };
     let (max, used) = (quota.max.load(Relaxed), quota.used.load(Relaxed));
     let (files, inodes) = (sb.limit_inodes.load(Relaxed), sb.inodes.load(Relaxed));
-    let [blocks, free] = if max == u64::MAX { [0; 2] } else { [max, max.saturating_sub(used)] };
-    let [files, left] = if files == u64::MAX { [0; 2] } else { [files, files.saturating_sub(inodes)] };
-    [blocks, free, files, left]
+    if max == u64::MAX {
+        return [0; 4];
+    }
+    let left = if files == u64::MAX { files } else { files.saturating_sub(inodes) };
+    [max, max.saturating_sub(used), files, left]
 }
 
 /// Checks a new size (`hugetlbfs_setattr`).
