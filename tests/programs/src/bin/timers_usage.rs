@@ -86,11 +86,9 @@ fn interval_timers() {
         check_eq!(EXPIRED.load(Ordering::Relaxed), before);
         println!("{name}: bad: {}", set(-1, 0).0);
     }
-    // SAFETY: a null pointer is refused, or turns the timer off.
-    println!(
-        "unknown timer: {}",
-        answer(unsafe { libc::setitimer(7, std::ptr::null(), std::ptr::null_mut()) } as isize)
-    );
+    // SAFETY: a null pointer turns a timer off, and this one does not exist.
+    let unknown = unsafe { libc::setitimer(7, std::ptr::null(), std::ptr::null_mut()) };
+    println!("unknown timer: {}", answer(unknown as isize));
     // A forked child has no timers of its parent's; a limit of CPU time is a signal a second, and then the end.
     let child = process::in_child(|| {
         signal::handle(libc::SIGXCPU, expired, libc::SA_RESTART);
