@@ -21,7 +21,7 @@ pub const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// EINVAL for an option that hugetlbfs does not know, or a page size that there is not.
 pub fn new(source: &[u8], flags: u64, options: &[u8]) -> Result<Arc<Mount>, Errno> {
     // First of all, since `size=` counts in its pages.
-    let mut huge = HugePages { size: HugeSize::Mib2, quota: Arc::new(Quota::new()) };
+    let mut huge = HugePages { size: hugetlb::default_size(&Machine), quota: Arc::new(Quota::new()) };
     for (_, value) in options_of(options).filter(|(name, _)| *name == b"pagesize") {
         let bytes = bytes_of(value)?;
         let known = |size: &HugeSize| size.bytes() == bytes && hugetlb::has_size(&Machine, *size);
