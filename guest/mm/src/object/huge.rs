@@ -1,8 +1,8 @@
 //! Hugetlb objects: files of hugetlbfs, memfds with MFD_HUGETLB, segments with SHM_HUGETLB, and what MAP_HUGETLB maps.
 //!
-//! The cache counts in huge pages: its index is a number of units of the object's page size. Which pages have been reserved is kept beside it,
-//! under the same lock (Linux: the inode's `resv_map`): every page in the cache stands there too, so the number of
-//! promises still open is the difference. A promise lasts until truncate, or until the object goes.
+//! The cache counts in huge pages: its index is a number of units of the object's page size. Which pages have been reserved is
+//! kept beside it, under the same lock (Linux: the inode's `resv_map`): every page in the cache stands there too, so the number
+//! of promises still open is the difference. A promise lasts until truncate, or until the object goes.
 
 use super::{Object, ObjectError, ObjectInfo, ObjectKind, PageMap};
 use crate::error::MmError;
@@ -207,16 +207,15 @@ impl<E: Env> Object<E> {
         frame::put_data(&self.env, pfn);
     }
 
-    /// Makes the object `size_bytes` long, a multiple of its page size: what lies beyond leaves the cache, every mapping, and the
-    /// reservations.
+    /// Makes the object `size_bytes` long, a multiple of its page size: what lies beyond leaves the cache, every mapping, and
+    /// the reservations.
     pub(super) fn truncate_huge(&self, size_bytes: u64) {
-        let old = self.size_bytes.swap(size_bytes, Relaxed);
-        let first = size_bytes.div_ceil(self.unit().bytes());
+        let (old, unit) = (self.size_bytes.swap(size_bytes, Relaxed), self.unit());
+        let first = size_bytes.div_ceil(unit.bytes());
         if size_bytes < old {
-            self.zap_mappings(first << self.unit().order(), u64::MAX, true);
+            self.zap_mappings(first << unit.order(), u64::MAX, true);
         }
         self.env.critical_enter();
-        let unit = self.unit();
         let mut freed = 0;
         loop {
             let mut pages = self.pages.lock();
