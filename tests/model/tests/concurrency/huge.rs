@@ -1,7 +1,8 @@
 //! A hugetlb object's PMD page: searched for, handed on and taken out at the same time.
 
 use crate::harness::{
-    Case, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore, may_segv, store,
+    Case, MAP_FIXED, MAP_NORESERVE, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore,
+    may_segv, store,
 };
 use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::testing::Arena;
@@ -31,7 +32,6 @@ impl Huge {
 
     /// A process that maps the object at `addr`, with no promise of pages.
     fn mapper(&self, addr: u64) -> Space {
-        const MAP_NORESERVE: u64 = 0x4000;
         let mm = self.case.space();
         let request = MapRequest {
             addr,
