@@ -88,7 +88,7 @@ struct Row {
 impl Row {
     /// Did the rule it was made for name it, in each of its boots?
     fn is_killed(&self) -> bool {
-        self.boots.iter().all(|boot| boot.is_named(self.mutant.rule))
+        self.boots.iter().all(|boot| boot.names(self.mutant.rule))
     }
 
     /// Rules that objected, the expected one first.
@@ -193,10 +193,15 @@ fn ends(row: &Row) -> String {
     let ends: Vec<String> = row
         .boots
         .iter()
-        .filter(|boot| !boot.is_named(row.mutant.rule))
-        .map(|boot| format!("`{}` {}", boot.label, boot.text))
+        .filter(|boot| !boot.names(row.mutant.rule))
+        .map(|boot| format!("`{}` {}{}", boot.label, boot.text, times(boot.tries)))
         .collect();
     ends.join("; ")
+}
+
+/// How often, where it was more than once.
+fn times(tries: u32) -> String {
+    if tries > 1 { format!(", the last of {tries} boots") } else { String::new() }
 }
 
 fn list(wanted: &[&'static Mutant]) -> String {

@@ -18,6 +18,8 @@ pub(super) struct End {
     pub label: String,
     /// Rules and probes that objected.
     pub rules: Vec<String>,
+    /// Which boot of the same kind this was, from 1.
+    pub tries: u32,
     /// From the guest's first instruction to its end, milliseconds.
     pub millis: u128,
     /// Checkpoints that were verified, the last of which found it.
@@ -37,8 +39,14 @@ impl End {
     }
 
     /// Did this rule object?
-    pub fn is_named(&self, rule: &str) -> bool {
+    pub fn names(&self, rule: &str) -> bool {
         self.rules.iter().any(|name| name == rule)
+    }
+
+    /// When the end came, in words.
+    pub fn after(&self) -> String {
+        let boot = if self.tries > 1 { format!(" of boot {}", self.tries) } else { String::new() };
+        format!("{} ms{boot}", self.millis)
     }
 }
 
@@ -81,6 +89,7 @@ pub(super) fn boot(
     Ok(End {
         label: label(boot, programs),
         rules,
+        tries: 1,
         millis: outcome.wall.as_millis(),
         checkpoints: outcome.verifier.verified,
         text,
