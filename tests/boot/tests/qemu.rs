@@ -71,7 +71,9 @@ fn several_cpus_are_started_and_judged_under_emulation() {
     let random = Some(RandomVerify { hz: 20.0, seed: 1 });
     let (outcome, results) = programs.boot(&built, Config { cpus: 3, random, ..qemu_config(&built, "pte") });
     assert_clean(&outcome);
-    assert!(outcome.stat("ipis") > 0 && outcome.stat("tlb_shootdowns") > 0);
+    assert!(!outcome.kernel_log.contains("is left out"), "{}", outcome.kernel_log);
+    let [ipis, shootdowns] = ["ipis", "tlb_shootdowns"].map(|name| outcome.stat(name));
+    assert!(ipis > 0 && shootdowns > 0, "{ipis} IPIs, {shootdowns} shootdowns; {:?}", outcome.verifier);
     for result in &results {
         assert!(result.passed(), "{}: {}", result.name, result.ending());
         if result.name == "count" {
