@@ -36,6 +36,7 @@ const PROGRAMS: &[&str] = &[
     "unix_sockets",
     "timers_usage",
     "futex_threads",
+    "rseq",
     "fpu_switch",
     "sleep_clock",
     "big_fork",

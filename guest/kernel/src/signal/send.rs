@@ -5,7 +5,7 @@
 use super::stop;
 use super::types::*;
 use crate::task::thread::WORK_SIGNAL;
-use crate::task::{Process, Task, TaskState, current, limits, sched, table};
+use crate::task::{CurrentTask, Process, Task, TaskState, current, limits, sched, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -172,26 +172,39 @@ pub fn force(info: SigInfo) {
     let task = current();
     let process = &task.process;
     let sig = info.signo;
-    let bit = bit(sig);
-    let mut fatal = false;
-    if let Some(handlers) = process.handlers.get() {
-        let mut action = handlers.get(sig);
-        if task.blocked.load(Relaxed) & bit != 0 || action.handler == SIG_IGN {
-            action.handler = SIG_DFL;
-            handlers.set(sig, action);
-            task.blocked.fetch_and(!bit, Relaxed);
-        }
-        // A tracer sees it first.
-        fatal = action.handler == SIG_DFL && process.trace.tracer() == 0;
-    }
+    // A tracer sees it first.
+    let fatal = make_deliverable(&task, sig) && process.trace.tracer() == 0;
     if fatal && default_action(sig) != DefaultAction::Ignore {
         // The default action of every forced signal ends the process: init too.
         note_death(sig, &info);
         start_group_exit(process, status_killed(sig));
         return;
     }
-    let mut state = process.signals.lock();
-    state.add_private(info, u64::MAX, &task);
+    queue(&task, info);
+}
+
+/// As [`force`], for a task whose handler's frame is about to be built: that handler begins, and what it does not block
+/// comes after it.
+pub(super) fn force_beside_handler(task: &CurrentTask, info: SigInfo) {
+    make_deliverable(task, info.signo);
+    queue(task, info);
+}
+
+/// A signal that is blocked or ignored gets the default action. Says whether the default action is what it has.
+fn make_deliverable(task: &CurrentTask, sig: u32) -> bool {
+    let Some(handlers) = task.process.handlers.get() else { return false };
+    let mut action = handlers.get(sig);
+    if task.blocked.load(Relaxed) & bit(sig) != 0 || action.handler == SIG_IGN {
+        action.handler = SIG_DFL;
+        handlers.set(sig, action);
+        task.blocked.fetch_and(!bit(sig), Relaxed);
+    }
+    action.handler == SIG_DFL
+}
+
+fn queue(task: &CurrentTask, info: SigInfo) {
+    let mut state = task.process.signals.lock();
+    state.add_private(info, u64::MAX, task);
     drop(state);
     task.add_work(WORK_SIGNAL);
 }

@@ -3,6 +3,7 @@
 //! The table of calls is data in `ptshare_abi::table`; the dispatcher below is generated from it, so that a call is
 //! implemented exactly when the table says so.
 
+mod barrier;
 mod dir;
 mod fd;
 mod file;
@@ -87,6 +88,7 @@ pub fn args(frame: &TrapFrame) -> Args {
 pub use crate::ipc::msg::{msgctl, msgget, msgrcv, msgsnd};
 pub use crate::ipc::sem::{semctl, semget, semop, semtimedop};
 pub use crate::ipc::shm::{shmat, shmctl, shmdt, shmget};
+pub use barrier::*;
 pub use dir::*;
 pub use fd::*;
 pub use file::*;

@@ -13,7 +13,7 @@ use super::process::{Life, Process};
 use super::table::{self, Table};
 use super::thread::{Task, TaskState};
 use super::wait::wait_on;
-use super::{CurrentTask, current, futex, jobs, robust, sched, timer, usage};
+use super::{CurrentTask, current, futex, jobs, robust, rseq, sched, timer, usage};
 use crate::signal::{self, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SigInfo, child_code, status_killed};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -50,6 +50,7 @@ fn finish(status: u32) {
     let process = &task.process;
     task.exiting.store(true, Relaxed);
     release_user_memory(&task);
+    rseq::forget(&task);
     if smp::several() {
         // Another thread may be the last to leave the group, and free the root.
         sched::use_mm(&task, None);
