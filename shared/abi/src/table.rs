@@ -208,6 +208,11 @@ macro_rules! syscalls {
                 220 semtimedop "id, sops, nsops, timeout" "";
                 221 fadvise64 "fd, offset, len, advice" "";
                 227 clock_settime "clock, tp" "";
+                222 timer_create "clockid, sevp, timerid" "no CPU-time clocks";
+                223 timer_settime "timerid, flags, new, old" "";
+                224 timer_gettime "timerid, value" "";
+                225 timer_getoverrun "timerid" "";
+                226 timer_delete "timerid" "";
                 228 clock_gettime "clock, tp" "";
                 229 clock_getres "clock, res" "";
                 230 clock_nanosleep "clock, flags, req, rem" "no CPU-time clocks";
@@ -340,11 +345,6 @@ macro_rules! syscalls {
                 212 lookup_dcookie "";
                 214 epoll_ctl_old "";
                 215 epoll_wait_old "";
-                222 timer_create "";
-                223 timer_settime "";
-                224 timer_gettime "";
-                225 timer_getoverrun "";
-                226 timer_delete "";
                 236 vserver "";
                 237 mbind "";
                 238 set_mempolicy "";

@@ -10,7 +10,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_abi::Errno;
+use ptshare_machine::time::now_ns;
 use ptshare_machine::trap::TrapFrame;
+use ptshare_mutants::mutant;
+
+/// How long a deliberate bug holds a lock before it takes another, ns.
+const DAWDLE_NS: u64 = 500_000;
 
 /// May the current process send `sig` to `target` (kill(2))?
 ///
@@ -75,6 +80,11 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
     let mut report_continue = false;
     let result = {
         let mut state = process.signals.lock();
+        if mutant!(LOCKS_IN_BOTH_ORDERS) && target.is_some() {
+            let until = now_ns() + DAWDLE_NS;
+            while now_ns() < until {}
+            table::process_count();
+        }
         if bit & STOP_SET != 0 {
             state.discard(super::bit(SIGCONT), &process.shared_pending);
         } else if sig == SIGCONT {

@@ -27,6 +27,7 @@ pub mod jobs;
 pub mod limits;
 pub mod membarrier;
 pub mod oom;
+pub mod posix_timer;
 pub mod process;
 pub mod reap;
 pub mod robust;

@@ -1,7 +1,7 @@
 //! Critical sections: what interrupts them, and what must not be in their description.
 
 use crate::area::{Area, SIGNATURE, Section};
-use crate::{cpus, run_on};
+use crate::{calls, cpus, run_on};
 use ptshare_programs::memory::{PAGE, Region};
 use ptshare_programs::{check, check_eq, now_ns, process, signal};
 use std::sync::Arc;
@@ -129,7 +129,7 @@ pub fn counters(what: &str, offset: u64) {
                             interrupted.store(true, Relaxed);
                         }
                     }
-                    check!((area.cid.load(Relaxed) as usize) <= THREADS, "a number too high");
+                    calls::check_cid(area, THREADS as u32 + 1);
                 }
                 area.unregister();
                 added
