@@ -36,6 +36,7 @@ const PROGRAMS: &[&str] = &[
     "unix_sockets",
     "timers_usage",
     "futex_threads",
+    "posix_timers",
     "rseq",
     "fpu_switch",
     "sleep_clock",

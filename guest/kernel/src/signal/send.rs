@@ -104,7 +104,8 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
                 Some(task) => state.add_private(info, limit, task),
                 None => state.add_shared(info, limit, &process.shared_pending),
             };
-            let fatal = is_default && default_action(sig) == DefaultAction::Terminate;
+            // One that sigtimedwait waits for is taken by that (`complete_signal` looks at `real_blocked`).
+            let fatal = is_default && !blocked && default_action(sig) == DefaultAction::Terminate;
             if let Some(task) = chosen.filter(|task| wants(task, sig)) {
                 if sig == SIGKILL || fatal && !process.is_init() && !traced {
                     exit_group_locked(&mut state, process, status_killed(sig));

@@ -194,7 +194,7 @@ pub fn set(process: &Arc<Process>, number: u32, next: u64, interval: u64) -> Res
         let timer = list.find(number)?;
         let before = timer.rest();
         (timer.next, timer.interval) = (next, if next == 0 { 0 } else { interval });
-        timer.overrun = 0;
+        (timer.overrun, timer.last_overrun) = (0, 0);
         (before, timer.armed.take(), timer.event.notify != Notify::Nobody)
     };
     armed.into_iter().for_each(timer::cancel);
