@@ -24,9 +24,9 @@ const RULES: &[Rule] = &[
         "mutant uffd-marks-later",
     ),
     (
-        "`i_mmap` holds back who begins to map an object while truncate goes through its list",
-        &["objects::faults_meet_truncate", "objects::fork_meets_truncate"],
-        "mutant truncate-trusts-first-list, by `races truncate` in a guest",
+        "who begins to map an object is on its list, under `i_mmap`, before it has a leaf, and truncate looks at the list again",
+        &["objects::fork_of_private_pages_meets_truncate", "objects::fork_meets_truncate"],
+        "mutant truncate-trusts-first-list",
     ),
     (
         "a fault on an object looks at its size again when its leaf is in place, or under the lock that truncate needs",
@@ -41,7 +41,7 @@ const RULES: &[Rule] = &[
     (
         "a leaf is looked at and written under the lock of its table, whoever shares the table",
         &["faults::first_faults_meet", "faults::a_thread_writes_while_another_discards"],
-        "mutant leaf-written-after-unlock, by `races faults` in a guest",
+        "mutant leaf-written-after-unlock",
     ),
     (
         "a table's count is changed in one step, and who brings it to 0 frees it",
@@ -50,7 +50,7 @@ const RULES: &[Rule] = &[
             "exits::a_sharer_writes_while_the_others_exit",
             "exits::a_sharer_forks_while_another_exits",
         ],
-        "mutant table-count-not-atomic, by `races exits` in a guest",
+        "mutant table-count-not-atomic",
     ),
     (
         "a table of an object is found, and counted, under the registry's lock, and so is its last reference dropped",
@@ -59,7 +59,7 @@ const RULES: &[Rule] = &[
             "objects::a_search_meets_the_end_of_the_last_user",
             "objects::one_leaves_while_others_fill_and_find",
         ],
-        "mutants object-found-unlocked and object-left-unlocked, by `races` in a guest",
+        "mutants object-found-unlocked, object-left-unlocked",
     ),
     (
         "a PMD page whose count is 0 is not taken over",
@@ -122,7 +122,7 @@ const RULES: &[Rule] = &[
     (
         "truncate and hole punching clear an object's tables in place, once for all, and flush every processor",
         &["objects::faults_meet_a_punched_hole", "huge::faults_meet_a_punched_hole"],
-        "without the flush a reader finds what was in the hole",
+        "mutant truncate-flush-skipped",
     ),
     (
         "a search for mappings passes over mms that are on their way out, and misses none that maps the page all the time",
