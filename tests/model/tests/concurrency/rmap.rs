@@ -3,7 +3,7 @@
 use crate::harness::{
     BASE, Case, MAP_PRIVATE, MODES, SPAN, Space, cpu, exiting, explore, map, map_object, place, store,
 };
-use ptshare_mm::rmap::for_each_mapping;
+use ptshare_mm::rmap::{for_each_mapping, for_each_mm};
 use ptshare_mm::testing::Arena;
 use ptshare_mm::{Mm, Object};
 use ptshare_paging::{PAGE_BYTES, Pfn};
@@ -74,9 +74,7 @@ fn exec(arena: &Arena, old: Space, object: &std::sync::Arc<Object<Arena>>) -> Sp
 /// address space has left may be a new one's at once. Whoever maps a page all the time is found, a new program's pages are
 /// the new program's alone, and an old one is nobody's.
 ///
-/// Fails when `Mm::drop` strikes the mm off the list of all mms after it has given its slot back (the next mm in that slot
-/// goes off the list, and is never found), and when a search ends at an mm that is on its way out (mutant
-/// `rmap-stops-at-dead`).
+/// Fails when a search ends at an mm that is on its way out (mutant `rmap-stops-at-dead`).
 #[test]
 fn a_search_meets_exec() {
     for mode in MODES {
@@ -124,4 +122,24 @@ fn a_search_meets_exec() {
             case.finish(vec![first, second, stays, child, searcher]);
         });
     }
+}
+
+/// A new address space takes the slot that another leaves. Fails when `Mm::drop` strikes the mm off the list of all mms after
+/// it has given its slot back: that takes the new one off.
+#[test]
+fn a_slot_changes_hands() {
+    explore(|| {
+        let case = Case::new(200);
+        let exits = [case.space(), case.space()].map(|old| exiting(&case.arena, old));
+        let arena = case.arena.clone();
+        let starts = shuttle::thread::spawn(move || [(); 2].map(|()| Mm::new(arena.clone()).unwrap()));
+        exits.into_iter().for_each(|thread| thread.join().unwrap());
+        let new = starts.join().unwrap();
+        let mut listed = vec![];
+        for_each_mm(&case.arena, &mut |mm| listed.push(mm.slot()));
+        let mut slots: Vec<u32> = new.iter().map(|mm| mm.slot()).collect();
+        slots.sort_unstable();
+        assert_eq!(listed, slots);
+        case.finish(new.into());
+    });
 }

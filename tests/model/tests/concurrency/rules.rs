@@ -36,7 +36,7 @@ const RULES: &[Rule] = &[
     (
         "an upper entry changes under `page_table_lock`, and two threads that unshare one table make one copy",
         &["faults::threads_unshare_while_a_sharer_reads_and_exits", "faults::sharers_write_at_once"],
-        "the count of references of the table, in the arena's audit",
+        "`Mm::build_path` without the lock",
     ),
     (
         "a leaf is looked at and written under the lock of its table, whoever shares the table",
@@ -131,7 +131,7 @@ const RULES: &[Rule] = &[
     ),
     (
         "an mm is off the list of all mms before its slot can be another's",
-        &["rmap::a_search_meets_exec"],
+        &["rmap::a_slot_changes_hands"],
         "`Mm::drop` with `mms().lock().remove` behind `return_mm_slot`",
     ),
 ];
