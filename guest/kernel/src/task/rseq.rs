@@ -93,12 +93,13 @@ impl Rseq {
     }
 }
 
-/// A new process's thread has its parent's area: the memory is a copy (`rseq_fork`).
+/// A new process's thread has its parent's area: the memory is a copy (`rseq_fork`). It is written to before the first
+/// instruction, whatever it says, so that a page which is still the parent's too is copied then, and not when the thread first
+/// changes its CPU.
 pub(super) fn inherit(child: &Task, parent: &Task) {
     let (to, from) = (&child.rseq, &parent.rseq);
     if from.is_registered() {
         to.set(from.area.load(Relaxed), from.len.load(Relaxed), from.signature.load(Relaxed));
-        to.written.store(from.written.load(Relaxed), Relaxed);
         child.add_work(WORK_RSEQ);
     }
 }
