@@ -75,7 +75,8 @@ ptshare_ap_page16:
     .byte 0x66, 0xea                # ljmp 0x08, ptshare_ap_start32
     .long ptshare_ap_start32 - VIRT
     .word 0x08
-    .byte 0x66, 0xea                # never run: to the build, which reads all this as code, the pointer is the ljmp's
+    .globl ptshare_ap_gdt_data      # the build does not read this as code: the address may be any bytes
+ptshare_ap_gdt_data:
 2:
     .word 31
     .long boot_gdt - VIRT

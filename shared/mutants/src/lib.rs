@@ -77,6 +77,11 @@ impl Boot {
     pub const NONE: Boot = Boot { sharing: "none", ..Boot::PTE };
     /// A small pool of huge pages.
     pub const HUGE: Boot = Boot { words: "hugepages=32", ..Boot::PTE };
+
+    /// Does it take luck to meet the bug: two CPUs in the same few instructions?
+    pub const fn is_a_race(&self) -> bool {
+        self.cpus > 1 && !self.schedules
+    }
 }
 
 /// A boot and the programs that it runs, each with its arguments.

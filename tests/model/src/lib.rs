@@ -1,6 +1,7 @@
 //! The core under the judge: `ptshare-mm` runs on its arena, and `ptshare-verifier` reads the arena's memory as it would
 //! read a guest's. Neither knows the other; this crate only carries words from one to the other.
 
+pub mod args;
 pub mod model;
 pub mod random;
 pub mod trace;

@@ -4,6 +4,10 @@
 use ptshare_mm::hugetlb::{HugeSize, counts, resize};
 use ptshare_mm::testing::Arena;
 use ptshare_mm::{Env, MapRequest, Mm, Object, ObjectInfo, Sharing};
+use ptshare_model_tests::args::{
+    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_HUGETLB, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED,
+    MREMAP_MAYMOVE_FIXED, PROT_READ, PROT_WRITE,
+};
 use ptshare_model_tests::judge;
 use std::sync::Arc;
 
@@ -18,17 +22,6 @@ const PROCESSES_MAX: usize = 5;
 const STEPS: u64 = 100;
 /// Steps between two looks.
 const LOOK: u64 = 5;
-
-const PROT_READ: u64 = 1;
-const PROT_WRITE: u64 = 2;
-const MAP_SHARED: u64 = 1;
-const MAP_PRIVATE: u64 = 2;
-const MAP_FIXED: u64 = 0x10;
-const MAP_ANONYMOUS: u64 = 0x20;
-const MAP_NORESERVE: u64 = 0x4000;
-const MAP_HUGETLB: u64 = 0x40000;
-const MREMAP_MAYMOVE_FIXED: u64 = 3;
-const MADV_DONTNEED: u64 = 4;
 
 struct World {
     arena: Arena,

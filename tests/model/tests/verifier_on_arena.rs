@@ -3,6 +3,10 @@
 
 use ptshare_mm::testing::{Arena, Image};
 use ptshare_mm::{Env, MapRequest, Mm, Sharing};
+use ptshare_model_tests::args::{
+    MADV_DONTNEED, MADV_REMOVE, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, MREMAP_MAYMOVE_FIXED,
+    PROT_READ, PROT_WRITE,
+};
 use ptshare_model_tests::{View, judge, judge_again, vcpu};
 use ptshare_paging::{Level, PAGE_BYTES};
 use ptshare_verifier::testing::{Verdict, run_corruptions};
@@ -15,15 +19,6 @@ const BASE: u64 = 0x10_4000_0000 - 2 * SPAN;
 const PAGES: u64 = 4 * 512;
 const SEEDS: u64 = 6;
 const PROCESSES_MAX: usize = 6;
-const PROT_READ: u64 = 1;
-const PROT_WRITE: u64 = 2;
-const MAP_SHARED: u64 = 1;
-const MAP_PRIVATE: u64 = 2;
-const MAP_FIXED: u64 = 0x10;
-const MAP_ANONYMOUS: u64 = 0x20;
-const MREMAP_MAYMOVE_FIXED: u64 = 3;
-const MADV_DONTNEED: u64 = 4;
-const MADV_REMOVE: u64 = 9;
 /// Steps from one look at shared tables to the next.
 const LOOKS: u64 = 5;
 

@@ -18,8 +18,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
+
+/// Longest sleep without a look at whether the run ends.
+const NAP: Duration = Duration::from_millis(10);
 
 /// What has happened so far.
 #[derive(Default)]
@@ -222,6 +226,19 @@ impl Machine {
     /// Whether threads are to leave.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps; false once the run is to stop.
+    pub fn sleep(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while !self.stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            thread::sleep(left.min(NAP));
+        }
+        false
     }
 
     /// Tells the guest that console input waits.

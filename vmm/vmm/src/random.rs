@@ -4,14 +4,11 @@
 use crate::checkpoint::{self, Judged};
 use crate::config::RandomVerify;
 use crate::machine::Machine;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a CPU has to leave its critical section before it is looked at again; doubled each time up to the second.
 const RETRY: Duration = Duration::from_micros(50);
 const RETRY_MAX: Duration = Duration::from_millis(2);
-/// Longest sleep without a look at whether the run ends.
-const NAP: Duration = Duration::from_millis(10);
 
 /// A small generator of good quality: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 pub struct Random(u64);
@@ -39,23 +36,10 @@ impl Random {
     }
 }
 
-/// Sleeps; false once the run is to stop.
-fn sleep(machine: &Machine, time: Duration) -> bool {
-    let until = Instant::now() + time;
-    while !machine.stopping() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return true;
-        }
-        thread::sleep(left.min(NAP));
-    }
-    false
-}
-
 /// Judges until the run stops, or is to stop because of a violation.
 pub fn run(machine: &Machine, how: RandomVerify) {
     let mut random = Random::new(how.seed);
-    while sleep(machine, random.interval(how.hz)) {
+    while machine.sleep(random.interval(how.hz)) {
         if machine.census().is_none() {
             continue;
         }
@@ -74,7 +58,7 @@ pub fn run(machine: &Machine, how: RandomVerify) {
                 Judged::Ended(ending) => return machine.end(ending),
             }
             drop(stopped);
-            if !sleep(machine, again) {
+            if !machine.sleep(again) {
                 return;
             }
             again = (again * 2).min(RETRY_MAX);

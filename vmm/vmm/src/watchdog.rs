@@ -11,14 +11,10 @@ use crate::diagnose;
 use crate::machine::Machine;
 use crate::outcome::Ending;
 use std::fmt::Write;
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// Looks that must find the same before a guest is said to hang. Each comes after a sleep of its own share of the limit, so
 /// that time for which the whole machine stood still (a long verdict, a host that slept) does not count.
 const LOOKS: u32 = 8;
-/// Longest sleep without a look at whether the run ends.
-const NAP: Duration = Duration::from_millis(20);
 /// HLT: RIP is behind it while a CPU waits, or at it.
 const HLT: u8 = 0xf4;
 
@@ -26,7 +22,7 @@ const HLT: u8 = 0xf4;
 pub fn run(machine: &Machine, how: Watchdog) {
     let mut last = None;
     let mut looks = 0;
-    while sleep(machine, how.limit / LOOKS) {
+    while machine.sleep(how.limit / LOOKS) {
         let now = machine.snapshot();
         if now.is_none() || now != last {
             (last, looks) = (now, 0);
@@ -47,19 +43,6 @@ pub fn run(machine: &Machine, how: Watchdog) {
             return machine.end(Ending::Hang { text: report(machine, how, &cpus) });
         }
     }
-}
-
-/// Sleeps; false once the run is to stop.
-fn sleep(machine: &Machine, time: Duration) -> bool {
-    let until = Instant::now() + time;
-    while !machine.stopping() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return true;
-        }
-        thread::sleep(left.min(NAP));
-    }
-    false
 }
 
 /// Is the CPU in the kernel, and not waiting for an interrupt there?

@@ -1,4 +1,4 @@
-//! Tests by name in the output of libtest and of cargo-nextest.
+//! Tests by name in the output of libtest and of cargo-nextest, and mutants in that of `cargo xtask mutants`.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ pub struct Case {
     pub took: Option<Duration>,
 }
 
-/// The test whose end a line tells: `test PATH ... ok` (libtest) or `PASS [   0.005s] (1/9) CRATE PATH` (nextest).
+/// The test whose end a line tells: `test PATH ... ok` (libtest), `PASS [   0.005s] (1/9) CRATE PATH` (nextest) or
+/// `killed    NAME  317 ms  RULE` (mutants).
 pub fn case(line: &str) -> Option<Case> {
     let line = line.trim();
     if let Some(rest) = line.strip_prefix("test ") {
@@ -25,6 +26,9 @@ pub fn case(line: &str) -> Option<Case> {
             _ => return None,
         };
         return Some(Case { name: name.to_owned(), passed, took: None });
+    }
+    if let Some(mutant) = mutant(line) {
+        return Some(mutant);
     }
     let (word, rest) = line.split_once(" [")?;
     let passed = match word {
@@ -42,6 +46,23 @@ pub fn case(line: &str) -> Option<Case> {
     };
     let took = Duration::try_from_secs_f64(took).ok()?;
     Some(Case { name: name.trim().to_owned(), passed: Some(passed), took: Some(took) })
+}
+
+/// The mutant that a line tells the end of: a verdict in its column, the name, and after how long.
+fn mutant(line: &str) -> Option<Case> {
+    let mut words = line.split_whitespace();
+    let passed = match words.next()? {
+        "killed" => true,
+        "SURVIVED" | "MISSED" => false,
+        _ => return None,
+    };
+    let name = words.next()?;
+    words.next()?.parse::<u64>().ok()?;
+    (words.next()?.starts_with("ms")).then(|| Case {
+        name: format!("mutant {name}"),
+        passed: Some(passed),
+        took: None,
+    })
 }
 
 /// Each nextest case once (its failures are listed again at the end). libtest's names are not unique over crates: each
@@ -76,6 +97,10 @@ mod tests {
         assert_eq!(of("  FAIL [   0.004s] xtask cli::x"), Some(("xtask cli::x".into(), Some(false))));
         assert_eq!(of("  SLOW [> 60.000s] xtask cli::x"), None);
         assert_eq!(of("PASS [nonsense] x"), None);
+        let killed = "killed    fork-flush-skipped    104 ms, 112 ms  probe:stale-tlb";
+        assert_eq!(of(killed), Some(("mutant fork-flush-skipped".into(), Some(true))));
+        assert_eq!(of("SURVIVED  a-race  9 ms of boot 8  "), Some(("mutant a-race".into(), Some(false))));
+        assert_eq!(of("killed the process 7"), None);
     }
 
     #[test]

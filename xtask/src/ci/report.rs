@@ -158,10 +158,21 @@ pub fn summary(verdict: &Verdict) -> String {
         for case in done.cases.iter().filter(|case| case.passed == Some(false)) {
             text += &format!("         failed: {}\n", case.name);
         }
+        if matches!(done.status, Status::Failed(_) | Status::TimedOut) {
+            text += &last_lines(&done.tail);
+        }
     }
     let word = if verdict.passed() { "passed" } else { "FAILED" };
     text += &format!("{word} on engine {} in {:.0} s\n", verdict.engine, verdict.took.as_secs_f64());
     text
+}
+
+/// Lines of a step that failed which the summary repeats, so that whoever sees nothing else knows where to look.
+const REPEATED: usize = 8;
+
+fn last_lines(tail: &str) -> String {
+    let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(REPEATED)..].iter().map(|line| format!("         | {line}\n")).collect()
 }
 
 #[cfg(test)]
@@ -221,6 +232,7 @@ mod tests {
         let judge = json!({ "boots": 2, "verified": 4, "entries_walked": 60, "rules": 2, "violations": [] });
         assert_eq!(value["judge"], judge);
         let text = summary(&sample());
+        assert!(text.contains("         | the <end>\n"), "{text}");
         assert!(text.contains("failed: b") && text.ends_with("FAILED on engine qemu in 9 s\n"), "{text}");
     }
 }

@@ -22,6 +22,8 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 /// A mutant's boot may take this many times as long as the same programs without it, but at least [`LEAST_LIMIT`].
 const LIMIT_FACTOR: u32 = 10;
 const LEAST_LIMIT: Duration = Duration::from_secs(10);
+/// Boots of a mutant that is a race, at most.
+const RACES: u32 = 8;
 
 impl Baseline {
     /// Runs every program that the mutants need, under each boot that they need it under. The inner error says which
@@ -38,7 +40,7 @@ impl Baseline {
             }
         }
         let ends = in_parallel(&boots, bench.jobs, |(boot, programs)| {
-            one::boot(bench, boot, programs, None, CLEAN_LIMIT)
+            one::boot(bench, boot, programs, None, CLEAN_LIMIT, bench.random())
         })?;
         let mut baseline = Baseline { times: BTreeMap::new(), boots: boots.len(), checkpoints: 0 };
         for ((boot, programs), end) in boots.iter().zip(ends) {
@@ -80,10 +82,17 @@ pub(super) fn run_all(
 ) -> Result<Vec<Row>> {
     let width = wanted.iter().map(|m| m.name.len()).max().unwrap_or(0);
     in_parallel(wanted, bench.jobs, |&mutant| {
-        let boot = |run: &Run| one::boot(bench, &run.0, run.1, Some(mutant), baseline.limit(run));
+        let once = |run: &Run| {
+            let boot = |random| one::boot(bench, &run.0, run.1, Some(mutant), baseline.limit(run), random);
+            let end = boot(bench.random())?;
+            // A random instant may come before the harm that this rule names, and show another part of it to another.
+            let of_another = bench.random() && !end.rules.is_empty() && !end.names(mutant.rule);
+            if of_another { boot(false) } else { Ok(end) }
+        };
+        let boot = |run: &Run| until_named(mutant, run.0.is_a_race(), || once(run));
         let boots = mutant.runs.iter().map(boot).collect::<Result<Vec<End>>>()?;
         let row = Row { mutant, boots };
-        let after: Vec<String> = row.boots.iter().map(|end| format!("{} ms", end.millis)).collect();
+        let after: Vec<String> = row.boots.iter().map(End::after).collect();
         println!(
             "{:<8}  {:<width$}  {:<9}  {}",
             row.verdict(),
@@ -98,6 +107,17 @@ pub(super) fn run_all(
         }
         Ok(row)
     })
+}
+
+/// Boots once, or, where two CPUs must meet in a few instructions, until the rule has named the mutant or it has survived
+/// [`RACES`] times.
+fn until_named(mutant: &Mutant, race: bool, mut boot: impl FnMut() -> Result<End>) -> Result<End> {
+    let mut end = boot()?;
+    while race && !end.names(mutant.rule) && end.tries < RACES {
+        let tries = end.tries + 1;
+        end = End { tries, ..boot()? };
+    }
+    Ok(end)
 }
 
 /// Applies `f` to every item, `jobs` at a time; results in the items' order, or the first error.

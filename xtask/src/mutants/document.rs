@@ -15,7 +15,8 @@ Deliberate bugs of the guest kernel, each compiled in by the Cargo feature `muta
 the programs that can reach it and demands that the rule it was made for objects. A boot ends at the first checkpoint with
 a finding, so \"also\" lists rules that saw the same bug at the same moment; a probe is a program in the guest that finds
 wrong bytes, a stale translation or no end. What needs one order of many steps of several CPUs is played by a scheduler on the
-host, with the core's own code (`schedules`: the test's name in `tests/model/tests/concurrency`).
+host, with the core's own code (`schedules`: the test's name in `tests/model/tests/concurrency`). What needs two CPUs in the \
+same few instructions is booted until it is seen, up to eight times.
 
 ";
 
@@ -58,8 +59,8 @@ fn subject(rows: &[&Row]) -> String {
             .boots
             .iter()
             .map(|boot| match boot.checkpoints {
-                0 => format!("{} ms (`{}`)", boot.millis, boot.label),
-                n => format!("{} ms, checkpoint {n} (`{}`)", boot.millis, boot.label),
+                0 => format!("{} (`{}`)", boot.after(), boot.label),
+                n => format!("{}, checkpoint {n} (`{}`)", boot.after(), boot.label),
             })
             .collect();
         let _ = writeln!(

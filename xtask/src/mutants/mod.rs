@@ -48,8 +48,9 @@ pub struct MutantsArgs {
     /// Write the result as one JSON object
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Virtual CPUs of the boots that need no certain number; more than one with verdicts at random instants too
-    #[arg(long, default_value_t = 1)]
+    /// Virtual CPUs of the boots that need no certain number; more than one with verdicts at random instants too (where one
+    /// of these is another rule's, the boot is repeated without)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::test::parse_cpus)]
     pub cpus: u32,
     /// Guests at a time [default: one a CPU of this machine]
     #[arg(long, value_name = "N")]
@@ -71,6 +72,13 @@ struct Bench {
     cpus: u32,
 }
 
+impl Bench {
+    /// Whether the judge looks at random instants too: with several CPUs what is under way on one is another's affair.
+    fn random(&self) -> bool {
+        self.cpus > 1
+    }
+}
+
 /// A mutant and what became of it, boot by boot.
 struct Row {
     mutant: &'static Mutant,
@@ -80,7 +88,7 @@ struct Row {
 impl Row {
     /// Did the rule it was made for name it, in each of its boots?
     fn is_killed(&self) -> bool {
-        self.boots.iter().all(|boot| boot.rules.iter().any(|rule| rule == self.mutant.rule))
+        self.boots.iter().all(|boot| boot.names(self.mutant.rule))
     }
 
     /// Rules that objected, the expected one first.
@@ -185,10 +193,15 @@ fn ends(row: &Row) -> String {
     let ends: Vec<String> = row
         .boots
         .iter()
-        .filter(|boot| boot.rules.iter().all(|rule| rule != row.mutant.rule))
-        .map(|boot| format!("`{}` {}", boot.label, boot.text))
+        .filter(|boot| !boot.names(row.mutant.rule))
+        .map(|boot| format!("`{}` {}{}", boot.label, boot.text, times(boot.tries)))
         .collect();
     ends.join("; ")
+}
+
+/// How often, where it was more than once.
+fn times(tries: u32) -> String {
+    if tries > 1 { format!(", the last of {tries} boots") } else { String::new() }
 }
 
 fn list(wanted: &[&'static Mutant]) -> String {

@@ -25,6 +25,8 @@ pub(super) struct End {
     pub label: String,
     /// Rules and probes that objected.
     pub rules: Vec<String>,
+    /// Which boot of the same kind this was, from 1.
+    pub tries: u32,
     /// From the guest's first instruction to its end, milliseconds.
     pub millis: u128,
     /// Checkpoints that were verified, the last of which found it.
@@ -42,10 +44,21 @@ impl End {
     pub fn is_clean(&self, programs: usize) -> bool {
         self.rules.is_empty() && self.times.len() == programs
     }
+
+    /// Did this rule object?
+    pub fn names(&self, rule: &str) -> bool {
+        self.rules.iter().any(|name| name == rule)
+    }
+
+    /// When the end came, in words.
+    pub fn after(&self) -> String {
+        let boot = if self.tries > 1 { format!(" of boot {}", self.tries) } else { String::new() };
+        format!("{} ms{boot}", self.millis)
+    }
 }
 
-/// Boots a guest, with the mutant if there is one, that runs the programs one after the other; or plays them under the
-/// scheduler.
+/// Boots a guest, with the mutant if there is one, that runs the programs one after the other, judged at random instants too
+/// if `random`; or plays them under the scheduler.
 ///
 /// # Errors
 /// The guest cannot be started, or the tests cannot be run.
@@ -55,6 +68,7 @@ pub(super) fn boot(
     programs: &[&str],
     mutant: Option<&Mutant>,
     limit: Duration,
+    random: bool,
 ) -> Result<End> {
     if boot.schedules {
         return schedules::play(programs, mutant, label(boot, programs));
@@ -68,8 +82,7 @@ pub(super) fn boot(
         cmdline_extra: words(boot, mutant),
         mem_bytes: boot.mem_bytes,
         cpus,
-        // With several CPUs what is under way on one is another's affair.
-        random: (bench.cpus > 1).then_some(RandomVerify { hz: RANDOM_HZ, seed: u64::from(cpus) }),
+        random: random.then_some(RandomVerify { hz: RANDOM_HZ, seed: u64::from(cpus) }),
         sharing: boot.sharing.into(),
         verify: if boot.faults == 0 { VerifyMode::EveryExit } else { VerifyMode::Faults(boot.faults) },
         timeout: Some(limit),
@@ -84,6 +97,7 @@ pub(super) fn boot(
     Ok(End {
         label: label(boot, programs),
         rules,
+        tries: 1,
         millis: outcome.wall.as_millis(),
         checkpoints: outcome.verifier.verified,
         text,

@@ -42,6 +42,7 @@ pub(super) fn play(tests: &[&str], mutant: Option<&Mutant>, label: String) -> Re
     let mut end = End {
         label,
         rules: Vec::new(),
+        tries: 1,
         millis: 0,
         checkpoints: 0,
         text: "was survived".into(),

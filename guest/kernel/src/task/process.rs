@@ -1,5 +1,6 @@
 //! A process: what its threads have in common.
 
+use super::cpu_timer::{self, CpuTimers};
 use super::creds::Creds;
 use super::limits::Limits;
 use super::posix_timer::PosixTimers;
@@ -111,6 +112,8 @@ pub struct Process {
     pub(super) real_timer: Lock<IntervalTimer>,
     /// Timers of timer_create(2).
     pub(crate) posix_timers: Lock<PosixTimers>,
+    /// ITIMER_VIRTUAL, ITIMER_PROF and RLIMIT_CPU.
+    pub(super) cpu_timers: CpuTimers,
     /// CPU time and faults: own dead threads' and waited-for children's.
     pub usage: Usage,
     /// What its threads that have ended moved.
@@ -167,6 +170,7 @@ impl Process {
             fs: Slot::new(Some(parts.fs)),
             exe: Slot::new(parts.exe),
             creds: Slot::new(Some(parts.creds)),
+            cpu_timers: CpuTimers::new(&parts.limits),
             limits: Slot::new(Some(parts.limits)),
             handlers: Slot::new(Some(parts.handlers)),
             signals: Lock::new(Rank::Signals, SignalState::new()),
@@ -312,6 +316,7 @@ impl Process {
         }
         let old = self.limits.replace(Some(Arc::new(limits)));
         drop(old);
+        cpu_timer::rearm(self);
     }
 
     /// Soft limit of a resource (`RLIMIT_*`).

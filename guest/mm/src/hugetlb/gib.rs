@@ -9,7 +9,7 @@ use crate::testing::Arena;
 use crate::{Access, Env, FaultOutcome, MapRequest, Mm, Object, ObjectInfo, Sharing, Userfault};
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::sys::general as abi;
-use ptshare_paging::{Level, PAGE_BYTES, Pfn};
+use ptshare_paging::{Level, PAGE_BYTES, Pfn, Pte};
 use std::sync::Arc;
 
 const GIB: u64 = 1 << 30;
@@ -346,5 +346,28 @@ fn requests_are_refused_as_on_linux() {
     resize(&arena, SIZE, 2);
     assert_eq!(counts(&arena, SIZE), [1, 1, 0, 0], "none is added");
     assert_eq!(arena.stats().pmd_tables_shared.load(Relaxed), 0);
+    arena.audit(&[&mm]);
+}
+
+/// Whoever looks through the tables must take no leaf of the upper levels for a table: what a program stores there could lead
+/// anywhere.
+#[test]
+fn content_is_not_taken_for_tables() {
+    let arena = with_pool(1);
+    let mm = mm(&arena);
+    map(&mm, BASE, 1);
+    arena.user_store(&mm, BASE, !Pte::HUGE).unwrap();
+    let mut small = MapRequest::anonymous(3 * PAGE_BYTES, RW);
+    small.addr = 2 * BASE;
+    small.flags = u64::from(abi::MAP_PRIVATE | abi::MAP_FIXED | abi::MAP_ANONYMOUS);
+    assert_eq!(mm.mmap(small), Ok(2 * BASE));
+    for page in 0..3 {
+        arena.user_store(&mm, 2 * BASE + page * PAGE_BYTES, 1).unwrap();
+    }
+    assert_eq!(mm.resident_estimate(), 3);
+    let usage = mm.usage();
+    assert_eq!((usage.rss_anon, usage.hugetlb), (3, SIZE.frames()));
+    assert!(mm.release_estimate() > 3);
+    assert!(mm.page_view(BASE + PAGE_BYTES).is_some_and(|view| view.exclusive));
     arena.audit(&[&mm]);
 }

@@ -62,17 +62,22 @@ impl PageMap {
         (pfn != NONE).then_some(pfn)
     }
 
-    /// Puts a frame at `index`, where none is.
-    pub(super) fn insert(&mut self, index: u64, pfn: Pfn) -> Result<(), NoMemory> {
+    /// Makes sure that [`PageMap::insert`] at `index` finds room.
+    pub(super) fn room(&mut self, index: u64) -> Result<(), NoMemory> {
+        let number = index / NODE_PAGES as u64;
+        if number < NEAR_NODES && number as usize >= self.near.len() {
+            let more = number as usize + 1 - self.near.len();
+            self.near.try_reserve(more).map_err(|_| NoMemory)?;
+            self.near.resize_with(number as usize + 1, || None);
+        }
+        Ok(())
+    }
+
+    /// Puts a frame at `index`, where none is. [`PageMap::room`] came before, under the same hold of the lock.
+    pub(super) fn insert(&mut self, index: u64, pfn: Pfn) {
         let number = index / NODE_PAGES as u64;
         let node = if number < NEAR_NODES {
-            let at = number as usize;
-            if at >= self.near.len() {
-                let more = at + 1 - self.near.len();
-                self.near.try_reserve(more).map_err(|_| NoMemory)?;
-                self.near.resize_with(at + 1, || None);
-            }
-            self.near[at].get_or_insert_with(Node::empty)
+            self.near[number as usize].get_or_insert_with(Node::empty)
         } else {
             self.far.entry(number).or_insert_with(Node::empty)
         };
@@ -80,7 +85,6 @@ impl PageMap {
         node.frames[index as usize % NODE_PAGES] = pfn;
         node.used += 1;
         self.len += 1;
-        Ok(())
     }
 
     /// Takes the first frame at or after `from` and before `to` out.

@@ -1,8 +1,8 @@
 //! Hugetlb objects: files of hugetlbfs, memfds with MFD_HUGETLB, segments with SHM_HUGETLB, and what MAP_HUGETLB maps.
 //!
-//! The cache counts in huge pages: its index is a number of units of the object's page size. Which pages have been reserved is kept beside it,
-//! under the same lock (Linux: the inode's `resv_map`): every page in the cache stands there too, so the number of
-//! promises still open is the difference. A promise lasts until truncate, or until the object goes.
+//! The cache counts in huge pages: its index is a number of units of the object's page size. Which pages have been reserved is
+//! kept beside it, under the same lock (Linux: the inode's `resv_map`): every page in the cache stands there too, so the number
+//! of promises still open is the difference. A promise lasts until truncate, or until the object goes.
 
 use super::{Object, ObjectError, ObjectInfo, ObjectKind, PageMap};
 use crate::error::MmError;
@@ -146,6 +146,7 @@ impl<E: Env> Object<E> {
     fn add_huge(&self, pages: &mut PageMap, index: u64) -> Result<Pfn, NoMemory> {
         let (env, unit) = (&self.env, self.unit());
         let promised = pages.huge.regions.contains(index);
+        pages.room(index)?;
         if !promised {
             pages.huge.regions.room()?;
             pages.huge.charge(1)?;
@@ -156,16 +157,7 @@ impl<E: Env> Object<E> {
             pages.huge.uncharge(u64::from(!promised));
             return Err(NoMemory);
         };
-        if let Err(error) = pages.insert(index, pfn) {
-            frame::put_data(env, pfn);
-            if promised {
-                // The page has just come back.
-                env.allocator().lock().huge_reserve(env, unit, 1, book)?;
-            } else {
-                pages.huge.uncharge(1);
-            }
-            return Err(error);
-        }
+        pages.insert(index, pfn);
         if !promised {
             pages.huge.regions.add(index, index + 1);
         }
@@ -207,51 +199,59 @@ impl<E: Env> Object<E> {
         frame::put_data(&self.env, pfn);
     }
 
-    /// Makes the object `size_bytes` long, a multiple of its page size: what lies beyond leaves the cache, every mapping, and the
-    /// reservations.
+    /// Makes the object `size_bytes` long, a multiple of its page size: what lies beyond leaves the cache, every mapping, and
+    /// the reservations.
     pub(super) fn truncate_huge(&self, size_bytes: u64) {
-        let old = self.size_bytes.swap(size_bytes, Relaxed);
-        let first = size_bytes.div_ceil(self.unit().bytes());
+        let (old, unit) = (self.size_bytes.swap(size_bytes, Relaxed), self.unit());
+        let first = size_bytes.div_ceil(unit.bytes());
         if size_bytes < old {
-            self.zap_mappings(first << self.unit().order(), u64::MAX, true);
+            self.zap_mappings(first << unit.order(), u64::MAX, true);
         }
         self.env.critical_enter();
-        let unit = self.unit();
-        let mut freed = 0;
-        loop {
-            let mut pages = self.pages.lock();
-            let Some((index, pfn)) = pages.take_next(first, u64::MAX) else {
-                self.forget_promises(&mut pages, first, freed);
-                break;
-            };
-            drop(pages);
+        let mut next = self.take_from(&mut self.pages.lock(), first);
+        while let Some(pfn) = next {
+            next = self.next_taken(pfn);
             // The nearer end keeps nobody from a page that is still there.
-            self.zap_latecomers(index << unit.order(), unit.frames(), pfn);
+            let index = self.env.meta(pfn).b.load(Relaxed);
+            self.zap_latecomers(index, unit.frames(), pfn);
             self.drop_huge(pfn);
-            freed += 1;
         }
         self.env.critical_exit();
     }
 
-    /// Drops the promises from `first` on, of which `freed` had become pages that are gone.
-    fn forget_promises(&self, pages: &mut PageMap, first: u64, freed: u64) {
+    /// Takes the pages from `first` on out of the cache, and their promises, in one step: a page that is gone but still stands among
+    /// the promises would count as one that is open, to another truncate and to a fault behind a new end. Gives the first
+    /// of the pages ([`Object::next_taken`]).
+    fn take_from(&self, pages: &mut PageMap, first: u64) -> Option<Pfn> {
+        let (mut taken, mut head) = (0, Pfn(0));
+        while let Some((_, pfn)) = pages.take_next(first, u64::MAX) {
+            // Whoever looks the page up before it is freed finds an object there that does not map it.
+            self.env.meta(pfn).a.store(head.0, Relaxed);
+            (taken, head) = (taken + 1, pfn);
+        }
         let removed = pages.huge.regions.remove(first, u64::MAX);
         pages.huge.uncharge(removed);
-        if removed > freed {
+        if removed > taken {
             let mut allocator = self.env.allocator().lock();
-            allocator.huge_unreserve(&self.env, self.unit(), removed - freed, self.promises());
+            allocator.huge_unreserve(&self.env, self.unit(), removed - taken, self.promises());
         }
+        (head != Pfn(0)).then_some(head)
+    }
+
+    /// The page behind this one on the list that [`Object::take_from`] made.
+    fn next_taken(&self, pfn: Pfn) -> Option<Pfn> {
+        let next = Pfn(self.env.meta(pfn).a.load(Relaxed));
+        (next != Pfn(0)).then_some(next)
     }
 
     /// When the object goes.
     pub(super) fn drop_all_huge(&mut self) {
         let mut pages = core::mem::replace(self.pages.get_mut(), PageMap::new());
-        let mut freed = 0;
-        while let Some((_, pfn)) = pages.take_next(0, u64::MAX) {
+        let mut next = self.take_from(&mut pages, 0);
+        while let Some(pfn) = next {
+            next = self.next_taken(pfn);
             self.drop_huge(pfn);
-            freed += 1;
         }
-        self.forget_promises(&mut pages, 0, freed);
     }
 
     /// Gives back the whole pages of `[off, end)` and clears the rest of it.

@@ -297,7 +297,8 @@ impl<E: Env> Object<E> {
 
     /// Puts a fresh frame (its one reference becomes the caller's) into the cache. On an error it is the caller's still.
     fn add_to_cache(&self, pages: &mut PageMap, index: u64, pfn: Pfn) -> Result<Pfn, NoMemory> {
-        pages.insert(index, pfn)?;
+        pages.room(index)?;
+        pages.insert(index, pfn);
         let meta = self.env.meta(pfn);
         meta.a.store(self.id, Relaxed);
         meta.b.store(index, Relaxed);

@@ -187,9 +187,11 @@ fn find_object<E: Env>(env: &E, id: u64) -> Option<Arc<Object<E>>> {
 }
 
 impl<E: Env> Mm<E> {
-    /// Does the leaf at `va` map this frame, the head of a huge page if it is one? `mmap_lock` is held.
+    /// Does the leaf at `va` map this frame, the head of a huge page if it is one? `mmap_lock` is held; takes
+    /// `page_table_lock`.
     fn maps(&self, pfn: Pfn, va: u64) -> bool {
         let start = |level: Level| va & !(level.entry_bytes() - 1);
+        let _upper = self.page_table.lock();
         self.leaf_at(va).is_some_and(|(level, pte)| pte.pfn() == pfn && start(level) == va)
     }
 }

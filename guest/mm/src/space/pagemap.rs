@@ -29,6 +29,7 @@ impl<E: Env> Mm<E> {
             return None;
         }
         let _set = self.vmas.read();
+        let _upper = self.page_table.lock();
         let (level, pte, sharers) = self.leaf_with_sharers(va)?;
         let meta = self.env.meta(pte.pfn());
         let state = meta.state.load(Relaxed);

@@ -133,6 +133,7 @@ impl<E: Env> Mm<E> {
     /// Sizes of the address space.
     pub fn usage(&self) -> MmUsage {
         let set = self.vmas.read();
+        let _upper = self.page_table.lock();
         let mut usage = self.sizes(&set);
         usage.shares = self.table_shares();
         for vma in set.iter() {
@@ -155,6 +156,7 @@ impl<E: Env> Mm<E> {
     /// sharers. For the out-of-memory killer, which has no time for [`Mm::usage`].
     pub fn release_estimate(&self) -> u64 {
         let _set = self.vmas.read();
+        let _upper = self.page_table.lock();
         self.rec().table_pages.load(Relaxed) + self.filled_entries()
     }
 
@@ -162,6 +164,7 @@ impl<E: Env> Mm<E> {
     /// table in proportion. Costs no more than a look at each of those, however large the address space is.
     pub fn resident_estimate(&self) -> u64 {
         let _set = self.vmas.read();
+        let _upper = self.page_table.lock();
         let (filled, looked) = self.filled_in_first(SAMPLE);
         // Upper tables count as if they were PTE pages: there is one for 512 of those.
         let further =
@@ -237,6 +240,7 @@ impl<E: Env> Mm<E> {
     }
 
     fn smap(&self, vma: &Vma<E>) -> SmapsEntry {
+        let _upper = self.page_table.lock();
         let mut entry = SmapsEntry::default();
         if vma.has(VM_HUGETLB) {
             self.smap_huge(vma, &mut entry);

@@ -1,4 +1,8 @@
 //! Looking at a range without changing it.
+//!
+//! The looker holds `mmap_lock`. That alone keeps the tables only where the mm runs on the looker's own CPU: who frees a table
+//! waits for the CPUs that run the mm, and nobody else. A looker from outside (/proc, the reverse map, the out-of-memory killer)
+//! holds `page_table_lock` too, under which entries of upper tables change.
 
 use super::node::{Entries, Item, holds_frame};
 use crate::frame::is_private;
@@ -106,7 +110,7 @@ impl<E: Env> Mm<E> {
         for item in Entries::new(&self.env, table, level, start, end) {
             match level.below() {
                 _ if found.1 == most => return,
-                Some(Level::Pte) if is_huge(item.pte) => {}
+                Some(_) if is_huge(item.pte) => {}
                 Some(Level::Pte) => {
                     let filled = self.env.meta(item.pte.pfn()).aux.load(Relaxed);
                     *found = (found.0 + u64::from(filled), found.1 + 1);

@@ -2,6 +2,9 @@
 
 use ptshare_mm::testing::{Arena, CPUS_MAX, Several, set_several};
 use ptshare_mm::{FaultOutcome, MapRequest, Mm, Object, Sharing};
+pub use ptshare_model_tests::args::{
+    MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_RW,
+};
 use ptshare_model_tests::judge;
 use ptshare_paging::{Level, PAGE_BYTES};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -11,12 +14,6 @@ use std::sync::Arc;
 pub const SPAN: u64 = Level::Pte.span_bytes();
 /// Where tests map private memory.
 pub const BASE: u64 = 0x10_0000_0000;
-pub const PROT_READ: u64 = 1;
-pub const PROT_RW: u64 = 3;
-pub const MAP_SHARED: u64 = 1;
-pub const MAP_PRIVATE: u64 = 2;
-pub const MAP_FIXED: u64 = 0x10;
-pub const MAP_ANONYMOUS: u64 = 0x20;
 
 /// Executions of each case and scheduler.
 const SCHEDULES: usize = 150;

@@ -1,7 +1,8 @@
 //! A hugetlb object's PMD page: searched for, handed on and taken out at the same time.
 
 use crate::harness::{
-    Case, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore, may_segv, store,
+    Case, MAP_FIXED, MAP_NORESERVE, MAP_SHARED, PROT_READ, PROT_RW, Space, cpu, exiting, expect, explore,
+    may_segv, store,
 };
 use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_mm::testing::Arena;
@@ -31,7 +32,6 @@ impl Huge {
 
     /// A process that maps the object at `addr`, with no promise of pages.
     fn mapper(&self, addr: u64) -> Space {
-        const MAP_NORESERVE: u64 = 0x4000;
         let mm = self.case.space();
         let request = MapRequest {
             addr,
@@ -48,6 +48,7 @@ impl Huge {
         self.case.arena.audit(&refs);
         drop(alive);
         drop(self.object);
+        assert_eq!(hugetlb::counts(&self.case.arena, HugeSize::Mib2), [POOL, POOL, 0, 0]);
         hugetlb::resize(&self.case.arena, HugeSize::Mib2, 0);
         self.case.finish(vec![]);
     }
@@ -116,6 +117,36 @@ fn the_last_two_users_leave_at_once() {
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         huge.finish(vec![first, second]);
+    });
+}
+
+/// Two ends at once, and a fault behind one of them: each page that goes takes its own promise with it, once (Linux: `inode_lock`
+/// over the whole of `hugetlb_vmtruncate`).
+#[test]
+fn truncates_meet_each_other_and_faults() {
+    explore(|| {
+        let huge = Huge::new();
+        let mm = huge.case.space();
+        let request = MapRequest {
+            addr: FIRST,
+            flags: MAP_SHARED | MAP_FIXED,
+            object: Some((huge.object.clone(), 0)),
+            ..MapRequest::anonymous(POOL * HUGE, PROT_RW)
+        };
+        assert_eq!(mm.mmap(request), Ok(FIRST));
+        store(&huge.case.arena, &mm, FIRST + HUGE, 1);
+        let truncates = [0, 2 * HUGE, 0].map(|bytes| {
+            let object = huge.object.clone();
+            shuttle::thread::spawn(move || object.truncate(bytes).unwrap())
+        });
+        let faults = cpu(&huge.case.arena, &mm, |arena, mm| {
+            for _ in 0..2 {
+                may_segv(arena.user_load(mm, FIRST + HUGE), &[0, 1]);
+            }
+        });
+        truncates.into_iter().for_each(|thread| thread.join().unwrap());
+        faults.join().unwrap();
+        huge.finish(vec![mm]);
     });
 }
 

@@ -143,3 +143,35 @@ fn a_slot_changes_hands() {
         case.finish(new.into());
     });
 }
+/// Whoever reads another process's /proc files runs on a CPU that its flushes do not wait for: `page_table_lock` alone keeps
+/// the tables under the look (without it: walker-against-free).
+#[test]
+fn a_look_from_outside_meets_unsharing_and_exit() {
+    for mode in MODES {
+        explore(move || {
+            let case = Case::new(700);
+            let (parent, looker) = (case.parent(1), case.space());
+            let seen = parent.fork(mode, 0).unwrap();
+            let at = place(0, 0);
+            let exit = exiting(&case.arena, parent);
+            let change = cpu(&case.arena, &seen, move |arena, mm| {
+                store(arena, mm, at, 9);
+                mm.munmap(at, PAGE_BYTES).unwrap();
+            });
+            let other = seen.clone();
+            let look = cpu(&case.arena, &looker, move |_, _| {
+                let mut rss = 0;
+                other.for_each_smap(&mut |_, entry| rss += entry.rss);
+                assert!([1, 2].contains(&(rss / PAGE_BYTES)), "{rss}");
+                assert!([1, 2].contains(&other.usage().rss_anon));
+                assert!([1, 2].contains(&other.resident_estimate()));
+                assert!(other.release_estimate() > 4);
+                assert!(other.page_view(at + PAGE_BYTES).is_some());
+            });
+            for thread in [exit, change, look] {
+                thread.join().unwrap();
+            }
+            case.finish(vec![seen, looker]);
+        });
+    }
+}

@@ -120,6 +120,11 @@ const RULES: &[Rule] = &[
         "mutant walk-ignores-answers, `Arena::hide_answers`",
     ),
     (
+        "who looks at the tables of an mm that its CPU does not run holds `page_table_lock`, for no flush waits for that CPU",
+        &["rmap::a_look_from_outside_meets_unsharing_and_exit"],
+        "the look without the lock",
+    ),
+    (
         "truncate and hole punching clear an object's tables in place, once for all, and flush every processor",
         &["objects::faults_meet_a_punched_hole", "huge::faults_meet_a_punched_hole"],
         "mutant truncate-flush-skipped",

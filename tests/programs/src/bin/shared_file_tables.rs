@@ -14,8 +14,8 @@ use std::os::unix::fs::FileExt;
 const PROCESSES: usize = 20;
 /// MiB of the file, unless a second argument says otherwise.
 const MIB: usize = 16;
-/// One page in so many is looked at.
-const STEP: usize = 64;
+/// One page in so many is looked at: one of each window that a fault maps.
+const STEP: usize = 16;
 /// Where process `i` maps: 128 MiB apart, all at multiples of 2 MiB.
 const BASE: usize = 0x2000_0000_0000;
 
