@@ -34,6 +34,11 @@ const RULES: &[Rule] = &[
         "the huge fault without its second look left a page mapped behind the end",
     ),
     (
+        "a huge page that truncate takes from its object takes its own promise with it, in one step",
+        &["huge::truncates_meet_each_other_and_faults"],
+        "the promises counted apart from the pages, as they were before this case",
+    ),
+    (
         "an upper entry changes under `page_table_lock`, and two threads that unshare one table make one copy",
         &["faults::threads_unshare_while_a_sharer_reads_and_exits", "faults::sharers_write_at_once"],
         "`Mm::build_path` without the lock",
