@@ -122,12 +122,13 @@ fn check_bits(bits: u32, code: &[u8], address: u64) -> Vec<Offence> {
 }
 
 /// The mode of the code behind a symbol of the kernel's: a PVH kernel is entered in 32-bit mode, and its other CPUs may begin
-/// in real mode.
-fn bits_of(symbol: &str) -> u32 {
+/// in real mode. `None`: no code, but words that stand beside it, since they are copied with it.
+fn bits_of(symbol: &str) -> Option<u32> {
     match symbol.strip_prefix("ptshare_") {
-        Some(name) if name.ends_with("16") => 16,
-        Some(name) if name.ends_with("32") => 32,
-        _ => 64,
+        Some(name) if name.ends_with("16") => Some(16),
+        Some(name) if name.ends_with("32") => Some(32),
+        Some(name) if name.ends_with("_data") => None,
+        _ => Some(64),
     }
 }
 
@@ -157,7 +158,7 @@ pub fn check_file(path: &Path) -> Result<()> {
         let start = section.sh_addr(endian);
         let end = start + code.len() as u64;
         let inside = symbols.iter().filter(|s| (start..end).contains(&s.0));
-        let mut pieces: Vec<(u64, u32)> = vec![(start, 64)];
+        let mut pieces: Vec<(u64, Option<u32>)> = vec![(start, Some(64))];
         for (at, bits) in inside.map(|(at, name)| (*at, bits_of(name))) {
             if pieces.last().is_some_and(|piece| piece.1 != bits) {
                 pieces.push((at, bits));
@@ -166,7 +167,9 @@ pub fn check_file(path: &Path) -> Result<()> {
         let ends = pieces.iter().skip(1).map(|piece| piece.0).chain([end]);
         for ((from, bits), to) in pieces.iter().zip(ends) {
             let bytes = code.get(usize::try_from(from - start)?..usize::try_from(to - start)?);
-            offences.extend(check_bits(*bits, bytes.unwrap_or_default(), *from));
+            if let Some(bits) = bits {
+                offences.extend(check_bits(*bits, bytes.unwrap_or_default(), *from));
+            }
         }
     }
     if code_bytes == 0 {
@@ -221,6 +224,14 @@ mod tests {
         refused(&[0xc4, 0xe2, 0xf9, 0xf7, 0xc1], "shlx");
         refused(&[0xd9, 0x07], "fld");
         refused(&[0xc5, 0xf8, 0x77], "vzeroupper");
+    }
+
+    #[test]
+    fn the_mode_is_what_the_symbol_says() {
+        assert_eq!(bits_of("ptshare_ap_page16"), Some(16));
+        assert_eq!(bits_of("ptshare_ap_start32"), Some(32));
+        assert_eq!(bits_of("ptshare_ap_gdt_data"), None);
+        assert_eq!(bits_of("some_data"), Some(64));
     }
 
     #[test]

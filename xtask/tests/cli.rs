@@ -24,6 +24,10 @@ fn bad_options_are_refused() {
     refused(&["run", "--cpus", "0"], 100, &["--cpus"]);
     refused(&["run", "--sharing", "all"], 100, &["--sharing", "none", "pte"]);
     refused(&["run", "--verify", "sometimes"], 100, &["--verify", "faults:N"]);
+    refused(&["test", "--cpus", "0"], 100, &["--cpus", "64"]);
+    refused(&["fuzz", "--cpus", "65"], 100, &["--cpus", "64"]);
+    refused(&["mutants", "--cpus", "0"], 100, &["--cpus", "64"]);
+    refused(&["test", "--random", "often"], 100, &["--random", "HZ"]);
     refused(&["run", "--no-such-option"], 100, &["--no-such-option"]);
     refused(&["no-such-verb"], 100, &["no-such-verb"]);
     refused(&[], 100, &["Usage"]);

@@ -1,11 +1,9 @@
 //! Boot options: read once, then plain loads.
 
-use crate::fs::hugetlbfs::bytes_of;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use ptshare_machine::{Machine, boot};
-use ptshare_mm::hugetlb::{self, HugeSize};
+use ptshare_mm::hugetlb::{self, HugeSize, PoolOptions};
 use ptshare_mm::{Env, Sharing};
-use ptshare_wire::huge::HUGE_SIZES;
 
 static SHARING: AtomicU8 = AtomicU8::new(1);
 static SMALL_TABLES: AtomicU32 = AtomicU32::new(DEFAULT_SMALL_TABLES);
@@ -50,29 +48,14 @@ pub fn init() {
     huge_pools();
 }
 
-/// Makes the hugetlb pools: each `hugepages=N` is of the size that the last `hugepagesz=` before it names, as on Linux, and
-/// of 2 MiB without one.
+/// Makes the hugetlb pools that the command line asks for.
 fn huge_pools() {
-    let mut wanted = [0; HUGE_SIZES];
-    let mut size = Some(HugeSize::Mib2);
-    for word in boot::words() {
-        if let Some(value) = word.strip_prefix("hugepagesz=") {
-            let bytes = bytes_of(value.as_bytes()).ok();
-            let known = |size: &HugeSize| Some(size.bytes()) == bytes && hugetlb::has_size(&Machine, *size);
-            size = HugeSize::ALL.into_iter().find(known);
-            if size.is_none() {
-                klog!(2, "hugepagesz={value}: there are no pages of this size");
-            }
-        } else if let (Some(value), Some(size)) = (word.strip_prefix("hugepages="), size) {
-            match value.parse() {
-                Ok(pages) => wanted[size.index()] = pages,
-                Err(_) => klog!(2, "hugepages={value}: not a number of pages"),
-            }
-        }
-    }
+    let has_size = |size| hugetlb::has_size(&Machine, size);
+    let wanted = PoolOptions::parse(boot::words(), &has_size, &mut |warning| klog!(2, "{warning}"));
+    hugetlb::set_default_size(&Machine, wanted.default);
     // The largest first: they need the longest runs of frames.
     for size in HugeSize::ALL.into_iter().rev() {
-        let pages: u64 = wanted[size.index()];
+        let pages = wanted.pages[size.index()];
         hugetlb::resize(&Machine, size, pages);
         let [total, ..] = hugetlb::counts(&Machine, size);
         if total < pages {

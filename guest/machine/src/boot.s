@@ -75,10 +75,11 @@ ptshare_ap_page16:
     .byte 0x66, 0xea                # ljmp 0x08, ptshare_ap_start32
     .long ptshare_ap_start32 - VIRT
     .word 0x08
+    .globl ptshare_ap_gdt_data      # the build does not read this as code: the address may be any bytes
+ptshare_ap_gdt_data:
 2:
     .word 31
     .long boot_gdt - VIRT
-    .fill 8, 1, 0x90                # the build reads the pointer as code: no instruction may be cut off
     .globl ptshare_ap_page_end
 ptshare_ap_page_end:
 

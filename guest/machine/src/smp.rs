@@ -15,6 +15,7 @@ use core::sync::atomic::{
     AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use ptshare_mm::{Env, NoMemory, frame};
+use ptshare_paging::Pfn;
 use ptshare_sync::{assert_none_held, set_spin_hook, set_wait_hook, spin_wait, waiting};
 use ptshare_wire::Wait;
 use ptshare_wire::census::CPUS_MAX;
@@ -102,20 +103,29 @@ pub fn start(index: usize) -> Result<(), StartError> {
     // From the first one on locks are contended.
     set_spin_hook(answer);
     set_wait_hook(note_wait);
-    let stack = frame::alloc_kernel(&Machine, STACK_ORDER, false)?;
-    let block = frame::alloc_kernel(&Machine, 0, true)?;
-    let area: &'static PerCpu = Box::leak(Box::new(PerCpu::new(index as u64)));
-    area.set_first_stack(phys::virt(stack.pa().0) + (4096 << STACK_ORDER));
-    area.block.store(phys::virt(block.pa().0), Relaxed);
+    let stack = Frames::take(STACK_ORDER, false)?;
+    let block = Frames::take(0, true)?;
+    let area = Box::new(PerCpu::new(index as u64));
+    area.set_first_stack(stack.address() + (4096 << STACK_ORDER));
+    area.block.store(block.address(), Relaxed);
     area.apic.store(apic.into(), Relaxed);
-    AREAS[index].store(core::ptr::from_ref(area) as u64, Release);
+    let area = Box::into_raw(area);
+    AREAS[index].store(area as u64, Release);
     if hyper::own_machine() {
         let entry = ptshare_cpu_entry as *const () as u64;
-        if !hyper::start_cpu(index as u64, entry, core::ptr::from_ref(area) as u64) {
+        if !hyper::start_cpu(index as u64, entry, area as u64) {
+            AREAS[index].store(0, Release);
+            // SAFETY: made by `into_raw` above. `AREAS` has named it, but nobody looks for the area of a CPU that is
+            // not online; and the CPU that would have run with it was not started.
+            drop(unsafe { Box::from_raw(area) });
             return Err(StartError::Absent);
         }
-    } else {
-        STARTING.store(core::ptr::from_ref(area) as u64, Release);
+    }
+    // From here on the CPU may run, be it later than we wait for it: what it uses is never given back.
+    stack.keep();
+    block.keep();
+    if !hyper::own_machine() {
+        STARTING.store(area as u64, Release);
         put_ap_page();
         time::command(apic, INIT);
         comes_up(index, INIT_NS);
@@ -130,6 +140,33 @@ pub fn start(index: usize) -> Result<(), StartError> {
     }
     boot::census().cpus.fetch_max(index as u64 + 1, Relaxed);
     Ok(())
+}
+
+/// Frames for a CPU that may yet be refused: they go back when this is dropped.
+struct Frames {
+    first: Pfn,
+    order: usize,
+}
+
+impl Frames {
+    fn take(order: usize, zeroed: bool) -> Result<Frames, NoMemory> {
+        Ok(Frames { first: frame::alloc_kernel(&Machine, order, zeroed)?, order })
+    }
+
+    /// Where they begin in the linear map.
+    fn address(&self) -> u64 {
+        phys::virt(self.first.pa().0)
+    }
+
+    fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        frame::free_kernel(&Machine, self.first, self.order);
+    }
 }
 
 /// Waits for a CPU, at most so long; says whether it runs.

@@ -70,9 +70,9 @@ macro_rules! syscalls {
                 33 dup2 "oldfd, newfd" "";
                 34 pause "" "";
                 35 nanosleep "req, rem" "";
-                36 getitimer "which, value" "ITIMER_REAL only";
+                36 getitimer "which, value" "";
                 37 alarm "seconds" "";
-                38 setitimer "which, new, old" "ITIMER_REAL only";
+                38 setitimer "which, new, old" "";
                 39 getpid "" "";
                 40 sendfile "out, in, offset, count" "";
                 41 socket "domain, type, protocol" "AF_UNIX streams only: there is no network";

@@ -2,8 +2,18 @@
 //!
 //! The tests use what `cargo xtask test` has built, and the engine that PTSHARE_ENGINE names, or KVM, or QEMU. Where
 //! there is none they are skipped, out loud.
+//!
+//! | variable | what it says, of every guest whose test does not say otherwise |
+//! |---|---|
+//! | `PTSHARE_TEST_CPUS=N` | its virtual CPUs: as many as this machine has, at most 4, where the variable is not set |
+//! | `PTSHARE_TEST_RANDOM=HZ[,SEED]` | it is judged at random instants too, so often a second |
+//!
+//! `cargo xtask test --cpus N --random HZ` sets them. What a test demands must be true of any number of CPUs; one that needs
+//! a certain number sets it, and says why.
 
-use ptshare_vmm::{Config, Console, Ending, EngineChoice, Initramfs, Outcome, engine};
+use ptshare_vmm::{
+    Config, Console, Ending, EngineChoice, Initramfs, Outcome, RandomVerify, Watchdog, engine,
+};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +21,11 @@ use std::time::Duration;
 use xtask::batch::{self, JobResult};
 use xtask::guest::{self, Artefacts, Options};
 use xtask::image::{ENVIRONMENT, Image, Job, Mode};
+use xtask::run::usual_cpus;
+use xtask::test::{CPUS_VARIABLE, RANDOM_VARIABLE, parse_cpus, parse_random};
+
+/// No test rests as long as this: a guest in which no counter moves meanwhile hangs, whatever its CPUs do.
+const HANG: Duration = Duration::from_secs(60);
 
 /// Where Debian's `busybox-static` puts its program.
 pub const BUSYBOX: &str = "/bin/busybox";
@@ -52,12 +67,40 @@ pub fn have_busybox() -> bool {
     usable
 }
 
-/// The usual configuration: everything captured, ten minutes at most.
+/// The CPUs of a guest whose test needs no certain number.
+///
+/// # Panics
+/// The variable holds nonsense.
+pub fn cpus() -> u32 {
+    variable(CPUS_VARIABLE, parse_cpus).unwrap_or_else(usual_cpus)
+}
+
+/// The random instants at which a guest is judged whose test does not say.
+///
+/// # Panics
+/// The variable holds nonsense.
+pub fn random() -> Option<RandomVerify> {
+    variable(RANDOM_VARIABLE, parse_random)
+}
+
+fn variable<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    let text = std::env::var_os(name)?;
+    Some(parse(&text.to_string_lossy()).unwrap_or_else(|error| panic!("{name}: {error}")))
+}
+
+/// The usual configuration: everything captured, ten minutes at most, a hang told with the state of every CPU, and what the
+/// environment says of CPUs and of random instants.
+///
+/// # Panics
+/// As [`cpus`] and [`random`].
 pub fn config(built: &Artefacts, sharing: &str) -> Config {
     Config {
         kernel: built.kernel.clone(),
+        cpus: cpus(),
+        random: random(),
         sharing: sharing.into(),
         timeout: Some(Duration::from_secs(600)),
+        watchdog: Some(Watchdog { limit: HANG, strict: true }),
         ..Config::default()
     }
 }

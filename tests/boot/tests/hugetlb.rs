@@ -143,6 +143,36 @@ fn pages_of_1_gib_in_every_sharing_mode() {
     }
 }
 
+/// `default_hugepagesz=1G`: what is meant where nobody names a size.
+#[test]
+fn the_default_size_is_what_the_command_line_says() {
+    let qemu = EngineChoice::Only(Engine::Qemu);
+    if engine::choose(qemu).is_err() || !ptshare_boot_tests::have_busybox() {
+        eprintln!("SKIP: QEMU and busybox are needed");
+        return;
+    }
+    let built = find_built(&Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let script = "grep -e HugePages_ -e Hugepagesize /proc/meminfo | tr -s ' '; cat /proc/sys/vm/nr_hugepages; \
+                  cat /sys/kernel/mm/hugepages/hugepages-*/nr_hugepages; \
+                  mount -t hugetlbfs none /tmp && stat -f -c %S /tmp; echo 0 > /proc/sys/vm/nr_hugepages; \
+                  cat /sys/kernel/mm/hugepages/hugepages-*/nr_hugepages; \
+                  echo 1 > /proc/sys/vm/nr_overcommit_hugepages || echo refused";
+    let mut programs = Programs::new();
+    programs.script("default", script);
+    let config = Config {
+        engine: qemu,
+        mem_bytes: 4 << 30,
+        cmdline_extra: "hugepages=1 default_hugepagesz=1G hugepagesz=2M hugepages=3 hugepagesz=4M".into(),
+        ..config(&built, "pte")
+    };
+    let (outcome, results) = programs.boot(&built, config);
+    assert_clean(&outcome);
+    let text = String::from_utf8_lossy(&results[0].stdout).into_owned();
+    let expected = "HugePages_Total: 1\nHugePages_Free: 1\nHugePages_Rsvd: 0\nHugePages_Surp: 0\n\
+                    Hugepagesize: 1048576 kB\n1\n1\n3\n1073741824\n0\n3\nrefused\n";
+    assert_eq!(text, expected);
+}
+
 /// The pool of pages of 1 GiB at run time: grown as far as there is contiguous memory, shrunk, never surplus.
 #[test]
 fn the_pool_of_1_gib_follows_the_memory() {

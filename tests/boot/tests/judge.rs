@@ -106,7 +106,7 @@ fn a_guest_that_nobody_judges_runs_the_same() {
     let Some(built) = guest() else { return };
     let mut programs = Programs::new();
     programs.test_program(&built, "fork_cow");
-    let config = Config { verify: ptshare_vmm::VerifyMode::Off, ..config(&built, "pte") };
+    let config = Config { verify: ptshare_vmm::VerifyMode::Off, random: None, ..config(&built, "pte") };
     let (outcome, results) = programs.boot(&built, config);
     assert!(matches!(outcome.ending, Ending::Exited(_)), "{}", outcome.ending);
     assert!(results[0].passed(), "{}", results[0].ending());

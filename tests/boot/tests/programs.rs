@@ -3,7 +3,6 @@
 use ptshare_boot_tests::{Programs, assert_clean, checked_guest, config, difference, guest};
 use ptshare_vmm::{Config, VerifyMode};
 use xtask::guest::Artefacts;
-use xtask::run::usual_cpus;
 
 /// Programs whose stdout is the same everywhere.
 const PROGRAMS: &[&str] = &[
@@ -64,7 +63,7 @@ fn compare(built: &Artefacts, config: Config, names: &[&str]) {
     for name in names {
         programs.test_program(built, name);
     }
-    let (outcome, results) = programs.boot(built, Config { cpus: usual_cpus(), ..config });
+    let (outcome, results) = programs.boot(built, config);
     let differences: String =
         results.iter().zip(programs.on_host()).map(|(guest, host)| difference(guest, &host, false)).collect();
     assert!(differences.is_empty(), "{}\n{differences}{}", outcome.ending, outcome.kernel_log);

@@ -50,3 +50,20 @@ fn four_cpus_that_share_trees() {
     let Some(built) = guest() else { return };
     compare(&built, 4, "tree");
 }
+
+/// The kernel is asked to start a CPU that its machine does not have: it says so, and what it took for that CPU goes back.
+#[test]
+fn a_cpu_that_is_refused_leaves_nothing_behind() {
+    let Some(built) = guest() else { return };
+    let mut programs = Programs::new();
+    programs.test_program(&built, "hello");
+    let free = |words: &str| {
+        let config = Config { cpus: 1, cmdline_extra: words.into(), ..config(&built, "pte") };
+        let (outcome, results) = programs.boot(&built, config);
+        assert_clean(&outcome);
+        let refused = outcome.kernel_log.contains("CPU 1 is left out: the machine does not start it");
+        assert_eq!(refused, words == "cpus=2", "{}", outcome.kernel_log);
+        results[0].metric("frames_free_before")
+    };
+    assert_eq!(free("cpus=2"), free(""));
+}

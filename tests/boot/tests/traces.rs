@@ -1,7 +1,7 @@
 //! The traces of tests/traces: each once told Linux and the guest apart, shrunk. They must not any more; those in `known` still
 //! do, and the reason is known.
 
-use ptshare_boot_tests::guest;
+use ptshare_boot_tests::{cpus, guest, random};
 use ptshare_trace::{Trace, text};
 use ptshare_vmm::{EngineChoice, Verify, VerifyMode};
 use std::path::Path;
@@ -48,8 +48,8 @@ fn both(built: &Artefacts, folder: &str, sharing: Sharing) -> Option<Vec<Pair>> 
     }
     let (names, traces): (Vec<_>, Vec<_>) =
         traces(folder).into_iter().filter(|(_, trace)| huge || !trace.huge).unzip();
-    let verify = Verify { mode: VerifyMode::Faults(20), random: None };
-    let guest = Guest { built, engine: EngineChoice::Auto, sharing, cpus: 1, verify, verbose: true };
+    let verify = Verify { mode: VerifyMode::Faults(20), random: random() };
+    let guest = Guest { built, engine: EngineChoice::Auto, sharing, cpus: cpus(), verify, verbose: true };
     let expected = linux.run(&traces, true).unwrap();
     let (found, _) = guest.run(&traces).unwrap();
     let pairs = names.into_iter().zip(traces).zip(expected.into_iter().zip(found));

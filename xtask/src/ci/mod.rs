@@ -60,20 +60,24 @@ impl Verdict {
     }
 }
 
+/// How often a second the guests of the boot tests are judged at random instants: a verdict takes a millisecond or so.
+const RANDOM_HZ: &str = "5";
+
 /// The steps, in the order in which a mistake is found soonest.
 fn plan(quick: bool, tour: &Path) -> Vec<Step> {
     let minutes = |n: u64| Duration::from_secs(60 * n);
     let tour = tour.to_string_lossy().into_owned();
     let mut steps = vec![
         Step::new("lint", &["lint"], minutes(15)),
-        Step::new("test", &["test"], minutes(40)),
+        // With as many CPUs as this machine has, as `test` and `run` do of themselves.
+        Step::new("test", &["test", "--random", RANDOM_HZ], minutes(40)),
         Step::new("tour", &["run", "--timeout", "300", "--json", &tour], minutes(10)),
     ];
     if !quick {
         steps.push(Step::new("mutants", &["mutants", "--subset", "ci"], minutes(15)));
         steps.push(Step::new(
             "fuzz",
-            &["fuzz", "--seed", "1", "--programs", "150", "--minutes", "1"],
+            &["fuzz", "--seed", "1", "--programs", "150", "--minutes", "1", "--cpus", "2"],
             minutes(10),
         ));
         steps.push(Step::new("stress", &["stress", "--minutes", "2"], minutes(15)));

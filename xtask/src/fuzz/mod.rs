@@ -101,7 +101,7 @@ pub struct FuzzArgs {
     #[arg(long, value_name = "WHEN", default_value = "faults:50+random:20")]
     pub verify: Verify,
     /// Virtual CPUs of the guest
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::test::parse_cpus)]
     pub cpus: u32,
     /// Run the traces of a file instead of generated ones, and say all that they gave
     #[arg(long, value_name = "FILE")]

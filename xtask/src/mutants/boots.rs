@@ -40,7 +40,7 @@ impl Baseline {
             }
         }
         let ends = in_parallel(&boots, bench.jobs, |(boot, programs)| {
-            one::boot(bench, boot, programs, None, CLEAN_LIMIT)
+            one::boot(bench, boot, programs, None, CLEAN_LIMIT, bench.random())
         })?;
         let mut baseline = Baseline { times: BTreeMap::new(), boots: boots.len(), checkpoints: 0 };
         for ((boot, programs), end) in boots.iter().zip(ends) {
@@ -82,7 +82,13 @@ pub(super) fn run_all(
 ) -> Result<Vec<Row>> {
     let width = wanted.iter().map(|m| m.name.len()).max().unwrap_or(0);
     in_parallel(wanted, bench.jobs, |&mutant| {
-        let once = |run: &Run| one::boot(bench, &run.0, run.1, Some(mutant), baseline.limit(run));
+        let once = |run: &Run| {
+            let boot = |random| one::boot(bench, &run.0, run.1, Some(mutant), baseline.limit(run), random);
+            let end = boot(bench.random())?;
+            // A random instant may come before the harm that this rule names, and show another part of it to another.
+            let of_another = bench.random() && !end.rules.is_empty() && !end.names(mutant.rule);
+            if of_another { boot(false) } else { Ok(end) }
+        };
         let boot = |run: &Run| until_named(mutant, run.0.is_a_race(), || once(run));
         let boots = mutant.runs.iter().map(boot).collect::<Result<Vec<End>>>()?;
         let row = Row { mutant, boots };

@@ -48,8 +48,9 @@ pub struct MutantsArgs {
     /// Write the result as one JSON object
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Virtual CPUs of the boots that need no certain number; more than one with verdicts at random instants too
-    #[arg(long, default_value_t = 1)]
+    /// Virtual CPUs of the boots that need no certain number; more than one with verdicts at random instants too (where one
+    /// of these is another rule's, the boot is repeated without)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::test::parse_cpus)]
     pub cpus: u32,
     /// Guests at a time [default: one a CPU of this machine]
     #[arg(long, value_name = "N")]
@@ -69,6 +70,13 @@ struct Bench {
     jobs: usize,
     /// CPUs of a boot that needs no certain number.
     cpus: u32,
+}
+
+impl Bench {
+    /// Whether the judge looks at random instants too: with several CPUs what is under way on one is another's affair.
+    fn random(&self) -> bool {
+        self.cpus > 1
+    }
 }
 
 /// A mutant and what became of it, boot by boot.

@@ -50,8 +50,8 @@ impl End {
     }
 }
 
-/// Boots a guest, with the mutant if there is one, that runs the programs one after the other; or plays them under the
-/// scheduler.
+/// Boots a guest, with the mutant if there is one, that runs the programs one after the other, judged at random instants too
+/// if `random`; or plays them under the scheduler.
 ///
 /// # Errors
 /// The guest cannot be started, or the tests cannot be run.
@@ -61,6 +61,7 @@ pub(super) fn boot(
     programs: &[&str],
     mutant: Option<&Mutant>,
     limit: Duration,
+    random: bool,
 ) -> Result<End> {
     if boot.schedules {
         return schedules::play(programs, mutant, label(boot, programs));
@@ -74,8 +75,7 @@ pub(super) fn boot(
         cmdline_extra: words(boot, mutant),
         mem_bytes: boot.mem_bytes,
         cpus,
-        // With several CPUs what is under way on one is another's affair.
-        random: (bench.cpus > 1).then_some(RandomVerify { hz: RANDOM_HZ, seed: u64::from(cpus) }),
+        random: random.then_some(RandomVerify { hz: RANDOM_HZ, seed: u64::from(cpus) }),
         sharing: boot.sharing.into(),
         verify: if boot.faults == 0 { VerifyMode::EveryExit } else { VerifyMode::Faults(boot.faults) },
         timeout: Some(limit),

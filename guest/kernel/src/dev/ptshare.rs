@@ -8,7 +8,7 @@ use alloc::string::String;
 use core::fmt::Write;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
-use ptshare_machine::{Machine, hyper};
+use ptshare_machine::{Machine, hyper, smp};
 use ptshare_mm::Env;
 use ptshare_paging::Pfn;
 
@@ -57,7 +57,12 @@ pub fn write(line: &[u8]) -> SysResult {
             let given = answers::frame(Pfn(pfn)).map_err(|_| Errno::EINVAL)?;
             verify::on_request_given(b"rmap", &given);
         }
-        b"scenario" | b"metric" | b"result" => hyper::event(text),
+        b"scenario" | b"result" => {
+            // The host reads the counters. A process that has been waited for may not have left its stack yet, on its CPU.
+            let _still = smp::stop_others();
+            hyper::event(text);
+        }
+        b"metric" => hyper::event(text),
         _ => return Err(Errno::EINVAL.into()),
     }
     Ok(line.len() as u64)

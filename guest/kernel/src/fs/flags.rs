@@ -22,7 +22,7 @@ pub const O_NONBLOCK: u32 = 0o4000;
 pub const O_ASYNC: u32 = 0o20000;
 /// Direct transfers.
 pub const O_DIRECT: u32 = 0o40000;
-/// Accepted and shown by F_GETFL on a 64-bit kernel only when given.
+/// Files of any length: on a 64-bit kernel every open sets it, and F_GETFL shows it.
 pub const O_LARGEFILE: u32 = 0o100_000;
 /// Must be a directory.
 pub const O_DIRECTORY: u32 = 0o200_000;

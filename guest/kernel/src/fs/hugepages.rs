@@ -7,7 +7,7 @@ use ptshare_abi::Errno;
 use ptshare_machine::Machine;
 use ptshare_mm::hugetlb::{self, HugeSize};
 
-/// Pages of 2 MiB, which /proc/sys/vm means too.
+/// Pages of 2 MiB.
 pub const MIB2: usize = HugeSize::Mib2.index();
 /// Pages of 1 GiB.
 pub const GIB1: usize = HugeSize::Gib1.index();
@@ -58,4 +58,34 @@ pub fn resize<const SIZE: usize>(line: &[u8]) -> Result<(), Errno> {
 pub fn set_overcommit<const SIZE: usize>(line: &[u8]) -> Result<(), Errno> {
     let pages = number(line).ok_or(Errno::EINVAL)?;
     hugetlb::set_overcommit(&Machine, HugeSize::ALL[SIZE], pages).map_err(|_| Errno::EINVAL)
+}
+
+/// /proc/sys/vm/nr_hugepages: the pool of the default size.
+pub fn default_total(t: &mut Text) {
+    let [total, ..] = hugetlb::counts(&Machine, hugetlb::default_size(&Machine));
+    t.dec(total).c(b'\n');
+}
+
+/// A write to it.
+///
+/// # Errors
+/// EINVAL for what is no number.
+pub fn resize_default(line: &[u8]) -> Result<(), Errno> {
+    let pages = number(line).ok_or(Errno::EINVAL)?;
+    hugetlb::resize(&Machine, hugetlb::default_size(&Machine), pages);
+    Ok(())
+}
+
+/// /proc/sys/vm/nr_overcommit_hugepages.
+pub fn default_overcommit(t: &mut Text) {
+    t.dec(hugetlb::overcommit(&Machine, hugetlb::default_size(&Machine))).c(b'\n');
+}
+
+/// A write to it.
+///
+/// # Errors
+/// EINVAL for what is no number, and for pages of 1 GiB (`hugetlb_overcommit_handler`).
+pub fn set_default_overcommit(line: &[u8]) -> Result<(), Errno> {
+    let pages = number(line).ok_or(Errno::EINVAL)?;
+    hugetlb::set_overcommit(&Machine, hugetlb::default_size(&Machine), pages).map_err(|_| Errno::EINVAL)
 }

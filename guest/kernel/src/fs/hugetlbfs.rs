@@ -21,7 +21,7 @@ pub const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// EINVAL for an option that hugetlbfs does not know, or a page size that there is not.
 pub fn new(source: &[u8], flags: u64, options: &[u8]) -> Result<Arc<Mount>, Errno> {
     // First of all, since `size=` counts in its pages.
-    let mut huge = HugePages { size: HugeSize::Mib2, quota: Arc::new(Quota::new()) };
+    let mut huge = HugePages { size: hugetlb::default_size(&Machine), quota: Arc::new(Quota::new()) };
     for (_, value) in options_of(options).filter(|(name, _)| *name == b"pagesize") {
         let bytes = bytes_of(value)?;
         let known = |size: &HugeSize| size.bytes() == bytes && hugetlb::has_size(&Machine, *size);
@@ -96,14 +96,17 @@ pub fn bytes_of(value: &[u8]) -> Result<u64, Errno> {
     number(digits).and_then(|n| n.checked_mul(1 << shift)).ok_or(Errno::EINVAL)
 }
 
-/// Total and free huge pages, files and free files, for statfs: all zero where there is no limit.
+/// Total and free huge pages, files and free files, for statfs: all zero where no size has been set, and a number of files
+/// without a limit is -1 (`hugetlbfs_statfs`).
 pub fn statfs(sb: &SuperBlock) -> [u64; 4] {
     let Some(HugePages { quota, .. }) = &sb.huge else { return [0; 4] };
     let (max, used) = (quota.max.load(Relaxed), quota.used.load(Relaxed));
     let (files, inodes) = (sb.limit_inodes.load(Relaxed), sb.inodes.load(Relaxed));
-    let [blocks, free] = if max == u64::MAX { [0; 2] } else { [max, max.saturating_sub(used)] };
-    let [files, left] = if files == u64::MAX { [0; 2] } else { [files, files.saturating_sub(inodes)] };
-    [blocks, free, files, left]
+    if max == u64::MAX {
+        return [0; 4];
+    }
+    let left = if files == u64::MAX { files } else { files.saturating_sub(inodes) };
+    [max, max.saturating_sub(used), files, left]
 }
 
 /// Checks a new size (`hugetlbfs_setattr`).

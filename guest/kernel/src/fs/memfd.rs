@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
-use ptshare_mm::hugetlb::{HugeSize, has_size};
+use ptshare_mm::hugetlb::{HugeSize, default_size, has_size};
 
 /// No more seals.
 pub const F_SEAL_SEAL: u32 = 1;
@@ -62,7 +62,7 @@ pub fn create(name: &[u8], flags: u32) -> Result<(Arc<File>, bool), Errno> {
     }
     let hugetlb = match flags >> 26 {
         _ if flags & MFD_HUGETLB == 0 => None,
-        0 => Some(HugeSize::Mib2),
+        0 => Some(default_size(&Machine)),
         shift => {
             let size = HugeSize::from_shift(shift.into());
             Some(size.filter(|size| has_size(&Machine, *size)).ok_or(Errno::ENODEV)?)

@@ -166,6 +166,10 @@ pub fn symlink(mut walker: Walker, target: Vec<u8>) -> Result<(), Errno> {
         return Err(Errno::ENOENT);
     }
     let name = to_new(&mut walker, false)?;
+    if walker.at.mount.sb.huge.is_some() {
+        // The target would be the content of its first page, and hugetlbfs has no write (`hugetlbfs_write_begin`).
+        return Err(Errno::EINVAL);
+    }
     let kind = Kind::Symlink(Name::Owned(target));
     create(&walker.cred, &walker.at, &name, S_IFLNK | 0o777, kind).map(|_| ())
 }

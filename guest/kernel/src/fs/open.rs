@@ -115,7 +115,11 @@ fn open_tmpfile(dirfd: i32, text: Vec<u8>, flags: u32, mode: u32) -> Result<Arc<
     let dentry = Dentry::new(Some(dir.dentry.clone()), Name::Owned(name.into_bytes()), inode);
     dentry.set_unlinked();
     dentry.inode.get_write_access()?;
-    Ok(File::new(Path { mount: dir.mount, dentry }, Ops::Regular, flags & !DROPPED))
+    Ok(File::new(
+        Path { mount: dir.mount, dentry },
+        Ops::Regular,
+        flags & !DROPPED | super::file::O_LARGEFILE,
+    ))
 }
 
 /// Opens a file by its path, which has been found (or made just now: then its permissions do not matter).
@@ -153,7 +157,8 @@ fn open_found(path: Path, flags: u32, created: bool) -> Result<Arc<File>, SysErr
     if flags & O_NOATIME != 0 {
         perm::owner(&cred, &inode)?;
     }
-    let kept = flags & !DROPPED;
+    // Every open of a 64-bit kernel (`force_o_largefile`).
+    let kept = flags & !DROPPED | super::file::O_LARGEFILE;
     let nonblock = flags & O_NONBLOCK != 0;
     match &inode.kind {
         Kind::Dir(_) => Ok(File::new(path, Ops::Dir, kept)),
@@ -161,7 +166,7 @@ fn open_found(path: Path, flags: u32, created: bool) -> Result<Arc<File>, SysErr
             if access == O_WRONLY || access == O_RDWR {
                 inode.get_write_access()?;
             }
-            let file = File::new(path, Ops::Regular, kept | super::file::O_LARGEFILE);
+            let file = File::new(path, Ops::Regular, kept);
             if flags & O_TRUNC != 0 && !created {
                 truncate(&inode, 0)?;
             }

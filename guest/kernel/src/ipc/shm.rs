@@ -121,7 +121,7 @@ fn sweep(table: &mut Table<Segment>) {
 /// `can_do_hugetlb_shm`).
 fn check_huge(flags: u64) -> Result<HugeSize, Errno> {
     let size = match flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
-        0 => Some(HugeSize::Mib2),
+        0 => Some(hugetlb::default_size(&Machine)),
         shift => HugeSize::from_shift(shift).filter(|size| hugetlb::has_size(&Machine, *size)),
     };
     let size = size.ok_or(Errno::EINVAL)?;

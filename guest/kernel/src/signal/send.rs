@@ -96,7 +96,9 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
             };
             let fatal = is_default && default_action(sig) == DefaultAction::Terminate;
             if let Some(task) = chosen.filter(|task| wants(task, sig)) {
-                if sig == SIGKILL || fatal && !process.is_init() && !traced {
+                // Who waits in rt_sigtimedwait takes it, whatever its action (`complete_signal`).
+                let awaited = task.real_blocked.load(Relaxed) & bit != 0;
+                if sig == SIGKILL || fatal && !process.is_init() && !traced && !awaited {
                     exit_group_locked(&mut state, process, status_killed(sig));
                 } else {
                     poke(&task);

@@ -112,6 +112,11 @@ fn task_of(pid: u64) -> Result<Arc<Task>, SysErr> {
     }
 }
 
+/// [`task_of`] for the calls about affinity, to which a negative number is just nobody's.
+fn task_or_none(pid: u64) -> Result<Arc<Task>, SysErr> {
+    if (pid as i32) < 0 { Err(Errno::ESRCH.into()) } else { task_of(pid) }
+}
+
 /// May the caller change the scheduling of `target`?
 fn may_schedule(target: &Process) -> Result<(), SysErr> {
     let (me, it) = (current().process.creds(), target.creds());
@@ -133,7 +138,7 @@ pub fn sched_getaffinity(a: &Args, _: &mut TrapFrame) -> SysResult {
     if len < 8 || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
-    let task = task_of(a[0])?;
+    let task = task_or_none(a[0])?;
     uaccess::write(a[2], &(task.affinity.load(Relaxed) & online_mask()))?;
     Ok(8)
 }
@@ -143,7 +148,7 @@ pub fn sched_setaffinity(a: &Args, _: &mut TrapFrame) -> SysResult {
     let mut bytes = [0; 8];
     let len = (a[1] as u32 as usize).min(8);
     uaccess::copy_in(bytes.get_mut(..len).unwrap_or(&mut []), a[2])?;
-    let task = task_of(a[0])?;
+    let task = task_or_none(a[0])?;
     may_schedule(&task.process)?;
     let mask = u64::from_le_bytes(bytes);
     if mask & online_mask() == 0 {

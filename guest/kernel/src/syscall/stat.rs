@@ -6,12 +6,13 @@ use super::{Args, SysErr, SysResult};
 use crate::fs::caller::{self, CAP_CHOWN, CAP_FSETID};
 use crate::fs::device::{major, minor};
 use crate::fs::hugetlbfs::{self, HUGETLBFS_MAGIC};
-use crate::fs::inode::{Inode, S_IFDIR, S_IFREG, S_ISGID, now};
+use crate::fs::inode::{Inode, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK, S_ISGID, now};
 use crate::fs::perm::{self, MAY_WRITE};
 use crate::fs::superblock::TMPFS_MAGIC;
 use crate::fs::walk::{AT_FDCWD, resolve};
 use crate::fs::{Path, default_limit, memfd, regular};
 use crate::task::current;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_abi::sys::general as abi;
@@ -116,7 +117,7 @@ pub fn statx(a: &Args, _: &mut TrapFrame) -> SysResult {
     out.stx_size = inode.size();
     out.stx_blocks = inode.blocks();
     out.stx_attributes_mask = u64::from(abi::STATX_ATTR_MOUNT_ROOT);
-    if alloc::sync::Arc::ptr_eq(&place.dentry, &place.mount.root) {
+    if Arc::ptr_eq(&place.dentry, &place.mount.root) {
         out.stx_attributes = u64::from(abi::STATX_ATTR_MOUNT_ROOT);
     }
     (out.stx_atime, out.stx_mtime, out.stx_ctime, out.stx_btime) =
@@ -128,9 +129,37 @@ pub fn statx(a: &Args, _: &mut TrapFrame) -> SysResult {
     Ok(0)
 }
 
+/// statfs of what has no name in any mounted file system: Linux keeps each kind on an internal mount of its own type
+/// (include/uapi/linux/magic.h).
+fn write_statfs_nameless(place: &Path, va: u64) -> SysResult {
+    const PIPEFS_MAGIC: u64 = 0x5049_5045;
+    const SOCKFS_MAGIC: u64 = 0x534f_434b;
+    let inode = place.inode();
+    let huge = inode.regular().and_then(|regular| regular.hugetlb);
+    let magic = match inode.file_type() {
+        _ if huge.is_some() => HUGETLBFS_MAGIC,
+        S_IFREG if inode.regular().is_some() => TMPFS_MAGIC,
+        S_IFIFO => PIPEFS_MAGIC,
+        S_IFSOCK => SOCKFS_MAGIC,
+        _ => place.mount.sb.magic,
+    };
+    let block = huge.map_or(4096, |size| size.bytes());
+    let mut out = abi::statfs64::zeroed();
+    out.f_type = magic as i64;
+    (out.f_bsize, out.f_frsize) = (block as _, block as _);
+    out.f_namelen = 255;
+    out.f_fsid.val = [place.mount.sb.dev as i32, 0];
+    out.f_flags = 0x20;
+    uaccess::write(va, &out)?;
+    Ok(0)
+}
+
 fn write_statfs(place: &Path, va: u64) -> SysResult {
     let sb = &place.mount.sb;
     let mut out = abi::statfs64::zeroed();
+    if Arc::ptr_eq(&place.mount, &crate::fs::internal_mount()) {
+        return write_statfs_nameless(place, va);
+    }
     out.f_type = sb.magic as i64;
     out.f_bsize = 4096;
     out.f_frsize = 4096;

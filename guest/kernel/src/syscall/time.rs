@@ -1,6 +1,7 @@
 //! System calls: clocks, sleeping, timers, resource usage.
 
 use super::{Args, Restart, SysErr, SysResult};
+use crate::task::cpu_timer::{self, Clock};
 use crate::task::exit::TICK_NS;
 use crate::task::wait::{WaitError, sleep_until};
 use crate::task::{creds, current, find_process, find_task, timer, usage};
@@ -250,8 +251,17 @@ pub fn alarm(a: &Args, _: &mut TrapFrame) -> SysResult {
     Ok(seconds + u64::from(up))
 }
 
-fn is_real_timer(which: u64) -> Result<(), SysErr> {
-    if which as u32 == raw::ITIMER_REAL { Ok(()) } else { Err(Errno::EINVAL.into()) }
+/// The clock of an interval timer; `None` for real time.
+///
+/// # Errors
+/// EINVAL.
+fn itimer_clock(which: u64) -> Result<Option<Clock>, SysErr> {
+    match which as u32 {
+        raw::ITIMER_REAL => Ok(None),
+        raw::ITIMER_VIRTUAL => Ok(Some(Clock::Virtual)),
+        raw::ITIMER_PROF => Ok(Some(Clock::Prof)),
+        _ => Err(Errno::EINVAL.into()),
+    }
 }
 
 fn write_itimer(at: u64, (value, interval): (u64, u64)) -> Result<(), SysErr> {
@@ -262,21 +272,29 @@ fn write_itimer(at: u64, (value, interval): (u64, u64)) -> Result<(), SysErr> {
 
 /// getitimer(2).
 pub fn getitimer(a: &Args, _: &mut TrapFrame) -> SysResult {
-    is_real_timer(a[0])?;
-    write_itimer(a[1], timer::real_timer(&current().process))?;
+    let process = &current().process;
+    let now = match itimer_clock(a[0])? {
+        None => timer::real_timer(process),
+        Some(clock) => cpu_timer::interval_timer(process, clock),
+    };
+    write_itimer(a[1], now)?;
     Ok(0)
 }
 
 /// setitimer(2).
 pub fn setitimer(a: &Args, _: &mut TrapFrame) -> SysResult {
-    is_real_timer(a[0])?;
+    let clock = itimer_clock(a[0])?;
     let (value, interval) = if a[1] == 0 {
         (0, 0)
     } else {
         let [interval_sec, interval_usec, sec, usec]: [i64; 4] = uaccess::read(a[1])?;
         (read_timeval([sec, usec])?, read_timeval([interval_sec, interval_usec])?)
     };
-    let old = timer::set_real_timer(&current().process, value, interval);
+    let process = &current().process;
+    let old = match clock {
+        None => timer::set_real_timer(process, value, interval),
+        Some(clock) => cpu_timer::set_interval_timer(process, clock, value, interval),
+    };
     if a[2] != 0 {
         write_itimer(a[2], old)?;
     }

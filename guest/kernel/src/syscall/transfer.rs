@@ -234,9 +234,11 @@ pub fn fallocate(a: &Args, _: &mut TrapFrame) -> SysResult {
     };
     let seals = file.seals();
     let _held = inode.write_hold.take();
-    let grows = mode & KEEP_SIZE == 0 && end > object.size_bytes();
+    let beyond = end > object.size_bytes();
+    let grows = mode & KEEP_SIZE == 0 && beyond;
+    // Pages beyond the end are growth even where the size stays (`shmem_fallocate`).
     if seals & crate::fs::memfd::F_SEAL_WRITE != 0 && mode & PUNCH_HOLE != 0
-        || seals & crate::fs::memfd::F_SEAL_GROW != 0 && grows
+        || seals & crate::fs::memfd::F_SEAL_GROW != 0 && mode & PUNCH_HOLE == 0 && beyond
     {
         return Err(Errno::EPERM.into());
     }

@@ -17,6 +17,7 @@
 //! (`Rank::Signals`), wait queues, run queues, timers; a [`Slot`](process::Slot) (`Rank::Registry`) is a leaf. No lock
 //! is held across a wait, a user-memory access, or the drop of an mm, a file table or a process.
 
+pub mod cpu_timer;
 pub mod creds;
 mod current;
 pub mod exec;

@@ -1,5 +1,6 @@
 //! A process: what its threads have in common.
 
+use super::cpu_timer::{self, CpuTimers};
 use super::creds::Creds;
 use super::limits::Limits;
 use super::timer::IntervalTimer;
@@ -108,6 +109,8 @@ pub struct Process {
 
     /// ITIMER_REAL and alarm(2).
     pub(super) real_timer: Lock<IntervalTimer>,
+    /// ITIMER_VIRTUAL, ITIMER_PROF and RLIMIT_CPU.
+    pub(super) cpu_timers: CpuTimers,
     /// CPU time and faults: own dead threads' and waited-for children's.
     pub usage: Usage,
     /// What its threads that have ended moved.
@@ -164,6 +167,7 @@ impl Process {
             fs: Slot::new(Some(parts.fs)),
             exe: Slot::new(parts.exe),
             creds: Slot::new(Some(parts.creds)),
+            cpu_timers: CpuTimers::new(&parts.limits),
             limits: Slot::new(Some(parts.limits)),
             handlers: Slot::new(Some(parts.handlers)),
             signals: Lock::new(Rank::Signals, SignalState::new()),
@@ -308,6 +312,7 @@ impl Process {
         }
         let old = self.limits.replace(Some(Arc::new(limits)));
         drop(old);
+        cpu_timer::rearm(self);
     }
 
     /// Soft limit of a resource (`RLIMIT_*`).

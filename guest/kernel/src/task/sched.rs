@@ -13,7 +13,7 @@
 use super::current::{current, replace_current};
 use super::process::Process;
 use super::thread::{Task, TaskState, WORK_MASK, WORK_RESCHED, WORK_RESTART, WORK_SIGNAL};
-use super::{timer, usage};
+use super::{cpu_timer, timer, usage};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{
@@ -103,7 +103,8 @@ pub fn schedule() {
             Some(next) => next,
             None if runnable && !moves || prev.tid() == 0 => {
                 // Nobody else: go on, without a slice.
-                cpu.slice_end.store(u64::MAX, Relaxed);
+                cpu.slice_end.store(first_tick(&prev, now), Relaxed);
+                arm(cpu);
                 return;
             }
             None => match cpu.idle.lock().clone() {
@@ -139,7 +140,8 @@ pub fn schedule() {
     let since = cpu.busy_since.load(Relaxed);
     cpu.busy_ns.store(cpu.busy_ns.load(Relaxed) + now.saturating_sub(since), Relaxed);
     cpu.busy_since.store(if next.tid() == 0 { u64::MAX } else { now }, Relaxed);
-    cpu.slice_end.store(if others_wait { now + SLICE_NS } else { u64::MAX }, Relaxed);
+    let slice_end = if others_wait { now + SLICE_NS } else { u64::MAX };
+    cpu.slice_end.store(slice_end.min(first_tick(&next, now)), Relaxed);
     arm(cpu);
     // From here on no counted reference may stay on this stack: it may never be resumed.
     *cpu.leaving.lock() = replace_current(next);
@@ -322,6 +324,26 @@ fn arm(cpu: &Cpu) {
     }
 }
 
+/// When the CPU has to look at the task's timers of CPU time, `u64::MAX` for never. Its slice ends there.
+#[inline]
+fn first_tick(task: &Task, now: u64) -> u64 {
+    if task.process.cpu_timers.armed() { now + cpu_timer::TICK_NS } else { u64::MAX }
+}
+
+/// Every CPU that runs a thread of the process begins to tick.
+pub(super) fn start_ticks(process: &Process) {
+    for task in process.signals.lock().threads() {
+        if task.tid() == current().tid() {
+            let cpu = this_cpu();
+            cpu.slice_end.fetch_min(time::now_ns() + cpu_timer::TICK_NS, Relaxed);
+            arm(cpu);
+        } else {
+            task.add_work(WORK_RESCHED);
+            kick(task);
+        }
+    }
+}
+
 /// A timer was added: sets the hardware timer if need be.
 pub(super) fn rearm() {
     arm(this_cpu());
@@ -339,9 +361,14 @@ pub fn on_timer_interrupt() {
         timer::run_expired(now);
     }
     if cpu.slice_end.load(Relaxed) <= now {
-        cpu.slice_end.store(u64::MAX, Relaxed);
+        let task = current();
+        cpu.slice_end.store(first_tick(&task, now), Relaxed);
         if !cpu.queue.lock().is_empty() {
-            current().add_work(WORK_RESCHED);
+            task.add_work(WORK_RESCHED);
+        }
+        if task.process.cpu_timers.armed() {
+            task.run_ns.fetch_add(now.saturating_sub(task.run_since.swap(now, Relaxed)), Relaxed);
+            cpu_timer::tick(&task.process);
         }
     }
     arm(cpu);

@@ -5,10 +5,11 @@ use ptshare_machine::boot;
 use ptshare_machine::smp::{self, StartError};
 use ptshare_wire::census::CPUS_MAX;
 
-/// Starts the CPUs that the command line asks for (`cpus=N`), or all that the machine has. One that does not start is said
-/// to be missing.
+/// Starts the CPUs that the command line asks for (the last `cpus=N`: the VMM's own comes first), or all that the machine
+/// has. One that does not start is said to be missing.
 pub fn start_others() {
-    let asked = boot::option("cpus").and_then(|n| n.parse().ok());
+    let asked = boot::words().filter_map(|word| word.strip_prefix("cpus=")).last();
+    let asked = asked.and_then(|n| n.parse().ok());
     for index in 1..asked.unwrap_or(CPUS_MAX) {
         let why = match smp::start(index) {
             Ok(()) => continue,

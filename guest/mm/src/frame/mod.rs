@@ -103,12 +103,14 @@ pub fn put_data<E: Env>(env: &E, pfn: Pfn) {
     }
 }
 
-/// [`put_data`] for many frames under one lock.
+/// [`put_data`] for many frames under one lock. Has the frame been freed?
 #[inline]
-pub(crate) fn put_data_locked<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) {
-    if drop_ref(env, pfn) {
+pub(crate) fn put_data_locked<E: Env>(env: &E, allocator: &mut Buddy, pfn: Pfn) -> bool {
+    let last = drop_ref(env, pfn);
+    if last {
         free_data(env, allocator, pfn);
     }
+    last
 }
 
 #[inline]

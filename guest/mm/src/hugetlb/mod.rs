@@ -1,6 +1,7 @@
 //! Pages of 2 MiB and of 1 GiB from pools of their own: Linux's hugetlb. A [`HugeSize`] says which, as an `hstate` does there.
 //!
 //! ```text
+//!  cmdline.rs   the pools that the command line asks for
 //!  pool.rs      the pools: persistent and surplus pages, reservations            (under the allocator's lock)
 //!  regions.rs   which pages of an object, or of an mm, have been reserved
 //!  shared_pmd.rs PMD pages that belong to an object: found, taken over, taken out
@@ -26,6 +27,7 @@
 //!
 //! Rule `huge-frames-count-tables`: the head's `refs` counts leaves once a table, not once a process.
 
+mod cmdline;
 mod fault;
 #[cfg(test)]
 mod gib;
@@ -38,9 +40,10 @@ mod space;
 #[cfg(test)]
 mod tests;
 
+pub use cmdline::PoolOptions;
 pub use pool::{
-    HugePools, NoSurplus, Quota, counts, has_size, overcommit, pool_frames, resize, set_overcommit,
-    set_sharing,
+    HugePools, NoSurplus, Quota, counts, default_size, has_size, overcommit, pool_frames, resize,
+    set_default_size, set_overcommit, set_sharing,
 };
 pub(crate) use regions::Regions;
 pub(crate) use shared_pmd::{forget, is_object_pmd};
@@ -51,8 +54,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use ptshare_paging::{Pfn, Pte};
 pub use ptshare_wire::HugeSize;
 use ptshare_wire::frame::{FrameKind, state};
+use ptshare_wire::huge::HUGE_SIZES;
 
-/// Bytes of a page of the size where none is named.
+/// Bytes of a page of 2 MiB.
 pub const HUGE_BYTES: u64 = HugeSize::Mib2.bytes();
 /// Frames of such a page.
 pub const HUGE_FRAMES: u64 = HugeSize::Mib2.frames();

@@ -24,6 +24,8 @@ pub struct HugePools {
     overcommit: [u64; HUGE_SIZES],
     /// First PMD page of an object; chained through `FrameMeta::b`.
     pub(super) tables: u64,
+    /// The size where none is named (`default_hugepagesz=`).
+    default: HugeSize,
     /// `share_hugetlb=0`.
     pub(super) sharing_off: bool,
 }
@@ -31,7 +33,13 @@ pub struct HugePools {
 impl HugePools {
     /// Empty pools.
     pub(crate) const fn new() -> Self {
-        HugePools { heads: [0; HUGE_SIZES], overcommit: [0; HUGE_SIZES], tables: 0, sharing_off: false }
+        HugePools {
+            heads: [0; HUGE_SIZES],
+            overcommit: [0; HUGE_SIZES],
+            tables: 0,
+            default: HugeSize::Mib2,
+            sharing_off: false,
+        }
     }
 }
 
@@ -253,6 +261,16 @@ impl Buddy {
 #[inline]
 pub fn has_size<E: Env>(env: &E, size: HugeSize) -> bool {
     size == HugeSize::Mib2 || env.has_gib_pages()
+}
+
+/// The size that is meant where none is named: by MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB, hugetlbfs, /proc.
+pub fn default_size<E: Env>(env: &E) -> HugeSize {
+    env.allocator().lock().huge.default
+}
+
+/// Sets [`default_size`] (`default_hugepagesz=`).
+pub fn set_default_size<E: Env>(env: &E, size: HugeSize) {
+    env.allocator().lock().huge.default = size;
 }
 
 /// Makes the pool of a size `pages` large: `hugepages=`, `nr_hugepages`. It comes as near as it can.

@@ -2,6 +2,7 @@
 //! page must hold.
 
 use super::*;
+use crate::error::MmError;
 use crate::testing::Arena;
 use crate::{Env, FaultOutcome, MapRequest, Mm, Object, ObjectInfo, Sharing};
 use ptshare_abi::sys::general as abi;
@@ -14,6 +15,8 @@ const BASE: u64 = 0x80_0000_0000;
 const PAGES: u64 = 512;
 /// Spans of a table with huge leaves in which the mms map.
 const PLACES: u64 = 3;
+/// Private mappings of at most so many pages reserve them.
+const RESERVED_PAGES: u64 = 3;
 /// Pages of a place that are looked at.
 const WATCHED: [u64; 6] = [0, 1, 2, 255, 510, 511];
 
@@ -96,12 +99,20 @@ impl World {
         if kind == 0 {
             request.flags = u64::from(more | abi::MAP_PRIVATE | abi::MAP_ANONYMOUS | abi::MAP_HUGETLB);
             request.flags |= u64::from(size.shift()) << abi::MAP_HUGE_SHIFT;
+            if end - start <= RESERVED_PAGES * size.bytes() {
+                request.flags &= !u64::from(abi::MAP_NORESERVE);
+            }
         } else {
             request.flags = u64::from(more | abi::MAP_SHARED);
             request.object = Some((self.objects[which].clone(), first * size.frames()));
         }
         let process = &mut self.processes[p];
-        assert_eq!(process.mm.mmap(request), Ok(start));
+        let mapped = process.mm.mmap(request);
+        if mapped == Err(MmError::NoMemory) && kind == 0 {
+            // The pool has not so many to promise. What was there may be gone.
+            return self.unmap_at(p, start, end);
+        }
+        assert_eq!(mapped, Ok(start));
         for at in (start..end).step_by(size.bytes() as usize) {
             let page = (at - BASE) % span / size.bytes();
             let shown = match kind {
@@ -131,9 +142,28 @@ impl World {
 
     fn unmap(&mut self, p: usize) {
         let (start, end) = self.range();
+        self.unmap_at(p, start, end);
+    }
+
+    fn unmap_at(&mut self, p: usize, start: u64, end: u64) {
         let process = &mut self.processes[p];
         process.mm.munmap(start, end - start).unwrap();
         process.pages.retain(|at, _| *at < start || end <= *at);
+    }
+
+    /// MADV_DONTNEED, which reads zeros where the memory is private. Holes are reported in the end.
+    fn discard(&mut self, p: usize) {
+        let (start, end) = self.range();
+        let process = &mut self.processes[p];
+        let hole =
+            (start..end).step_by(self.size.bytes() as usize).any(|at| !process.pages.contains_key(&at));
+        let done = process.mm.madvise(start, end - start, u64::from(abi::MADV_DONTNEED));
+        assert_eq!(done, if hole { Err(MmError::NotMapped) } else { Ok(()) });
+        for (_, shown) in process.pages.range_mut(start..end) {
+            if let Shown::Private { value, .. } = shown {
+                *value = 0;
+            }
+        }
     }
 
     /// Reads, and writes where that is allowed.
@@ -193,6 +223,7 @@ impl World {
             7 if self.processes.len() < 5 => self.fork(p),
             7 | 8 if self.processes.len() > 1 => drop(self.processes.swap_remove(p)),
             9 => self.punch(),
+            10 => self.discard(p),
             _ => self.touch(p),
         }
     }

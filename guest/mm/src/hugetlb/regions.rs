@@ -86,6 +86,29 @@ impl Regions {
         removed
     }
 
+    /// Moves what lies in `[from, from + len)` to the same place in `[to, to + len)`, which holds nothing and does not
+    /// overlap; gives how many numbers were lost for want of memory.
+    pub(crate) fn shift(&mut self, from: u64, to: u64, len: u64) -> u64 {
+        let mut moved = Regions::new();
+        let mut lost = 0;
+        self.each(from, from + len, |a, b| {
+            if moved.room().is_ok() {
+                moved.add(a - from + to, b - from + to);
+            } else {
+                lost += b - a;
+            }
+        });
+        lost += self.remove(from, from + len).saturating_sub(moved.len() + lost);
+        moved.each(0, u64::MAX, |a, b| {
+            if self.room().is_ok() {
+                self.add(a, b);
+            } else {
+                lost += b - a;
+            }
+        });
+        lost
+    }
+
     /// Numbers in the set.
     pub(crate) fn len(&self) -> u64 {
         self.count(0, u64::MAX)

@@ -2,9 +2,11 @@
 
 use super::{HugeSize, Regions, is_huge};
 use crate::error::MmError;
+use crate::frame::{get_data, is_private, put_data, put_data_locked};
 use crate::table::{add_aux, sub_aux};
-use crate::vma::VM_HUGETLB;
+use crate::vma::{VM_HUGETLB, VM_MAYSHARE, VM_NORESERVE};
 use crate::{Env, FlushBatch, Mm, NoMemory, Vma, VmaSet};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use ptshare_paging::{Level, Pfn, Pte, Slot};
 use ptshare_sync::{Lock, Rank};
@@ -16,14 +18,33 @@ pub(crate) struct HugeSpace {
     slot: u32,
     /// There are, or were, hugetlb mappings: the checks for them are worth their time.
     any: AtomicBool,
-    /// By size: pages (addresses in units of it) of private mappings that mmap has reserved and no fault has used yet. Not
-    /// inherited by fork: the child takes what is spare, as on Linux.
-    reserved: [Lock<Regions>; HUGE_SIZES],
+    /// By size. Not inherited by fork: the child takes what is spare, as on Linux.
+    reserved: [Lock<Reserved>; HUGE_SIZES],
+}
+
+/// Pages (addresses in units of their size) of private mappings.
+struct Reserved {
+    /// Reserved, and no fault has used it yet.
+    open: Regions,
+    /// Reserved by mmap once: a page that is given back here is reserved again (Linux: the VMA's `HPAGE_RESV_OWNER`).
+    owned: Regions,
+}
+
+impl Reserved {
+    const fn new() -> Self {
+        Reserved { open: Regions::new(), owned: Regions::new() }
+    }
+
+    /// Makes sure that the next change needs no memory.
+    fn room(&mut self) -> Result<(), NoMemory> {
+        self.open.room()?;
+        self.owned.room()
+    }
 }
 
 impl HugeSpace {
     pub(crate) fn new(slot: u32) -> Self {
-        let none = || Lock::new(Rank::PageCache, Regions::new());
+        let none = || Lock::new(Rank::PageCache, Reserved::new());
         HugeSpace { slot, any: AtomicBool::new(false), reserved: [none(), none()] }
     }
 
@@ -32,7 +53,7 @@ impl HugeSpace {
         &env.mm_rec(self.slot).hugetlb_reserved[size.index()]
     }
 
-    fn regions(&self, size: HugeSize) -> &Lock<Regions> {
+    fn regions(&self, size: HugeSize) -> &Lock<Reserved> {
         &self.reserved[size.index()]
     }
 
@@ -62,14 +83,15 @@ impl HugeSpace {
         let mut reserved = self.regions(size).lock();
         reserved.room()?;
         env.allocator().lock().huge_reserve(env, size, to - from, self.book(env, size))?;
-        reserved.add(from, to);
+        reserved.open.add(from, to);
+        reserved.owned.add(from, to);
         Ok(())
     }
 
     /// Uses the reservation of the page at `addr`, if there is one. The caller takes the page from the pool.
     pub(super) fn consume<E: Env>(&self, env: &E, size: HugeSize, addr: u64) -> bool {
         let number = addr >> size.shift();
-        let used = self.regions(size).lock().remove(number, number + 1);
+        let used = self.regions(size).lock().open.remove(number, number + 1);
         if used > 1 {
             // No memory to keep the rest on the list.
             env.allocator().lock().huge_unreserve(env, size, used - 1, self.book(env, size));
@@ -84,10 +106,32 @@ impl HugeSpace {
         }
         // No page is cut: what the ends round down to is reserved nowhere.
         for size in HugeSize::ALL {
-            let given = self.regions(size).lock().remove(start >> size.shift(), end >> size.shift());
+            let (from, to) = (start >> size.shift(), end >> size.shift());
+            let mut reserved = self.regions(size).lock();
+            let given = reserved.open.remove(from, to);
+            reserved.owned.remove(from, to);
+            drop(reserved);
             if given > 0 {
                 env.allocator().lock().huge_unreserve(env, size, given, self.book(env, size));
             }
+        }
+    }
+
+    /// Drops a hold on the private page at `addr`, which has left the tables. If that frees it, and mmap had reserved it, it is
+    /// reserved again in the same moment, so that nobody else gets it (Linux: `folio_set_hugetlb_restore_reserve` in
+    /// `__unmap_hugepage_range`, which leaves surplus pages out as well).
+    fn put_back<E: Env>(&self, env: &E, size: HugeSize, addr: u64, pfn: Pfn) {
+        let number = addr >> size.shift();
+        let mut reserved = self.regions(size).lock();
+        let owned = reserved.owned.contains(number) && reserved.room().is_ok();
+        let mut allocator = env.allocator().lock();
+        let surplus = &env.census().hugetlb[size.index()].surplus;
+        let again = owned && surplus.load(Relaxed) == 0;
+        if put_data_locked(env, &mut allocator, pfn)
+            && again
+            && allocator.huge_reserve(env, size, 1, self.book(env, size)).is_ok()
+        {
+            reserved.open.add(number, number + 1);
         }
     }
 
@@ -95,29 +139,21 @@ impl HugeSpace {
     fn shift<E: Env>(&self, env: &E, size: HugeSize, old: u64, new: u64, len_bytes: u64) {
         let number = |bytes: u64| bytes >> size.shift();
         let (from, to, pages) = (number(old), number(new), number(len_bytes));
-        let mut moved = Regions::new();
         let mut reserved = self.regions(size).lock();
-        let mut lost = 0;
-        reserved.each(from, from + pages, |a, b| {
-            if moved.room().is_ok() {
-                moved.add(a - from + to, b - from + to);
-            } else {
-                lost += b - a;
-            }
-        });
-        lost += reserved.remove(from, from + pages).saturating_sub(moved.len() + lost);
-        moved.each(0, u64::MAX, |a, b| {
-            if reserved.room().is_ok() {
-                reserved.add(a, b);
-            } else {
-                lost += b - a;
-            }
-        });
+        let lost = reserved.open.shift(from, to, pages);
+        reserved.owned.shift(from, to, pages);
         drop(reserved);
         if lost > 0 {
             env.allocator().lock().huge_unreserve(env, size, lost, self.book(env, size));
         }
     }
+}
+
+/// A private huge page that is being given back.
+pub(crate) struct HeldPage {
+    size: HugeSize,
+    addr: u64,
+    pfn: Pfn,
 }
 
 impl<E: Env> Mm<E> {
@@ -157,6 +193,45 @@ impl<E: Env> Mm<E> {
         }
         let huge = set.find(end).filter(|vma| vma.has(VM_HUGETLB));
         huge.map_or(end, |vma| vma.huge_size().floor(end))
+    }
+
+    /// Holds the private huge pages in `[start, end)`, whose VMAs give them back: [`Self::put_back_huge`] follows. Inside a
+    /// critical section, with `mmap_lock` held for write.
+    ///
+    /// # Errors
+    /// `NoMemory`, with nothing held.
+    pub(crate) fn hold_huge(&self, set: &VmaSet<E>, start: u64, end: u64) -> Result<Vec<HeldPage>, MmError> {
+        let mut held = Vec::new();
+        if !self.huge.any() {
+            return Ok(held);
+        }
+        let ours = |vma: &&Vma<E>| vma.has(VM_HUGETLB) && !vma.has(VM_MAYSHARE) && !vma.has(VM_NORESERVE);
+        let _upper = self.page_table.lock();
+        for vma in set.iter_range(start, end).filter(ours) {
+            let (size, mut at) = (vma.huge_size(), vma.rec.start.max(start));
+            while at < vma.rec.end.min(end) {
+                let leaf = self.huge_slot(size, at).filter(|(_, _, pte)| is_huge(*pte));
+                if let Some(pfn) = leaf.map(|(_, _, pte)| pte.pfn())
+                    && is_private(self.env.meta(pfn).state.load(Relaxed))
+                {
+                    if held.try_reserve(1).is_err() {
+                        held.iter().for_each(|page: &HeldPage| put_data(&self.env, page.pfn));
+                        return Err(MmError::NoMemory);
+                    }
+                    get_data(&self.env, pfn);
+                    held.push(HeldPage { size, addr: at, pfn });
+                }
+                at += size.bytes();
+            }
+        }
+        Ok(held)
+    }
+
+    /// Lets go of what [`Self::hold_huge`] holds, after the flush. What was reserved is reserved again.
+    pub(crate) fn put_back_huge(&self, held: Vec<HeldPage>) {
+        for page in held {
+            self.huge.put_back(&self.env, page.size, page.addr, page.pfn);
+        }
     }
 
     /// The entry that translates the huge page at `va`, if the tables above it exist.

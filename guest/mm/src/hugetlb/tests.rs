@@ -460,3 +460,70 @@ fn failures_of_allocation_change_nothing() {
         }
     }
 }
+
+/// Linux's numbers, taken from 6.18: who mapped the pages has them reserved again, a child has not.
+#[test]
+fn a_private_page_given_back_is_reserved_again() {
+    for mode in MODES {
+        let arena = machine(8);
+        let parent = mm(&arena);
+        let discard = |mm: &Mm<Arena>, first, pages| {
+            mm.madvise(page(first), pages * HUGE_BYTES, u64::from(abi::MADV_DONTNEED)).unwrap();
+        };
+        assert_eq!(anonymous(&parent, BASE, 4, abi::MAP_PRIVATE), Ok(BASE));
+        (0..4).for_each(|n| arena.user_store(&parent, page(n), 1).unwrap());
+        discard(&parent, 1, 2);
+        assert_eq!(counts(&arena), [8, 6, 2, 0]);
+        discard(&parent, 1, 2);
+        assert_eq!(counts(&arena), [8, 6, 2, 0], "given back twice");
+        arena.user_store(&parent, page(1), 2).unwrap();
+        assert_eq!(counts(&arena), [8, 5, 1, 0]);
+
+        let child = parent.fork(mode, 0).unwrap();
+        discard(&child, 0, 1);
+        assert_eq!(counts(&arena), [8, 5, 1, 0], "the parent still has it");
+        arena.user_store(&child, page(0), 5).unwrap();
+        discard(&child, 0, 1);
+        assert_eq!(counts(&arena), [8, 5, 1, 0], "the child has reserved nothing");
+        drop(child);
+        assert_eq!(arena.user_load(&parent, page(0)), Ok(1));
+
+        // Reserved pages go where the mapping goes.
+        parent
+            .mremap(
+                page(0),
+                HUGE_BYTES,
+                HUGE_BYTES,
+                (abi::MREMAP_MAYMOVE | abi::MREMAP_FIXED).into(),
+                page(20),
+            )
+            .unwrap();
+        discard(&parent, 20, 1);
+        assert_eq!(counts(&arena), [8, 6, 2, 0]);
+        parent.munmap(page(1), 3 * HUGE_BYTES).unwrap();
+        assert_eq!(counts(&arena), [8, 8, 1, 0]);
+        parent.munmap(page(20), HUGE_BYTES).unwrap();
+
+        assert_eq!(anonymous(&parent, BASE, 1, abi::MAP_PRIVATE | abi::MAP_NORESERVE), Ok(BASE));
+        arena.user_store(&parent, BASE, 1).unwrap();
+        discard(&parent, 0, 1);
+        assert_eq!(counts(&arena), [8, 8, 0, 0], "there was no reservation");
+        arena.audit(&[&parent]);
+    }
+}
+
+/// A surplus page goes when it is given back (`__unmap_hugepage_range`: `!h->surplus_huge_pages`).
+#[test]
+fn a_surplus_page_given_back_is_not_reserved_again() {
+    let arena = machine(1);
+    super::set_overcommit(&arena, HugeSize::Mib2, 1).unwrap();
+    let mm = mm(&arena);
+    assert_eq!(anonymous(&mm, BASE, 2, abi::MAP_PRIVATE), Ok(BASE));
+    (0..2).for_each(|n| arena.user_store(&mm, page(n), 1).unwrap());
+    assert_eq!(counts(&arena), [2, 0, 0, 1]);
+    mm.madvise(BASE, HUGE_BYTES, u64::from(abi::MADV_DONTNEED)).unwrap();
+    assert_eq!(counts(&arena), [1, 0, 0, 0]);
+    mm.madvise(page(1), HUGE_BYTES, u64::from(abi::MADV_DONTNEED)).unwrap();
+    assert_eq!(counts(&arena), [1, 1, 1, 0]);
+    arena.audit(&[&mm]);
+}

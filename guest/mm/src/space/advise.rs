@@ -120,22 +120,31 @@ impl<E: Env> Mm<E> {
         });
         let stop = stop.min(USER_END);
         if start < stop && change.intersects(start, stop) {
-            // An object's page that userfaultfd has write-protected is so again when it comes back.
-            let mut at = start;
-            let marked = |vma: &&Vma<E>| vma.has(VM_UFFD_WP) && vma.object.is_some();
-            for vma in change.iter_range(start, stop).filter(marked) {
-                let (from, upto) = (vma.rec.start.max(start), vma.rec.end.min(stop));
-                if at < from {
-                    self.discard(&change, at, from)?;
-                }
-                self.discard_marked(from, upto)?;
-                at = upto;
-            }
-            if at < stop {
-                self.discard(&change, at, stop)?;
-            }
+            let held = self.hold_huge(&change, start, stop)?;
+            let done = self.discard_parts(&change, start, stop);
+            self.put_back_huge(held);
+            done?;
         }
         if sealed { Err(MmError::NotPermitted) } else { result }
+    }
+
+    /// Drops the pages in `[start, stop)`, where something is mapped.
+    fn discard_parts(&self, set: &VmaSet<E>, start: u64, stop: u64) -> Result<(), MmError> {
+        // An object's page that userfaultfd has write-protected is so again when it comes back.
+        let mut at = start;
+        let marked = |vma: &&Vma<E>| vma.has(VM_UFFD_WP) && vma.object.is_some();
+        for vma in set.iter_range(start, stop).filter(marked) {
+            let (from, upto) = (vma.rec.start.max(start), vma.rec.end.min(stop));
+            if at < from {
+                self.discard(set, at, from)?;
+            }
+            self.discard_marked(from, upto)?;
+            at = upto;
+        }
+        if at < stop {
+            self.discard(set, at, stop)?;
+        }
+        Ok(())
     }
 
     /// MADV_REMOVE: punches the range out of the objects behind it.

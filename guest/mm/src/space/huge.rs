@@ -4,7 +4,7 @@ use super::limits::max_map_count;
 use super::map::{Placed, covered_pages, place, vm_flags, wants_pages};
 use super::{MapRequest, Mm};
 use crate::error::MmError;
-use crate::hugetlb::{HugeSize, has_size};
+use crate::hugetlb::{HugeSize, default_size, has_size};
 use crate::vma::*;
 use crate::{Env, Object, Vma, VmaSet};
 use ptshare_abi::sys::general as abi;
@@ -24,7 +24,7 @@ impl<E: Env> Mm<E> {
             // As on Linux the size in the flags does not count for a file.
             Some((object, _)) => object.huge_size(),
             None => match request.flags >> abi::MAP_HUGE_SHIFT & u64::from(abi::MAP_HUGE_MASK) {
-                0 => Some(HugeSize::Mib2),
+                0 => Some(default_size(&self.env)),
                 shift => HugeSize::from_shift(shift).filter(|&size| has_size(&self.env, size)),
             },
         };

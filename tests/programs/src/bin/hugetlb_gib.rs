@@ -196,7 +196,7 @@ fn changes(region: &Region, start: [u64; 2]) {
     });
     println!("private: where it was: {gone}");
     moved.advise(libc::MADV_DONTNEED);
-    println!("private: given back: {} in use", used(start).0);
+    println!("private: given back: {:?}", used(start));
     check!(SPOTS.into_iter().all(|at| moved.word(at) == 0), "a page given back has content");
     moved.unmap();
 }

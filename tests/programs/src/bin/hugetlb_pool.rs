@@ -47,6 +47,18 @@ fn main() {
     println!("one more without a reservation: {child}");
     all.set_word(0, 1);
     println!("one touched: free {}, reserved {}", free - pool()[1], spare - (pool()[2] - reserved));
+    all.part(0, HUGE).advise(libc::MADV_DONTNEED);
+    println!(
+        "given back to the mapping: free {}, reserved {}",
+        free - pool()[1],
+        spare - (pool()[2] - reserved)
+    );
+    let child = process::in_child(|| {
+        signal::default_faults();
+        all.set_word(0, 2);
+        0
+    });
+    println!("and reserved for the parent alone: {child}");
     all.part((spare as usize / 2) * HUGE, HUGE).unmap();
     println!("one given back: reserved {}", spare - (pool()[2] - reserved));
     let (hole, end) = (spare as usize / 2 * HUGE, spare as usize * HUGE);

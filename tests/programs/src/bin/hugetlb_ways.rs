@@ -114,8 +114,13 @@ fn file(start: [u64; 3]) {
         fs
     };
     println!(
-        "hugetlbfs: type {:#x}, block {}, {} of {} free",
-        fs.f_type, fs.f_bsize, fs.f_bfree, fs.f_blocks
+        "hugetlbfs: type {:#x}, block {}, {} of {} free, {} of {} files",
+        fs.f_type, fs.f_bsize, fs.f_bfree, fs.f_blocks, fs.f_ffree as i64, fs.f_files as i64
+    );
+    let link = std::os::unix::fs::symlink("target", format!("{folder}/link"));
+    println!(
+        "hugetlbfs: symlink: {}",
+        link.map_or_else(|e| errno_name(e.raw_os_error().unwrap_or(0)), |()| "success".into())
     );
     let name = format!("{folder}/file");
     let file = std::fs::File::options().create(true).truncate(false).read(true).write(true).open(&name);

@@ -2,7 +2,7 @@
 
 use ptshare_programs::memory::{PAGE, RW, Region};
 use ptshare_programs::{check, check_eq, errno, errno_name, process};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 fn name(result: i64) -> String {
     if result < 0 { errno_name(errno()) } else { "ok".into() }
@@ -74,7 +74,6 @@ fn memfd(flags: u32) -> OwnedFd {
 }
 
 fn raw(fd: &OwnedFd) -> RawFd {
-    use std::os::fd::AsRawFd;
     fd.as_raw_fd()
 }
 
@@ -132,6 +131,40 @@ fn file_seals() {
     let wrote = unsafe { libc::write(raw(&file), [1u8].as_ptr().cast(), 1) };
     println!("write: {}", name(wrote as i64));
     println!("seals of a file that takes none: {}", seal(&memfd(0), WRITE));
+    let fixed = memfd(libc::MFD_ALLOW_SEALING);
+    println!("growth seal: {}", seal(&fixed, libc::F_SEAL_GROW));
+    for mode in [0, libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE] {
+        // SAFETY: no pointer.
+        let made = unsafe { libc::fallocate(raw(&fixed), mode, 0, PAGE as i64) };
+        println!("fallocate {mode} beyond the end: {}", name(i64::from(made)));
+    }
+}
+
+/// What statfs and F_GETFL say of descriptors.
+fn descriptors() {
+    let describe = |what: &str, fd: RawFd| {
+        // SAFETY: an all-zero structure is valid, and the call fills it in.
+        let (done, fs) = unsafe {
+            let mut fs: libc::statfs = std::mem::zeroed();
+            (libc::fstatfs(fd, &mut fs), fs)
+        };
+        // SAFETY: no pointer.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        println!("{what}: {}, {:#x}, block {}, flags {flags:#o}", name(done.into()), fs.f_type, fs.f_bsize);
+    };
+    describe("a memfd", raw(&memfd(0)));
+    let Ok((reader, writer)) = std::io::pipe() else { process::leave(1) };
+    describe("a pipe's reader", reader.as_raw_fd());
+    describe("its writer", writer.as_raw_fd());
+    let Ok((socket, _)) = std::os::unix::net::UnixStream::pair() else { process::leave(1) };
+    describe("a socket", socket.as_raw_fd());
+    for path in ["/proc", "/proc/self/stat", "/sys"] {
+        let file = std::fs::File::open(path);
+        check!(file.is_ok(), "{path}: {file:?}");
+        if let Ok(file) = file {
+            describe(path, file.as_raw_fd());
+        }
+    }
 }
 
 fn other_memory() {
@@ -208,6 +241,7 @@ fn main() {
     advice();
     mmap_flags();
     file_seals();
+    descriptors();
     other_memory();
     mapping_seals();
 }

@@ -17,6 +17,28 @@ extern "C" fn heard(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_voi
     }
 }
 
+/// Who waits for a signal takes it, though its action is to end the process.
+fn awaited() {
+    signal::default(libc::SIGUSR2);
+    let me = std::process::id() as i32;
+    // SAFETY: an all-zero set is valid, and the calls write to live ones alone.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&mut set, libc::SIGUSR2);
+        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        let child = process::spawn(|| {
+            process::sleep_ms(30);
+            check_eq!(process::kill(me, libc::SIGUSR2), Ok(()));
+            0
+        });
+        let mut which = 0;
+        check_eq!(libc::sigwait(&set, &mut which), 0);
+        println!("waited for SIGUSR2: {}", which == libc::SIGUSR2);
+        process::wait(child);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
+}
+
 fn main() {
     for signal in [libc::SIGALRM, libc::SIGUSR1, libc::SIGINT, libc::SIGTERM] {
         signal::handle(signal, heard, libc::SA_RESTART);
@@ -112,5 +134,6 @@ fn main() {
     process::sleep_ms(20);
     check_eq!(process::kill(child, libc::SIGKILL), Ok(()));
     println!("child: {}", process::wait(child));
+    awaited();
     println!("done");
 }

@@ -1,7 +1,8 @@
 //! timerfd, and what a process is told of the time, memory and bytes that it used.
 
-use ptshare_programs::{check, check_eq, errno, errno_name, process};
+use ptshare_programs::{check, check_eq, errno, errno_name, process, signal};
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 fn answer(value: isize) -> String {
     if value < 0 { errno_name(errno()) } else { value.to_string() }
@@ -39,6 +40,68 @@ fn timer() {
     println!("stopped: {}", read(8).0);
     // SAFETY: no pointers.
     println!("unknown clock: {}", answer(unsafe { libc::timerfd_create(77, 0) } as isize));
+}
+
+static EXPIRED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn expired(signal: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    EXPIRED.fetch_add(if signal == libc::SIGXCPU { 1000 } else { 1 }, Ordering::Relaxed);
+}
+
+fn compute_until(enough: u32) {
+    let mut sum = 0u64;
+    while EXPIRED.load(Ordering::Relaxed) < enough {
+        for i in 0..1000 {
+            sum = std::hint::black_box(sum.wrapping_add(i));
+        }
+    }
+}
+
+/// ITIMER_VIRTUAL and ITIMER_PROF count CPU time: not while the process sleeps.
+fn interval_timers() {
+    let time = |us: i64| libc::timeval { tv_sec: 0, tv_usec: us };
+    for (which, signal, name) in
+        [(libc::ITIMER_VIRTUAL, libc::SIGVTALRM, "virtual"), (libc::ITIMER_PROF, libc::SIGPROF, "prof")]
+    {
+        signal::handle(signal, expired, libc::SA_RESTART);
+        let set = |value: i64, interval: i64| {
+            let new = libc::itimerval { it_interval: time(interval), it_value: time(value) };
+            let mut old = libc::itimerval { it_interval: time(0), it_value: time(0) };
+            // SAFETY: two live structures.
+            let done = unsafe { libc::setitimer(which, &new, &mut old) };
+            (answer(done as isize), old)
+        };
+        EXPIRED.store(0, Ordering::Relaxed);
+        println!("{name}: {}", set(60_000, 10_000).0);
+        process::sleep_ms(150);
+        check_eq!(EXPIRED.load(Ordering::Relaxed), 0);
+        compute_until(3);
+        let (done, old) = set(0, 0);
+        let left = old.it_value.tv_usec;
+        check!((1..=20_000).contains(&left), "{name}: {left} us were left");
+        println!("{name}: {done}, every {} us", old.it_interval.tv_usec);
+        let before = EXPIRED.load(Ordering::Relaxed);
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(60);
+        while std::time::Instant::now() < until {}
+        check_eq!(EXPIRED.load(Ordering::Relaxed), before);
+        println!("{name}: bad: {}", set(-1, 0).0);
+    }
+    // SAFETY: a null pointer turns a timer off, and this one does not exist.
+    let unknown = unsafe { libc::setitimer(7, std::ptr::null(), std::ptr::null_mut()) };
+    println!("unknown timer: {}", answer(unknown as isize));
+    // A forked child has no timers of its parent's; a limit of CPU time is a signal a second, and then the end.
+    let child = process::in_child(|| {
+        signal::handle(libc::SIGXCPU, expired, libc::SA_RESTART);
+        EXPIRED.store(0, Ordering::Relaxed);
+        let limit = libc::rlimit { rlim_cur: 1, rlim_max: 2 };
+        // SAFETY: a live structure.
+        check_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CPU, &limit) }, 0);
+        compute_until(1000);
+        println!("a second of CPU time: SIGXCPU");
+        compute_until(u32::MAX);
+        0
+    });
+    println!("two: {child}");
 }
 
 fn usage(who: i32) -> libc::rusage {
@@ -109,6 +172,7 @@ fn transfers() {
 
 fn main() {
     timer();
+    interval_timers();
     times();
     memory();
     transfers();

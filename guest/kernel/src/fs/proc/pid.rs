@@ -164,7 +164,7 @@ impl PidNode {
             Which::Fd | Which::MapFiles => S_IFDIR | 0o500,
             Which::MapFile(start, _) => S_IFLNK | self.mapping(start).map_or(0o500, |(_, mode, _)| mode),
             Which::FdLink(fd) => S_IFLNK | self.link_mode(fd),
-            Which::FdInfoFile(_) => S_IFREG | 0o400,
+            Which::FdInfoFile(_) => S_IFREG | 0o444,
             Which::File(n) => FILES.get(usize::from(n)).map_or(S_IFREG, |(_, mode)| *mode),
         }
     }

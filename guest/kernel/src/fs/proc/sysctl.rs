@@ -3,7 +3,7 @@
 
 use super::text;
 use crate::fs::file::open_files;
-use crate::fs::hugepages::{self, MIB2};
+use crate::fs::hugepages;
 use crate::fs::text::Text;
 use crate::fs::virt::{Entry, What, number};
 use crate::ipc::perm::IPCMNI;
@@ -112,8 +112,8 @@ static VM: &[Entry] = &[
     ),
     setting("max_map_count", &limits::MAX_MAP_COUNT, i32::MAX as u64),
     setting("mmap_min_addr", &MMAP_MIN_ADDR, u64::MAX),
-    line("nr_hugepages", hugepages::total::<MIB2>, hugepages::resize::<MIB2>),
-    line("nr_overcommit_hugepages", hugepages::overcommit::<MIB2>, hugepages::set_overcommit::<MIB2>),
+    line("nr_hugepages", hugepages::default_total, hugepages::resize_default),
+    line("nr_overcommit_hugepages", hugepages::default_overcommit, hugepages::set_default_overcommit),
     setting("oom_kill_allocating_task", &OOM_KILL_ALLOCATING, 1),
     line("overcommit_kbytes", |t| number_line(t, &limits::OVERCOMMIT_KBYTES), set_overcommit_kbytes),
     setting("overcommit_memory", &limits::OVERCOMMIT_MEMORY, 2),

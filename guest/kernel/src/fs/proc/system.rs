@@ -5,7 +5,7 @@ use crate::task;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_machine::{Machine, boot, cpu, time};
 use ptshare_mm::Env;
-use ptshare_mm::hugetlb::{self, HugeSize};
+use ptshare_mm::hugetlb;
 use ptshare_mm::object::cached_pages;
 use ptshare_mm::space::limits::{commit_limit, committed_pages};
 
@@ -87,10 +87,11 @@ pub fn meminfo(t: &mut Text) {
         t.kb(name, value);
     }
     let names = ["HugePages_Total:", "HugePages_Free: ", "HugePages_Rsvd: ", "HugePages_Surp: "];
-    for (name, pages) in names.into_iter().zip(hugetlb::counts(&Machine, HugeSize::Mib2)) {
+    let size = hugetlb::default_size(&Machine);
+    for (name, pages) in names.into_iter().zip(hugetlb::counts(&Machine, size)) {
         t.s(name).padded(pages, 8, b' ').c(b'\n');
     }
-    t.kb("Hugepagesize:   ", HugeSize::Mib2.bytes() / 1024);
+    t.kb("Hugepagesize:   ", size.bytes() / 1024);
     t.kb("Hugetlb:        ", kb(hugetlb::pool_frames(&Machine)));
 }
 
