@@ -22,6 +22,9 @@ pub struct TestArgs {
     /// where a test needs to know when the judge looks
     #[arg(long, value_name = "HZ[,SEED]", value_parser = parse_random)]
     pub random: Option<RandomVerify>,
+    /// Run all tests even when one has failed
+    #[arg(long)]
+    pub keep_going: bool,
     /// Cargo's output while the guest is built
     #[arg(short, long)]
     pub verbose: bool,
@@ -81,6 +84,9 @@ pub fn run(args: &TestArgs) -> Result<u8> {
         command.arg("run");
     }
     command.args(["--workspace"]).args(&args.filter);
+    if args.keep_going {
+        command.arg("--no-fail-fast");
+    }
     if let Some(cpus) = args.cpus {
         command.env(CPUS_VARIABLE, cpus.to_string());
     }

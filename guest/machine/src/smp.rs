@@ -12,7 +12,7 @@ use crate::env::Machine;
 use crate::{acpi, boot, hyper, phys, time, trap};
 use alloc::boxed::Box;
 use core::sync::atomic::{
-    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, fence,
 };
 use ptshare_mm::{Env, NoMemory, frame};
 use ptshare_paging::Pfn;
@@ -233,6 +233,19 @@ fn notify(area: &PerCpu) {
 #[cold]
 pub(crate) fn shoot_down(mask: u64) {
     Machine.stats().tlb_shootdowns.fetch_add(1, Relaxed);
+    ask(mask);
+}
+
+/// Has the CPUs of `mask`, not the calling one, pass a full memory barrier and serialise, and waits until they have. The
+/// caller holds no lock.
+pub fn barrier(mask: u64) {
+    assert_none_held();
+    fence(SeqCst);
+    ask(mask);
+}
+
+/// Has the CPUs of `mask` call [`answer`], each where it may.
+fn ask(mask: u64) {
     for area in each(mask) {
         area.flushes_wanted.fetch_add(1, SeqCst);
         notify(area);

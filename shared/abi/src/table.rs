@@ -208,6 +208,11 @@ macro_rules! syscalls {
                 220 semtimedop "id, sops, nsops, timeout" "";
                 221 fadvise64 "fd, offset, len, advice" "";
                 227 clock_settime "clock, tp" "";
+                222 timer_create "clockid, sevp, timerid" "no CPU-time clocks";
+                223 timer_settime "timerid, flags, new, old" "";
+                224 timer_gettime "timerid, value" "";
+                225 timer_getoverrun "timerid" "";
+                226 timer_delete "timerid" "";
                 228 clock_gettime "clock, tp" "";
                 229 clock_getres "clock, res" "";
                 230 clock_nanosleep "clock, flags, req, rem" "no CPU-time clocks";
@@ -267,6 +272,7 @@ macro_rules! syscalls {
                 319 memfd_create "name, flags" "";
                 322 execveat "dirfd, path, argv, envp, flags" "relative to a descriptor only where /proc is mounted";
                 323 userfaultfd "flags" "page faults only: no events for fork, mremap, munmap; no UFFDIO_MOVE, no UFFDIO_POISON, no asynchronous write protection; no pages of 1 GiB";
+                324 membarrier "cmd, flags, cpu_id" "";
                 325 mlock2 "addr, len, flags" "";
                 326 copy_file_range "in, off_in, out, off_out, len, flags" "regular files only";
                 327 preadv2 "fd, iov, iovcnt, pos_low, pos_high, flags" "only the flags HIPRI, DSYNC, SYNC";
@@ -275,6 +281,7 @@ macro_rules! syscalls {
                 330 pkey_alloc "flags, access_rights" "as on a processor without protection keys: EINVAL";
                 331 pkey_free "pkey" "as on a processor without protection keys: EINVAL";
                 332 statx "dirfd, path, flags, mask, buf" "";
+                334 rseq "rseq, rseq_len, flags, sig" "";
                 424 pidfd_send_signal "pidfd, sig, info, flags" "";
                 434 pidfd_open "pid, flags" "no PIDFD_THREAD";
                 435 clone3 "args, size" "no new namespaces, no set_tid, no cgroups";
@@ -338,11 +345,6 @@ macro_rules! syscalls {
                 212 lookup_dcookie "";
                 214 epoll_ctl_old "";
                 215 epoll_wait_old "";
-                222 timer_create "";
-                223 timer_settime "";
-                224 timer_gettime "";
-                225 timer_getoverrun "";
-                226 timer_delete "";
                 236 vserver "";
                 237 mbind "";
                 238 set_mempolicy "";
@@ -380,9 +382,7 @@ macro_rules! syscalls {
                 317 seccomp "";
                 320 kexec_file_load "";
                 321 bpf "";
-                324 membarrier "";
                 333 io_pgetevents "";
-                334 rseq "glibc and musl run without it";
                 335 uretprobe "";
                 425 io_uring_setup "";
                 426 io_uring_enter "";

@@ -116,6 +116,10 @@ pub const PROBES: &[(&str, &str)] = &[
         "the programs do not come to an end in the time that the right kernel needs many times over",
     ),
     (
+        "probe:hang",
+        "no counter of the kernel moves any more, and the watchdog's report of every CPU names the locks that they wait for",
+    ),
+    (
         "probe:schedule",
         "the core's own code on the host, in some order of the steps of several CPUs, ends in wrong bytes, a stale translation, \
          a walk through a table that is gone, or a verdict against it",

@@ -35,6 +35,8 @@ const PROGRAMS: &[&str] = &[
     "unix_sockets",
     "timers_usage",
     "futex_threads",
+    "posix_timers",
+    "rseq",
     "fpu_switch",
     "sleep_clock",
     "big_fork",

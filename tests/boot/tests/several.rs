@@ -10,6 +10,7 @@ const PROGRAMS: &[&str] = &[
     "races",
     "threads_tables",
     "futex_threads",
+    "rseq",
     "rmap_truncate",
     "proc_views",
     "fork_cow",

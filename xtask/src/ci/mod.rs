@@ -70,7 +70,7 @@ fn plan(quick: bool, tour: &Path) -> Vec<Step> {
     let mut steps = vec![
         Step::new("lint", &["lint"], minutes(15)),
         // With as many CPUs as this machine has, as `test` and `run` do of themselves.
-        Step::new("test", &["test", "--random", RANDOM_HZ], minutes(40)),
+        Step::new("test", &["test", "--keep-going", "--random", RANDOM_HZ], minutes(40)),
         Step::new("tour", &["run", "--timeout", "300", "--json", &tour], minutes(10)),
     ];
     if !quick {

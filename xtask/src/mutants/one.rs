@@ -6,11 +6,18 @@ use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
 use anyhow::{Context, Result};
 use ptshare_mutants::{Boot, Mutant, probe};
-use ptshare_vmm::{Config, Ending, Engine, EngineChoice, Initramfs, Outcome, RandomVerify, VerifyMode};
+use ptshare_vmm::{
+    Config, Ending, Engine, EngineChoice, Initramfs, Outcome, RandomVerify, VerifyMode, Watchdog,
+};
 use std::time::Duration;
 
 /// Verdicts at random instants, a second, where they are asked for.
 const RANDOM_HZ: f64 = 20.0;
+
+/// After so long without a counter that moves a guest hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(5);
+/// How the watchdog says that a CPU spins for a lock.
+const WAITS: &str = ", waits for the ";
 
 /// How a boot ended.
 pub(super) struct End {
@@ -79,6 +86,7 @@ pub(super) fn boot(
         sharing: boot.sharing.into(),
         verify: if boot.faults == 0 { VerifyMode::EveryExit } else { VerifyMode::Faults(boot.faults) },
         timeout: Some(limit),
+        watchdog: Some(Watchdog { limit: HANGS_AFTER, strict: false }),
         engine: if boot.emulated { EngineChoice::Only(Engine::Qemu) } else { EngineChoice::Auto },
         ..Config::default()
     };
@@ -106,6 +114,11 @@ fn judge(outcome: &Outcome, results: &[JobResult], programs: &[&str]) -> (Vec<St
             (outcome.verifier.broken.clone(), format!("ended by {}", outcome.verifier.broken.join(", ")))
         }
         (Ending::Timeout { .. }, _) => (vec!["probe:progress".into()], "did not end".into()),
+        // A hang that no CPU explains is no verdict either.
+        (Ending::Hang { text }, _) if text.contains(WAITS) => {
+            let cpus: Vec<&str> = text.lines().filter(|line| line.contains(WAITS)).collect();
+            (vec!["probe:hang".into()], format!("hung: {}", cpus.join("; ")))
+        }
         (Ending::Exited(_), Some((result, program))) => {
             let stderr = String::from_utf8_lossy(&result.stderr);
             let said = stderr.lines().find(|line| !line.starts_with('\x01')).unwrap_or_default();

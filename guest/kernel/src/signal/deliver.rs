@@ -2,10 +2,10 @@
 
 use super::frame::{self, AltStack, Extra, FRAME_WORDS};
 use super::types::*;
-use super::{handlers::SignalHandlers, recalc, set_blocked, stop};
+use super::{handlers::SignalHandlers, recalc, send, set_blocked, stop};
 use crate::syscall::{Restart, SysErr, SysResult};
 use crate::task::thread::{WORK_MASK, WORK_RESTART};
-use crate::task::{CurrentTask, current, exit, jobs, trace};
+use crate::task::{CurrentTask, current, exit, jobs, rseq, trace};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_abi::Errno;
 use ptshare_abi::sys::general as raw;
@@ -125,6 +125,9 @@ fn act_by_default(task: &CurrentTask, sig: u32) {
 /// Arranges that the task runs a handler when it returns to user mode.
 fn run_handler(task: &CurrentTask, regs: &mut TrapFrame, action: Action, info: &SigInfo) {
     let sig = info.signo;
+    if rseq::before_handler(task, regs).is_err() {
+        bad_sequence(task, sig);
+    }
     let blocked = task.blocked.load(Relaxed);
     let saved = if task.work.load(Relaxed) & WORK_MASK != 0 {
         task.clear_work(WORK_MASK);
@@ -154,6 +157,18 @@ fn segv_instead(task: &CurrentTask, sig: u32) {
         handlers.set(SIGSEGV, Action::default());
     }
     super::force(SigInfo::kernel(SIGSEGV));
+}
+
+/// The area for restartable sequences is bad. As on Linux (`rseq_signal_deliver`, force_sigsegv) the handler's frame is
+/// built all the same; SIGSEGV comes when it is not blocked, with its default action if it was its own handler's turn.
+#[cold]
+fn bad_sequence(task: &CurrentTask, sig: u32) {
+    if sig == SIGSEGV
+        && let Some(handlers) = task.process.handlers.get()
+    {
+        handlers.set(SIGSEGV, Action::default());
+    }
+    send::force_beside_handler(task, SigInfo::kernel(SIGSEGV));
 }
 
 fn alt_stack(task: &CurrentTask) -> AltStack {

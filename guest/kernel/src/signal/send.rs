@@ -5,12 +5,17 @@
 use super::stop;
 use super::types::*;
 use crate::task::thread::WORK_SIGNAL;
-use crate::task::{Process, Task, TaskState, current, limits, sched, table};
+use crate::task::{CurrentTask, Process, Task, TaskState, current, limits, sched, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ptshare_abi::Errno;
+use ptshare_machine::time::now_ns;
 use ptshare_machine::trap::TrapFrame;
+use ptshare_mutants::mutant;
+
+/// How long a deliberate bug holds a lock before it takes another, ns.
+const DAWDLE_NS: u64 = 500_000;
 
 /// May the current process send `sig` to `target` (kill(2))?
 ///
@@ -75,6 +80,11 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
     let mut report_continue = false;
     let result = {
         let mut state = process.signals.lock();
+        if mutant!(LOCKS_IN_BOTH_ORDERS) && target.is_some() {
+            let until = now_ns() + DAWDLE_NS;
+            while now_ns() < until {}
+            table::process_count();
+        }
         if bit & STOP_SET != 0 {
             state.discard(super::bit(SIGCONT), &process.shared_pending);
         } else if sig == SIGCONT {
@@ -94,7 +104,8 @@ fn send(process: &Arc<Process>, target: Option<&Arc<Task>>, info: SigInfo) -> Re
                 Some(task) => state.add_private(info, limit, task),
                 None => state.add_shared(info, limit, &process.shared_pending),
             };
-            let fatal = is_default && default_action(sig) == DefaultAction::Terminate;
+            // One that sigtimedwait waits for is taken by that (`complete_signal` looks at `real_blocked`).
+            let fatal = is_default && !blocked && default_action(sig) == DefaultAction::Terminate;
             if let Some(task) = chosen.filter(|task| wants(task, sig)) {
                 // Who waits in rt_sigtimedwait takes it, whatever its action (`complete_signal`).
                 let awaited = task.real_blocked.load(Relaxed) & bit != 0;
@@ -174,26 +185,39 @@ pub fn force(info: SigInfo) {
     let task = current();
     let process = &task.process;
     let sig = info.signo;
-    let bit = bit(sig);
-    let mut fatal = false;
-    if let Some(handlers) = process.handlers.get() {
-        let mut action = handlers.get(sig);
-        if task.blocked.load(Relaxed) & bit != 0 || action.handler == SIG_IGN {
-            action.handler = SIG_DFL;
-            handlers.set(sig, action);
-            task.blocked.fetch_and(!bit, Relaxed);
-        }
-        // A tracer sees it first.
-        fatal = action.handler == SIG_DFL && process.trace.tracer() == 0;
-    }
+    // A tracer sees it first.
+    let fatal = make_deliverable(&task, sig) && process.trace.tracer() == 0;
     if fatal && default_action(sig) != DefaultAction::Ignore {
         // The default action of every forced signal ends the process: init too.
         note_death(sig, &info);
         start_group_exit(process, status_killed(sig));
         return;
     }
-    let mut state = process.signals.lock();
-    state.add_private(info, u64::MAX, &task);
+    queue(&task, info);
+}
+
+/// As [`force`], for a task whose handler's frame is about to be built: that handler begins, and what it does not block
+/// comes after it.
+pub(super) fn force_beside_handler(task: &CurrentTask, info: SigInfo) {
+    make_deliverable(task, info.signo);
+    queue(task, info);
+}
+
+/// A signal that is blocked or ignored gets the default action. Says whether the default action is what it has.
+fn make_deliverable(task: &CurrentTask, sig: u32) -> bool {
+    let Some(handlers) = task.process.handlers.get() else { return false };
+    let mut action = handlers.get(sig);
+    if task.blocked.load(Relaxed) & bit(sig) != 0 || action.handler == SIG_IGN {
+        action.handler = SIG_DFL;
+        handlers.set(sig, action);
+        task.blocked.fetch_and(!bit(sig), Relaxed);
+    }
+    action.handler == SIG_DFL
+}
+
+fn queue(task: &CurrentTask, info: SigInfo) {
+    let mut state = task.process.signals.lock();
+    state.add_private(info, u64::MAX, task);
     drop(state);
     task.add_work(WORK_SIGNAL);
 }

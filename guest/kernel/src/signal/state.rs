@@ -5,6 +5,7 @@ use crate::task::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use ptshare_abi::sys::general as raw;
 
 /// Signals that are pending: a set, and what is known of each. Standard signals are pending once; real-time signals
 /// queue up.
@@ -28,7 +29,8 @@ impl Queue {
     /// Adds a signal. Gives `false` when a real-time signal finds `limit` entries already, and its details are lost.
     pub fn add(&mut self, info: SigInfo, limit: u64) -> bool {
         let bit = bit(info.signo);
-        if info.signo < SIGRTMIN && self.set & bit != 0 {
+        // Each timer's signal has a place of its own (`posixtimer_send_sigqueue`).
+        if info.signo < SIGRTMIN && self.set & bit != 0 && info.code != raw::SI_TIMER {
             return true;
         }
         self.set |= bit;
@@ -57,6 +59,21 @@ impl Queue {
         if self.set & set != 0 {
             self.set &= !set;
             self.infos.retain(|info| bit(info.signo) & set == 0);
+        }
+    }
+
+    /// Does it hold a signal of this timer?
+    fn has_timer(&self, number: u32) -> bool {
+        self.infos.iter().any(|info| info.is_of_timer(number))
+    }
+
+    /// Drops the signal of a timer.
+    fn discard_timer(&mut self, number: u32) {
+        if let Some(at) = self.infos.iter().position(|info| info.is_of_timer(number)) {
+            let sig = self.infos.remove(at).signo;
+            if !self.infos.iter().any(|info| info.signo == sig) {
+                self.set &= !bit(sig);
+            }
         }
     }
 
@@ -164,8 +181,31 @@ impl SignalState {
         }
     }
 
+    /// Does a signal of this timer wait?
+    pub fn has_timer(&self, number: u32) -> bool {
+        self.shared.has_timer(number) || self.threads.iter().any(|thread| thread.queue.has_timer(number))
+    }
+
+    /// Drops the signal of a timer that has been set anew, or has gone.
+    pub fn discard_timer(&mut self, number: u32, mirror: &AtomicU64) {
+        self.shared.discard_timer(number);
+        mirror.store(self.shared.set(), SeqCst);
+        for thread in &mut self.threads {
+            thread.queue.discard_timer(number);
+            thread.task.pending.store(thread.queue.set(), SeqCst);
+        }
+    }
+
     /// Takes the next signal out that `task` may have: its own first, then the process's.
     pub fn take(&mut self, task: &Task, allowed: u64, mirror: &AtomicU64) -> Option<SigInfo> {
+        let mut info = self.take_any(task, allowed, mirror)?;
+        if info.code == raw::SI_TIMER {
+            task.process.posix_timers.lock().signal_taken(&mut info);
+        }
+        Some(info)
+    }
+
+    fn take_any(&mut self, task: &Task, allowed: u64, mirror: &AtomicU64) -> Option<SigInfo> {
         if let Some(thread) = self.threads.iter_mut().find(|thread| thread.task.tid() == task.tid())
             && let Some(info) = thread.queue.take_first(allowed)
         {

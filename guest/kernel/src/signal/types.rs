@@ -167,6 +167,16 @@ impl SigInfo {
         SigInfo { signo, errno: 0, code: raw::SI_TKILL, words: [pid as u64 | (uid as u64) << 32, 0, 0, 0] }
     }
 
+    /// From a timer of timer_create(2): its number and value.
+    pub const fn timer(signo: u32, number: u32, value: u64) -> SigInfo {
+        SigInfo { signo, errno: 0, code: raw::SI_TIMER, words: [number as u64, value, 0, 0] }
+    }
+
+    /// Is it of this timer?
+    pub const fn is_of_timer(&self, number: u32) -> bool {
+        self.code == raw::SI_TIMER && self.words[0] as u32 == number
+    }
+
     /// From a faulting instruction.
     pub const fn fault(signo: u32, code: i32, addr: u64) -> SigInfo {
         SigInfo { signo, errno: 0, code, words: [addr, 0, 0, 0] }

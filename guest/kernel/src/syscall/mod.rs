@@ -3,6 +3,7 @@
 //! The table of calls is data in `ptshare_abi::table`; the dispatcher below is generated from it, so that a call is
 //! implemented exactly when the table says so.
 
+mod barrier;
 mod dir;
 mod fd;
 mod file;
@@ -11,6 +12,7 @@ mod memory;
 mod mount;
 mod pidfd;
 mod poll;
+mod posix_timer;
 mod process;
 mod ptrace;
 mod remote;
@@ -87,6 +89,7 @@ pub fn args(frame: &TrapFrame) -> Args {
 pub use crate::ipc::msg::{msgctl, msgget, msgrcv, msgsnd};
 pub use crate::ipc::sem::{semctl, semget, semop, semtimedop};
 pub use crate::ipc::shm::{shmat, shmctl, shmdt, shmget};
+pub use barrier::*;
 pub use dir::*;
 pub use fd::*;
 pub use file::*;
@@ -95,6 +98,7 @@ pub use memory::*;
 pub use mount::*;
 pub use pidfd::*;
 pub use poll::*;
+pub use posix_timer::*;
 pub use process::*;
 pub use ptrace::ptrace;
 pub use remote::{process_madvise, process_mrelease, process_vm_readv, process_vm_writev};

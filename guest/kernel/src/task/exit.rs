@@ -13,7 +13,7 @@ use super::process::{Life, Process};
 use super::table::{self, Table};
 use super::thread::{Task, TaskState};
 use super::wait::wait_on;
-use super::{CurrentTask, current, futex, jobs, robust, sched, timer, usage};
+use super::{CurrentTask, current, futex, jobs, posix_timer, robust, rseq, sched, timer, usage};
 use crate::signal::{self, SIG_IGN, SIGCHLD, SIGCONT, SIGHUP, SIGKILL, SigInfo, child_code, status_killed};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -50,6 +50,7 @@ fn finish(status: u32) {
     let process = &task.process;
     task.exiting.store(true, Relaxed);
     release_user_memory(&task);
+    rseq::forget(&task);
     if smp::several() {
         // Another thread may be the last to leave the group, and free the root.
         sched::use_mm(&task, None);
@@ -108,6 +109,7 @@ fn end_process(task: &CurrentTask, status: u32) {
         kill_everybody_else(process);
     }
     timer::set_real_timer(process, 0, 0);
+    posix_timer::delete_all(process);
     crate::ipc::sem::process_ends(process.pid);
     super::trace::tracer_ends(process.pid);
     drop(process.files.replace(None));

@@ -4,7 +4,7 @@ use super::creds::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use super::process::{Process, ProcessParts};
 use super::table::{self, PidTaken};
 use super::thread::Task;
-use super::{CurrentTask, current, limits, sched};
+use super::{CurrentTask, current, limits, membarrier, rseq, sched};
 use crate::signal::SIGCHLD;
 use crate::syscall::{Restart, SysErr, SysResult};
 use crate::{config, heap_room};
@@ -192,6 +192,7 @@ fn new_process(me: &CurrentTask, args: &CloneArgs, pid: u32) -> Result<Arc<Proce
     } else {
         let child = mm.fork(config::sharing(), config::small_tables()).map_err(|_| Errno::ENOMEM)?;
         child.rec().pid.store(u64::from(pid), Relaxed);
+        membarrier::inherit(child.slot(), me);
         child
     };
     let files = parent.files();
@@ -254,6 +255,9 @@ fn new_task(
         for (to, from) in task.altstack.iter().zip(&me.altstack) {
             to.store(from.load(Relaxed), Relaxed);
         }
+    }
+    if !has(VM) {
+        rseq::inherit(&task, me);
     }
     if has(CHILD_SETTID) {
         task.set_child_tid.store(args.child_tid, Relaxed);

@@ -3,6 +3,7 @@
 use super::cpu_timer::{self, CpuTimers};
 use super::creds::Creds;
 use super::limits::Limits;
+use super::posix_timer::PosixTimers;
 use super::timer::IntervalTimer;
 use super::trace::Trace;
 use super::transfers::Transfers;
@@ -109,6 +110,8 @@ pub struct Process {
 
     /// ITIMER_REAL and alarm(2).
     pub(super) real_timer: Lock<IntervalTimer>,
+    /// Timers of timer_create(2).
+    pub(crate) posix_timers: Lock<PosixTimers>,
     /// ITIMER_VIRTUAL, ITIMER_PROF and RLIMIT_CPU.
     pub(super) cpu_timers: CpuTimers,
     /// CPU time and faults: own dead threads' and waited-for children's.
@@ -181,6 +184,7 @@ impl Process {
             vfork_pending: AtomicBool::new(parts.vfork),
             vfork_wait: WaitQueue::new(),
             real_timer: Lock::new(Rank::Signals, IntervalTimer::new()),
+            posix_timers: Lock::new(Rank::Registry, PosixTimers::new()),
             usage: Usage::new(),
             transfers: Transfers::new(),
             did_exec: AtomicBool::new(false),

@@ -12,8 +12,9 @@
 
 use super::current::{current, replace_current};
 use super::process::Process;
-use super::thread::{Task, TaskState, WORK_MASK, WORK_RESCHED, WORK_RESTART, WORK_SIGNAL};
-use super::{cpu_timer, timer, usage};
+use super::thread::{Task, TaskState, WORK_MASK, WORK_RESCHED, WORK_RESTART, WORK_RSEQ, WORK_SIGNAL};
+use super::{cpu_timer, rseq, timer, usage};
+use crate::signal::{SIGSEGV, SigInfo};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{
@@ -128,6 +129,9 @@ pub fn schedule() {
     }
     next.on_cpu.store(true, Relaxed);
     ptshare_machine::Machine.stats().switches.fetch_add(1, Relaxed);
+    if prev.rseq.is_registered() {
+        rseq::leaves_cpu(&prev);
+    }
     usage::leave_cpu(&prev);
     usage::take_cpu(&next);
     prev.run_ns.fetch_add(now.saturating_sub(prev.run_since.load(Relaxed)), Relaxed);
@@ -279,6 +283,7 @@ pub(crate) fn kick(task: &Task) {
 
 /// Another CPU has interrupted this one: perhaps there is a task to run.
 pub fn on_ipi() {
+    rseq::on_ipi(&current());
     let cpu = this_cpu();
     if !cpu.queue.lock().is_empty() {
         start_slice(cpu);
@@ -392,6 +397,13 @@ fn do_work(task: &Task, frame: &mut TrapFrame) {
     }
     if work & (WORK_SIGNAL | WORK_RESTART | WORK_MASK) != 0 {
         crate::signal::deliver(frame);
+    }
+    if work & WORK_RSEQ != 0 {
+        // What its memory needs may give up the CPU again, which asks anew.
+        task.clear_work(WORK_RSEQ);
+        if rseq::resume(task, frame).is_err() {
+            crate::signal::force(SigInfo::kernel(SIGSEGV));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A task: one thread of execution.
 
 use super::process::Process;
+use super::rseq::Rseq;
 use super::transfers::Transfers;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -34,6 +35,8 @@ pub const WORK_SIGNAL: u32 = 2;
 pub const WORK_RESTART: u32 = 4;
 /// Before user mode: put back the signal mask that a call replaced for its duration.
 pub const WORK_MASK: u32 = 8;
+/// Before user mode: see to the thread's restartable sequence.
+pub const WORK_RSEQ: u32 = 16;
 
 /// One thread. Fields without a note are written by the task itself alone.
 pub struct Task {
@@ -83,6 +86,8 @@ pub struct Task {
     pub(super) clear_child_tid: AtomicU64,
     /// Head of the robust futex list.
     pub(crate) robust_list: AtomicU64,
+    /// Its area for restartable sequences.
+    pub(crate) rseq: Rseq,
     /// PR_SET_PDEATHSIG.
     pub(crate) parent_death_signal: AtomicU32,
     /// Has begun to exit: takes no more signals.
@@ -144,6 +149,7 @@ impl Task {
             sleep: [const { AtomicU64::new(0) }; 3],
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            rseq: Rseq::new(),
             parent_death_signal: AtomicU32::new(0),
             exiting: AtomicBool::new(false),
             set_child_tid: AtomicU64::new(0),

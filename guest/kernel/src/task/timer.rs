@@ -1,5 +1,6 @@
 //! Timers: what happens at a given nanosecond of the monotonic clock.
 
+use super::posix_timer;
 use super::process::Process;
 use super::sched;
 use super::thread::Task;
@@ -20,6 +21,7 @@ pub type TimerId = u64;
 enum Event {
     Wake(Arc<Task>),
     RealTimer(Arc<Process>),
+    Posix(Arc<Process>, u32),
     File(Arc<Timerfd>),
 }
 
@@ -69,6 +71,11 @@ pub(super) fn arm_wake(deadline: u64, task: &Arc<Task>) -> TimerId {
     arm(deadline, Event::Wake(task.clone()))
 }
 
+/// Calls [`posix_timer::fired`] for a timer of the process's at `deadline` (monotonic ns).
+pub(super) fn arm_posix(deadline: u64, process: &Arc<Process>, number: u32) -> TimerId {
+    arm(deadline, Event::Posix(process.clone(), number))
+}
+
 /// Calls [`Timerfd::fired`] at `deadline` (monotonic ns), or a little later if that is very soon.
 pub fn arm_file(deadline: u64, timer: &Arc<Timerfd>) -> TimerId {
     arm(deadline, Event::File(timer.clone()))
@@ -104,6 +111,7 @@ pub(super) fn run_expired(now: u64) {
                 sched::wake(&task);
             }
             Some(Event::RealTimer(process)) => real_timer_fired(&process, now),
+            Some(Event::Posix(process, number)) => posix_timer::fired(&process, number, now),
             Some(Event::File(timer)) => timer.fired(now),
             None => break,
         }

@@ -56,6 +56,10 @@ group! { "Several CPUs":
         "the search for a page's mappings ends at a process that is on its way out",
         imitates "I51, 017b1660df89",
         killed by "probe:schedule" in [SCHEDULES: "rmap::a_search_meets_fork_unmap_and_exit"] ci;
+    LOCKS_IN_BOTH_ORDERS = "locks-in-both-orders",
+        "tgkill takes the lock of the table of processes with a process's signal lock held, clone takes them the other way round",
+        imitates "the deadlock of two CPUs that an order of locks is there to prevent",
+        killed by "probe:hang" in [PTE_CPUS: "races tellers"] ci;
     UFFD_MARKS_LATER = "uffd-marks-later",
         "registering with a userfaultfd gives up `mmap_lock` between the unsharing and the mark: a fork shares the tables again",
         imitates "I46, CVE-2025-38084",

@@ -12,8 +12,9 @@
 //! | `faults.rs` | faults of threads of one mm, and of sharers, against unsharing, fork, mprotect, munmap, mremap, discard |
 //! | `objects.rs` | faults and fork against truncate; the search for an object's table against its end |
 //! | `huge.rs` | the same for PMD pages of hugetlb objects |
-//! | `rmap.rs` | the search for a page's mappings against fork, munmap and exit |
+//! | `rmap.rs` | the search for a page's mappings against fork, munmap, exit and exec |
 //! | `userfault.rs` | registering with userfaultfd against fork |
+//! | `rules.rs` | no case: which rule of the protocol which cases are about, and what has been seen to fail them |
 //! | `mistakes.rs` | the schedules find what is wrong: lost, unawaited and unanswered flushes, and a walk that forgets about answers |
 //!
 //! `PTSHARE_SCHEDULES=N` sets the number of executions of each case under either scheduler, `PTSHARE_SEED=N` other schedules;
@@ -31,4 +32,5 @@ mod huge;
 mod mistakes;
 mod objects;
 mod rmap;
+mod rules;
 mod userfault;

@@ -1,8 +1,11 @@
 //! Tables that belong to objects: truncate, the search for a sharer, and the end of the last one.
 
-use crate::harness::{Case, SPAN, Space, cpu, exiting, expect, explore, map_object, may_segv, store};
+use crate::harness::{
+    Case, MAP_FIXED, MAP_PRIVATE, PROT_RW, SPAN, Space, cpu, exiting, expect, explore, map_object, may_segv,
+    store,
+};
 use ptshare_mm::testing::Arena;
-use ptshare_mm::{Mm, Object, Sharing};
+use ptshare_mm::{MapRequest, Mm, Object, Sharing};
 use ptshare_paging::PAGE_BYTES;
 use std::sync::Arc;
 
@@ -138,6 +141,40 @@ fn fork_meets_truncate() {
                 assert!(case.arena.user_load(mm, FIRST + SPAN).is_err(), "a truncated page is still mapped");
             }
             finish(case, object, vec![first, second, child]);
+        });
+    }
+}
+
+/// A fork copies private pages of a file while truncate goes through those who map it: the child is on the list before it has
+/// a page, and truncate looks at the list again.
+#[test]
+fn fork_of_private_pages_meets_truncate() {
+    for mode in [Sharing::None, Sharing::Pte, Sharing::Tree] {
+        explore(move || {
+            let (case, object, first, second) = pair();
+            let third = case.space();
+            let private = MapRequest {
+                addr: FIRST,
+                flags: MAP_PRIVATE | MAP_FIXED,
+                object: Some((object.clone(), 0)),
+                ..MapRequest::anonymous(2 * SPAN, PROT_RW)
+            };
+            assert_eq!(third.mmap(private), Ok(FIRST));
+            store(&case.arena, &third, FIRST + SPAN, 1);
+            let fork = cpu(&case.arena, &third, move |_, mm| mm.fork(mode, 0).unwrap());
+            let shrink = {
+                let object = object.clone();
+                shuttle::thread::spawn(move || object.truncate(PAGE_BYTES).unwrap())
+            };
+            let child = fork.join().unwrap();
+            shrink.join().unwrap();
+            for mm in [&third, &child] {
+                assert!(
+                    case.arena.user_load(mm, FIRST + SPAN).is_err(),
+                    "a private page behind the end is still mapped"
+                );
+            }
+            finish(case, object, vec![first, second, third, child]);
         });
     }
 }

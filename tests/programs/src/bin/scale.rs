@@ -8,7 +8,8 @@
 //! | `cow` | the first write to a page after fork, by processes that share all page tables at the beginning |
 //! | `fork` | fork, exit and wait, by processes that share nothing |
 //!
-//! Arguments: names of the table for these alone, `workers=N`, `pages=P` for each worker, `forks=F` for each, `rounds=R`: the best of as many attempts counts.
+//! Arguments: names of the table for these alone, `workers=N`, `pages=P` for each worker, `forks=F` for each, `rounds=R`: the
+//! best of as many attempts counts.
 
 use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, wait};
@@ -73,6 +74,9 @@ impl Track {
     }
 }
 
+/// Pages that a fault maps, if the cache has them (`fault_around_bytes`, mm/memory.c).
+const AROUND: usize = 16;
+
 /// Keeps the calling thread on one CPU.
 fn pin(cpu: usize) {
     let mask = 1_u64 << cpu;
@@ -123,8 +127,9 @@ fn file(workers: usize, pages: usize) -> u64 {
     let file = memory::memfd(bytes);
     let rate = processes(workers, |track, me| {
         let region = Region::of_file(file.as_raw_fd(), bytes, RW, libc::MAP_SHARED);
-        // Neighbours' pages, by turns: all fill the same tables at the same time.
-        track.run(me, pages, |page| region.set((page * workers + me) * PAGE, 1));
+        // By turns, so that all fill the same tables at the same time, each what one fault may fill at once.
+        let place = |page: usize| (page / AROUND * workers + me) * AROUND + page % AROUND;
+        track.run(me, pages, |page| region.set(place(page) * PAGE, 1));
     });
     drop(file);
     rate

@@ -12,7 +12,7 @@ use super::fork;
 use super::process::{Process, ProcessParts};
 use super::table::{self, PidTaken};
 use super::thread::{Task, comm_of};
-use super::{Creds, current, exit, limits, sched};
+use super::{Creds, current, exit, limits, membarrier, posix_timer, rseq, sched};
 use crate::fs::{self, File, FileTable, FsContext};
 use crate::signal::{SIGCHLD, SS_DISABLE, SignalHandlers, wake_for_exit};
 use crate::syscall::{SysErr, SysResult};
@@ -205,6 +205,9 @@ pub fn exec(path: &[u8], mut argv: Strings, envp: Strings, frame: &mut TrapFrame
     process.exit_signal.store(SIGCHLD, Relaxed);
     task.set_comm(basename(path));
     let Loaded { mm, entry, sp } = loaded;
+    posix_timer::delete_all(process);
+    rseq::forget(&task);
+    membarrier::reset(mm.slot());
     sched::use_mm(&task, Some(&mm));
     if let Some(old) = process.mm.replace(Some(mm)) {
         process.usage.see_rss(&old);

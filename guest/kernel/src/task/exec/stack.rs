@@ -9,6 +9,7 @@
 //! ```
 
 use super::strings::Strings;
+use crate::task::rseq;
 use alloc::vec::Vec;
 use ptshare_abi::Errno;
 use ptshare_abi::sys::auxvec as at;
@@ -80,6 +81,8 @@ pub fn build(top: u64, argv: &Strings, envp: &Strings, path: &[u8], aux: &Auxili
         [u64::from(at::AT_SECURE), u64::from(aux.secure)],
         [u64::from(at::AT_RANDOM), random],
         [u64::from(at::AT_HWCAP2), 0],
+        [u64::from(at::AT_RSEQ_FEATURE_SIZE), u64::from(rseq::FEATURE_BYTES)],
+        [u64::from(at::AT_RSEQ_ALIGN), u64::from(rseq::AREA_BYTES)],
         [u64::from(at::AT_EXECFN), exec_path],
         [u64::from(at::AT_PLATFORM), platform],
         [u64::from(at::AT_NULL), 0],

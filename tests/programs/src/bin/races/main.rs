@@ -18,6 +18,7 @@ const RACES: &[Race] = &[
     ("finders", finders),
     ("leavers", leavers),
     ("truncate", truncate),
+    ("tellers", tellers),
 ];
 
 fn main() {
@@ -208,4 +209,25 @@ fn truncate() {
     check_eq!(process::wait(cutter).code(), Some(0));
     map.unmap();
     meeting.0.unmap();
+}
+
+/// One thread makes threads, which takes the lock of the table of processes and then the process's signal lock; another sends
+/// signals that nobody minds to the first.
+fn tellers() {
+    const THREADS: usize = 60;
+    // SAFETY: no precondition.
+    let (pid, first) = unsafe { (libc::getpid(), libc::gettid()) };
+    let done = std::sync::Arc::new(AtomicU32::new(0));
+    let told = done.clone();
+    let teller = std::thread::spawn(move || {
+        while told.load(SeqCst) == 0 {
+            // SAFETY: no pointer; SIGURG is ignored unless somebody handles it.
+            check_eq!(unsafe { libc::syscall(libc::SYS_tgkill, pid, first, libc::SIGURG) }, 0);
+        }
+    });
+    for _ in 0..THREADS {
+        check!(std::thread::spawn(|| ()).join().is_ok(), "a thread failed");
+    }
+    done.store(1, SeqCst);
+    check!(teller.join().is_ok(), "the teller failed");
 }
