@@ -68,7 +68,9 @@ fn several_cpus_are_started_and_judged_under_emulation() {
     programs.add("tlb_probe", &probe, "/usr/bin/tlb_probe", &["thread-mprotect"]);
     if have_busybox() {
         let script = "nproc; grep -c ^cpu[0-9] /proc/stat; cd /sys/devices/system/cpu; cat online possible present; \
-                      ls -d cpu[0-9]* | wc -l; cat cpu2/topology/core_id cpu2/topology/thread_siblings";
+                      ls -d cpu[0-9]* | wc -l; cat cpu2/topology/core_id cpu2/topology/thread_siblings; cd ../node; \
+                      cat online node0/cpulist node0/cpumap; \
+                      [ \"`sed -n 's/.*MemTotal: *//p' node0/meminfo`\" = \"`sed -n 's/MemTotal: *//p' /proc/meminfo`\" ]";
         programs.script("count", script);
     }
     let random = Some(RandomVerify { hz: 20.0, seed: 1 });
@@ -80,7 +82,7 @@ fn several_cpus_are_started_and_judged_under_emulation() {
     for result in &results {
         assert!(result.passed(), "{}: {}", result.name, result.ending());
         if result.name == "count" {
-            assert_eq!(String::from_utf8_lossy(&result.stdout), "3\n3\n0-2\n0-2\n0-2\n3\n2\n4\n");
+            assert_eq!(String::from_utf8_lossy(&result.stdout), "3\n3\n0-2\n0-2\n0-2\n3\n2\n4\n0\n0-2\n7\n");
         }
     }
 }

@@ -37,6 +37,7 @@ pub mod locks;
 pub mod memfd;
 pub mod mount;
 pub mod namei;
+mod node;
 pub mod open;
 pub mod pathname;
 pub mod perm;

@@ -1,6 +1,7 @@
 //! sysfs: a fixed tree, as much of it as programs look at.
 
 use super::hugepages::{self, GIB1, MIB2};
+use super::node::NODE;
 use super::text::Text;
 use super::virt::{Entry, What};
 use core::sync::atomic::Ordering::Relaxed;
@@ -10,15 +11,15 @@ use ptshare_mm::Env;
 use ptshare_mm::hugetlb::{self, HugeSize};
 use ptshare_wire::census::CPUS_MAX;
 
-const fn dir(name: &'static str, entries: &'static [Entry]) -> Entry {
+pub(super) const fn dir(name: &'static str, entries: &'static [Entry]) -> Entry {
     Entry { name, mode: 0o755, what: What::Dir(entries) }
 }
 
-const fn fixed(name: &'static str, value: &'static str) -> Entry {
+pub(super) const fn fixed(name: &'static str, value: &'static str) -> Entry {
     Entry { name, mode: 0o444, what: What::Fixed(value) }
 }
 
-const fn text(name: &'static str, make: fn(&mut Text)) -> Entry {
+pub(super) const fn text(name: &'static str, make: fn(&mut Text)) -> Entry {
     Entry { name, mode: 0o444, what: What::Text(make) }
 }
 
@@ -26,7 +27,11 @@ const fn numbered(name: &'static str, make: fn(&mut Text, u64), number: u64) -> 
     Entry { name, mode: 0o444, what: What::Numbered(make, number) }
 }
 
-const fn line(name: &'static str, show: fn(&mut Text), write: fn(&[u8]) -> Result<(), Errno>) -> Entry {
+pub(super) const fn line(
+    name: &'static str,
+    show: fn(&mut Text),
+    write: fn(&[u8]) -> Result<(), Errno>,
+) -> Entry {
     Entry { name, mode: 0o644, what: What::Line(show, write) }
 }
 
@@ -39,11 +44,7 @@ pub static ROOT: Entry = Entry {
         dir("bus", &[]),
         dir("class", &[]),
         dir("dev", &[]),
-        dir(
-            "devices",
-            // One memory node: as a kernel without CONFIG_NUMA, there is no `node`.
-            &[dir("system", &[CPU, dir("clocksource", CLOCKSOURCE)])],
-        ),
+        dir("devices", &[dir("system", &[CPU, dir("clocksource", CLOCKSOURCE), NODE])]),
         dir("firmware", &[]),
         dir("fs", &[dir("cgroup", &[])]),
         dir("kernel", &[dir("debug", &[]), dir("mm", MM), fixed("uevent_seqnum", "0\n")]),
@@ -70,7 +71,7 @@ macro_rules! cpus {
                 dir("topology", &[
                     numbered("core_id", number, $number),
                     fixed("physical_package_id", "0\n"),
-                    numbered("thread_siblings", mask, $number),
+                    numbered("thread_siblings", only, $number),
                     numbered("thread_siblings_list", number, $number),
                 ]),
             ]),)*
@@ -100,7 +101,7 @@ static HUGE_SIZES: &[Entry] =
     &[dir("hugepages-2048kB", &pool::<MIB2>()), dir("hugepages-1048576kB", &pool::<GIB1>())];
 
 /// How many sizes there are.
-fn huge_sizes() -> usize {
+pub(super) fn huge_sizes() -> usize {
     HugeSize::ALL.into_iter().filter(|size| hugetlb::has_size(&Machine, *size)).count()
 }
 
@@ -115,7 +116,7 @@ const fn pool<const SIZE: usize>() -> [Entry; 5] {
 }
 
 /// CPUs that run.
-fn cpus() -> u64 {
+pub(super) fn cpus() -> u64 {
     Machine.census().cpus.load(Relaxed).max(1)
 }
 
@@ -123,17 +124,23 @@ fn number(t: &mut Text, number: u64) {
     t.dec(number).c(b'\n');
 }
 
-/// A mask with this CPU alone, as the kernel prints it: words of 32 bits, as many as the machine's CPUs need.
-fn mask(t: &mut Text, cpu: u64) {
+/// This CPU alone, as a mask.
+fn only(t: &mut Text, cpu: u64) {
+    mask(t, 1 << cpu);
+}
+
+/// A mask of CPUs, as the kernel prints it: words of 32 bits, as many as the machine's CPUs need.
+pub(super) fn mask(t: &mut Text, cpus_in_it: u64) {
     if cpus() > 32 {
-        t.hex(1 << cpu >> 32, 8).c(b',').hex(1 << cpu & 0xffff_ffff, 8);
+        t.hex(cpus_in_it >> 32, 8).c(b',').hex(cpus_in_it & 0xffff_ffff, 8);
     } else {
-        t.hex(1 << cpu, 1);
+        t.hex(cpus_in_it, 1);
     }
     t.c(b'\n');
 }
 
-fn cpu_list(t: &mut Text) {
+/// The CPUs that run, as a list.
+pub(super) fn cpu_list(t: &mut Text) {
     let last = cpus() - 1;
     t.c(b'0');
     if last > 0 {

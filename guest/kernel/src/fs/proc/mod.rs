@@ -6,7 +6,7 @@ mod maps;
 pub mod pid;
 mod status;
 pub mod sysctl;
-mod system;
+pub(super) mod system;
 mod sysvipc;
 
 use super::text::Text;

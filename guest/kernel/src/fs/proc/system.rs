@@ -27,6 +27,39 @@ pub fn cmdline(t: &mut Text) {
     t.s(boot::info().cmdline).c(b'\n');
 }
 
+/// What memory is used for, in pages.
+pub struct Memory {
+    /// RAM that the kernel manages.
+    pub total: u64,
+    /// Frames that nobody has.
+    pub free: u64,
+    /// The kernel's own.
+    pub kernel: u64,
+    /// In page caches.
+    pub cached: u64,
+    /// Page tables.
+    pub tables: u64,
+    /// Private memory of processes: what is managed and nothing else.
+    pub anon: u64,
+}
+
+impl Memory {
+    /// As it is now.
+    pub fn now() -> Memory {
+        let (total, free, kernel) = pages();
+        let cached = cached_pages();
+        let tables = Machine.stats().tables_now.load(Relaxed);
+        // 1 is the zero page.
+        let others = free + kernel + cached + tables + hugetlb::pool_frames(&Machine) + 1;
+        Memory { total, free, kernel, cached, tables, anon: total.saturating_sub(others) }
+    }
+}
+
+/// Stacks that tasks have in the kernel, KiB.
+pub fn kernel_stacks_kb() -> u64 {
+    task::task_count() as u64 * 16
+}
+
 /// Pages of RAM that the kernel manages, and of those the ones in use by the kernel.
 fn pages() -> (u64, u64, u64) {
     let census = Machine.census();
@@ -37,11 +70,7 @@ fn pages() -> (u64, u64, u64) {
 
 /// Figures that the kernel does not keep (Mapped, Mlocked) have no line: none is better than a wrong one.
 pub fn meminfo(t: &mut Text) {
-    let (total, free, kernel) = pages();
-    let cached = cached_pages();
-    let tables = Machine.stats().tables_now.load(Relaxed);
-    // What is managed and nothing else is private memory of processes; 1 is the zero page.
-    let anon = total.saturating_sub(free + kernel + cached + tables + hugetlb::pool_frames(&Machine) + 1);
+    let Memory { total, free, kernel, cached, tables, anon } = Memory::now();
     let kb = |pages: u64| pages * 4;
     for (name, value) in [
         ("MemTotal:       ", kb(total)),
@@ -66,7 +95,7 @@ pub fn meminfo(t: &mut Text) {
         ("Slab:           ", kb(kernel)),
         ("SReclaimable:   ", 0),
         ("SUnreclaim:     ", kb(kernel)),
-        ("KernelStack:    ", task::task_count() as u64 * 16),
+        ("KernelStack:    ", kernel_stacks_kb()),
         ("PageTables:     ", kb(tables)),
         ("SecPageTables:  ", 0),
         ("NFS_Unstable:   ", 0),
