@@ -95,7 +95,8 @@ fn with_section(at: u64, flags: u32) -> process::Status {
         let area = Area::registered();
         area.flags.store(flags, Relaxed);
         area.section.store(at, Relaxed);
-        process::sleep_ms(1);
+        // So long that it does give up the CPU, however slow the way there is.
+        process::sleep_ms(50);
         i32::from(area.section.load(Relaxed) != 0)
     })
 }
