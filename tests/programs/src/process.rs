@@ -87,6 +87,17 @@ pub fn kill(pid: i32, signal: i32) -> Result<(), i32> {
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(crate::errno()) }
 }
 
+/// Page faults that this process has taken without reading anything in (ru_minflt).
+pub fn faults() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: all zero is a value of the record, which the call may fill.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_minflt as u64
+}
+
 /// Sleeps.
 pub fn sleep_ms(ms: u64) {
     std::thread::sleep(std::time::Duration::from_millis(ms));

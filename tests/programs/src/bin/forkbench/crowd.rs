@@ -1,6 +1,6 @@
 //! Many processes, alive together, that read one shared file: what their page tables take in all.
 
-use crate::{BASE, Pipe, minor_faults, report, time};
+use crate::{BASE, Pipe, report, time};
 use ptshare_programs::judge::{self, Counters};
 use ptshare_programs::memory::{PAGE, RW, Region, TABLE, memfd};
 use ptshare_programs::process::{self, Gate, wait};
@@ -59,13 +59,13 @@ fn measure(what: &str, readers: usize, file: &File, size: usize, page: usize) {
     for _ in 0..readers {
         let Ok(child) = process::try_fork() else { break };
         if child == 0 {
-            let faults = minor_faults();
+            let faults = process::faults();
             let took = time(|| {
                 check!(map(file, size).is_ok(), "a reader cannot map the file");
                 let all = (0..size).step_by(page).all(|offset| region.get(offset) == 1);
                 check!(all, "a reader sees other bytes");
             });
-            results.send(&[minor_faults() - faults, took, 0]);
+            results.send(&[process::faults() - faults, took, 0]);
             gate.pass();
             process::leave(0);
         }

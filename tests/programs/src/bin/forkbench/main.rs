@@ -246,14 +246,6 @@ fn spin() {
     };
 }
 
-fn minor_faults() -> u64 {
-    // SAFETY: a rusage is plain numbers, for which zero is valid.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` is live.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
-    usage.ru_minflt as u64
-}
-
 /// What the kernel says of this process's page tables, kB; 0 when it says nothing.
 fn vmpte_kb() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
