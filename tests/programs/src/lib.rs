@@ -7,6 +7,7 @@
 //! A program that finds something wrong says so on stderr and exits with status 1: see [`check`].
 
 pub mod huge;
+pub mod init;
 pub mod judge;
 pub mod memory;
 pub mod probe;

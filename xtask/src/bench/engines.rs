@@ -3,7 +3,8 @@
 use super::linux::{self, Kernel};
 use super::measure::{Hole, Run, Unit};
 use super::plan::{ON_THE_CLOCK, POOL, PRIVATE, Plan, emulated, on_the_clock};
-use super::{BenchArgs, Report, judge, qemu, scale};
+use super::qemu::{self, Pace};
+use super::{BenchArgs, Report, judge, scale};
 use crate::cpio::Archive;
 use crate::guest::Artefacts;
 use crate::image::{Image, Job, Mode};
@@ -24,11 +25,7 @@ const MODES: [&str; 3] = ["none", "pte", "tree"];
 pub fn measure(args: &BenchArgs, built: &Artefacts) -> Result<Report> {
     let program = built.program("forkbench");
     let emulator = qemu::version();
-    let kernel = match args.linux.as_str() {
-        "none" => Err(anyhow::anyhow!("left out with --linux none")),
-        "deb" => linux::from_debian(),
-        file => linux::from_file(Path::new(file)),
-    };
+    let kernel = linux_of(args);
     let mut release = None;
     let mut runs =
         under_emulation(args.quick, built, &program, emulator.as_ref().ok(), &kernel, &mut release)?;
@@ -52,7 +49,7 @@ pub fn measure(args: &BenchArgs, built: &Artefacts) -> Result<Report> {
     });
     runs.push(Run::of("host", "linux", Unit::Nanoseconds, boots.collect()));
     judge::measure(args.quick, built, &program, &mut runs);
-    runs.extend(scale::measure(args.quick, built));
+    runs.extend(scale::measure(args.quick, built, &kernel));
 
     let say =
         |program: &str, args: &[&str]| process::answer(program, args).unwrap_or_else(|| "unknown".into());
@@ -91,6 +88,24 @@ pub(super) fn told<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T,
     result
 }
 
+/// The Linux kernel to compare with, as `--linux` says.
+pub(super) fn linux_of(args: &BenchArgs) -> Result<Kernel> {
+    match args.linux.as_str() {
+        "none" => Err(anyhow::anyhow!("left out with --linux none")),
+        "deb" => linux::from_debian(),
+        file => linux::from_file(Path::new(file)),
+    }
+}
+
+/// A root for Linux, with the program as PID 1.
+pub(super) fn linux_image(program: &Path) -> Result<Vec<u8>> {
+    let mut image = Archive::new();
+    image.directory("/dev", 0o755);
+    image.directory("/proc", 0o755);
+    image.file("/init", 0o755, &std::fs::read(program)?);
+    Ok(image.finish())
+}
+
 /// ptshare in each mode and Linux, two boots at a time where there are two CPUs: `-icount` makes that harmless.
 fn under_emulation(
     quick: bool,
@@ -100,11 +115,10 @@ fn under_emulation(
     kernel: &Result<Kernel>,
     release: &mut Option<String>,
 ) -> Result<Vec<Run>> {
-    let mut linux_image = Archive::new();
-    linux_image.directory("/dev", 0o755);
-    linux_image.directory("/proc", 0o755);
-    linux_image.file("/init", 0o755, &std::fs::read(program)?);
-    let linux_image = linux_image.finish();
+    let linux_image = linux_image(program)?;
+    let counted = |kernel: &Path, image: &[u8], cmdline: &str, memory: &str| {
+        qemu::boot(kernel, image, cmdline, memory, Pace::Counted, "forkbench")
+    };
 
     let boot = |system: &'static str, plan: &Plan| -> Result<String> {
         if emulator.is_none() {
@@ -113,7 +127,7 @@ fn under_emulation(
         if system != "linux" {
             let image = ptshare_image(built, program, plan.wanted)?;
             let cmdline = format!("sharing={system} verify=off {}", plan.cmdline);
-            let text = qemu::boot(&built.kernel, &image, &cmdline, plan.memory)?;
+            let text = counted(&built.kernel, &image, &cmdline, plan.memory)?;
             // The other boot is for crowds; once is enough.
             return Ok(if plan.what == PRIVATE {
                 text + &boot_instructions(built, program, system)?
@@ -123,7 +137,7 @@ fn under_emulation(
         }
         let kernel = kernel.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let cmdline = format!("console=ttyS0 quiet panic=-1 {} -- {}", plan.cmdline, plan.wanted.join(" "));
-        qemu::boot(&kernel.vmlinux, &linux_image, &cmdline, plan.memory)
+        counted(&kernel.vmlinux, &linux_image, &cmdline, plan.memory)
     };
     let systems = ["linux", "none", "pte", "tree"];
     let plans = emulated(quick);

@@ -102,7 +102,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
 
 /// Only how much more gets done with more CPUs.
 fn scaling(args: &BenchArgs, built: &guest::Artefacts) -> Result<u8> {
-    let runs = scale::measure(args.quick, built);
+    let runs = scale::measure(args.quick, built, &engines::linux_of(args));
     let report = Report { runs, machine: Vec::new(), quick: args.quick };
     let (title, table) = scale::table(&report);
     println!("{title}\n{}", table.text());

@@ -1,4 +1,4 @@
-//! One boot under QEMU's emulation, where `-icount` makes a nanosecond of the guest's clock one instruction.
+//! One boot under QEMU's emulation. Where instructions are counted, `-icount` makes one of them a nanosecond of the guest's clock.
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -22,20 +22,41 @@ pub fn version() -> Result<String> {
     }
 }
 
-/// Boots `kernel` with `initramfs`, this command line and this much memory; gives what came out of the serial port.
+/// How the machine runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// One CPU, whose instructions are the clock.
+    Counted,
+    /// So many CPUs, each as fast as a thread of this machine emulates it.
+    Free(u32),
+}
+
+/// Boots `kernel` with `initramfs`, this command line and this much memory; gives what came out of the serial port, where
+/// `program` says that it is done.
 ///
 /// # Errors
 /// The emulator cannot be started, or the benchmark did not come to its end.
-pub fn boot(kernel: &Path, initramfs: &[u8], cmdline: &str, memory: &str) -> Result<String> {
+pub fn boot(
+    kernel: &Path,
+    initramfs: &[u8],
+    cmdline: &str,
+    memory: &str,
+    pace: Pace,
+    program: &str,
+) -> Result<String> {
     let archive = Scratch::new(initramfs)?;
     let mut command = Command::new("timeout");
-    command.args(["-k", "5", LIMIT_SECONDS, PROGRAM, "-accel", "tcg", "-cpu", "max", "-m", memory]);
-    command.args(["-icount", CLOCK, "-display", "none", "-serial", "stdio", "-no-reboot"]);
+    command.args(["-k", "5", LIMIT_SECONDS, PROGRAM, "-cpu", "max", "-m", memory]);
+    match pace {
+        Pace::Counted => command.args(["-accel", "tcg", "-icount", CLOCK]),
+        Pace::Free(cpus) => command.args(["-accel", "tcg,thread=multi", "-smp", &cpus.to_string()]),
+    };
+    command.args(["-display", "none", "-serial", "stdio", "-no-reboot"]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(&archive.0).args(["-append", cmdline]);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {PROGRAM}"))?;
     let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-    if !text.contains("forkbench: done") {
+    if !text.contains(&format!("{program}: done")) {
         let errors = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = text.lines().chain(errors.lines()).collect();
         let last = last.get(last.len().saturating_sub(4)..).unwrap_or_default().join(" | ");

@@ -1,8 +1,10 @@
 //! How much more gets done with more CPUs: `tests/programs/src/bin/scale.rs` with 1, 2 and more workers on as many CPUs.
 
 use super::Report;
-use super::engines::{program_image, told};
+use super::engines::{linux_image, program_image, told};
+use super::linux::Kernel;
 use super::measure::{Run, Unit};
+use super::qemu::{self, Pace};
 use super::table::{Table, ratio, short};
 use crate::guest::Artefacts;
 use anyhow::{Context, Result, bail};
@@ -27,8 +29,12 @@ const CORES_MAX: u32 = 4;
 /// Boots of each; the best counts.
 const ATTEMPTS: u32 = 3;
 /// Engines in these runs, and in words; other tables do not know them.
-const ENGINES: &[(&str, &str)] =
-    &[("scale-kvm", "KVM"), ("scale-tcg", "QEMU"), ("scale-host", "this host's Linux")];
+const ENGINES: &[(&str, &str)] = &[
+    ("scale-kvm", "KVM"),
+    ("scale-tcg", "QEMU"),
+    ("scale-tcg-linux", "Linux on QEMU"),
+    ("scale-host", "this host's Linux"),
+];
 /// How guests share page tables: as `cargo xtask run` has it.
 const SHARING: &str = "pte";
 
@@ -38,17 +44,22 @@ pub fn cores() -> u32 {
 }
 
 /// Runs the program everywhere, with each number of CPUs by itself.
-pub fn measure(quick: bool, built: &Artefacts) -> Vec<Run> {
+pub fn measure(quick: bool, built: &Artefacts, linux: &Result<Kernel>) -> Vec<Run> {
     let program = built.program("scale");
     let cores = cores().min(CORES_MAX);
     let attempts = if quick { 1 } else { ATTEMPTS };
     // A KVM that interprets the guest's kernel takes a thousand times as long.
     let slow = ["pages=1024", "forks=32"];
     let fast = ["pages=32768", "forks=4000"];
+    // Linux takes several times as many instructions.
+    let less = ["pages=32768", "forks=1000"];
     let guest = |engine, cpus, work: &[&str]| in_guest(built, &program, engine, cpus, work);
     vec![
         run("scale-kvm", SHARING, attempts, cores, |cpus| guest(Engine::Kvm, cpus, &slow)),
         run("scale-tcg", SHARING, attempts, EMULATED_MAX, |cpus| guest(Engine::Qemu, cpus, &fast)),
+        run("scale-tcg-linux", "linux", attempts, EMULATED_MAX, |cpus| {
+            on_linux(&program, linux, cpus, &less)
+        }),
         run("scale-host", "linux", attempts, cores, |cpus| on_host(&program, cpus, &fast)),
     ]
 }
@@ -111,6 +122,13 @@ fn in_guest(built: &Artefacts, program: &Path, engine: Engine, cpus: u32, work: 
     Ok(String::from_utf8_lossy(&outcome.stdout).into_owned())
 }
 
+/// Linux on QEMU, with the program as PID 1.
+fn on_linux(program: &Path, kernel: &Result<Kernel>, cpus: u32, work: &[&str]) -> Result<String> {
+    let kernel = kernel.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    let cmdline = format!("console=ttyS0 quiet panic=-1 -- workers={cpus} {}", work.join(" "));
+    qemu::boot(&kernel.vmlinux, &linux_image(program)?, &cmdline, "1G", Pace::Free(cpus), "scale")
+}
+
 fn on_host(program: &Path, cpus: u32, work: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .arg(format!("workers={cpus}"))
@@ -152,8 +170,9 @@ pub const NOTES: &str = "\
 `tests/programs/src/bin/scale.rs`: as many workers as CPUs, each pinned to one of its own, do the same work until the first is\n\
 done; the best of three boots counts. Guests run with `sharing=pte` and without the judge. QEMU runs each CPU in a thread of\n\
 its own (`-accel tcg,thread=multi`), but takes its one global lock for each exception that it delivers (`cpu_handle_exception`,\n\
-accel/tcg/cpu-exec.c of 7.2), so that short faults wait for each other there. More CPUs than this machine has cores cannot do\n\
-more together, nor can any beside other work, for which see the load. Compare columns, not engines: a KVM that interprets the\n\
+accel/tcg/cpu-exec.c of 7.2): the fewer instructions a kernel needs for a fault, the sooner its CPUs wait for that. Linux on QEMU\n\
+is the kernel of the tables above, on the same emulated machine. More CPUs than this machine has cores cannot do more\n\
+together, nor can any beside other work, for which see the load. Compare columns, not engines: a KVM that interprets the\n\
 guest's kernel takes a thousand times as long.\n\n";
 
 #[cfg(test)]

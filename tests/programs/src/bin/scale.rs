@@ -9,11 +9,11 @@
 //! | `fork` | fork, exit and wait, by processes that share nothing |
 //!
 //! Arguments: names of the table for these alone, `workers=N`, `pages=P` for each worker, `forks=F` for each, `rounds=R`: the
-//! best of as many attempts counts.
+//! best of as many attempts counts. As PID 1 it is a child's parent, as `forkbench` is.
 
 use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, wait};
-use ptshare_programs::{check, check_eq, now_ns};
+use ptshare_programs::{check, check_eq, init, now_ns};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -153,8 +153,12 @@ fn fork(workers: usize, forks: usize) -> u64 {
 
 fn main() {
     let (mut workers, mut pages, mut forks, mut rounds) = (1, 1024, 32, 1);
+    let words: Vec<String> = std::env::args().collect();
+    if std::process::id() == 1 {
+        init::run("scale", &words[0], &words[1..]);
+    }
     let (names, numbers): (Vec<String>, Vec<String>) =
-        std::env::args().skip(1).partition(|word| !word.contains('='));
+        words.into_iter().skip(1).partition(|word| !word.contains('='));
     for word in numbers {
         let (name, value) = word.split_once('=').unwrap_or((&word, ""));
         let value = value.parse().unwrap_or(0);

@@ -17,7 +17,7 @@ mod start;
 
 use ptshare_programs::memory::{PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, wait};
-use ptshare_programs::{check, now_ns};
+use ptshare_programs::{check, init, now_ns};
 
 /// Where the measured memory lies: under an entry of the root of its own, so that its tables are its own on every kernel.
 const BASE: usize = 0x6000_0000_0000;
@@ -32,7 +32,8 @@ fn main() {
         process::leave(0);
     }
     if std::process::id() == 1 {
-        start::as_init(own_path, wanted);
+        println!("measure boot 0 {}", now_ns());
+        init::run("forkbench", own_path, wanted);
     }
     if let Some(("aged", rest)) = wanted.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         start::aged(own_path, rest);

@@ -22,22 +22,3 @@ pub fn aged(own_path: &str, rest: &[String]) -> ! {
     let code = std::process::Command::new(own_path).args(rest).status().ok().and_then(|status| status.code());
     process::leave(code.unwrap_or(1))
 }
-
-/// What PID 1 does; the measuring process is a child, as it is elsewhere.
-pub fn as_init(own_path: &str, wanted: &[String]) -> ! {
-    println!("measure boot 0 {}", ptshare_programs::now_ns());
-    let _ = std::fs::create_dir("/proc");
-    // SAFETY: all strings are NUL-terminated constants; proc takes no data.
-    unsafe { libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), 0, std::ptr::null()) };
-    let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("forkbench: Linux {}", version.trim());
-    match std::process::Command::new(own_path).args(wanted).status() {
-        Ok(status) => println!("forkbench: {status}"),
-        Err(error) => println!("forkbench: cannot run {own_path}: {error}"),
-    }
-    // SAFETY: no pointer. What is lost is an initramfs.
-    unsafe { libc::reboot(libc::RB_POWER_OFF) };
-    loop {
-        process::sleep_ms(1000);
-    }
-}
