@@ -5,7 +5,6 @@ use crate::task::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use ptshare_abi::sys::general as raw;
 
 /// Signals that are pending: a set, and what is known of each. Standard signals are pending once; real-time signals
 /// queue up.
@@ -30,7 +29,7 @@ impl Queue {
     pub fn add(&mut self, info: SigInfo, limit: u64) -> bool {
         let bit = bit(info.signo);
         // Each timer's signal has a place of its own (`posixtimer_send_sigqueue`).
-        if info.signo < SIGRTMIN && self.set & bit != 0 && info.code != raw::SI_TIMER {
+        if info.signo < SIGRTMIN && self.set & bit != 0 && info.timer.is_none() {
             return true;
         }
         self.set |= bit;
@@ -64,12 +63,12 @@ impl Queue {
 
     /// Does it hold a signal of this timer?
     fn has_timer(&self, number: u32) -> bool {
-        self.infos.iter().any(|info| info.is_of_timer(number))
+        self.infos.iter().any(|info| info.timer == Some(number))
     }
 
     /// Drops the signal of a timer.
     fn discard_timer(&mut self, number: u32) {
-        if let Some(at) = self.infos.iter().position(|info| info.is_of_timer(number)) {
+        if let Some(at) = self.infos.iter().position(|info| info.timer == Some(number)) {
             let sig = self.infos.remove(at).signo;
             if !self.infos.iter().any(|info| info.signo == sig) {
                 self.set &= !bit(sig);
@@ -199,8 +198,8 @@ impl SignalState {
     /// Takes the next signal out that `task` may have: its own first, then the process's.
     pub fn take(&mut self, task: &Task, allowed: u64, mirror: &AtomicU64) -> Option<SigInfo> {
         let mut info = self.take_any(task, allowed, mirror)?;
-        if info.code == raw::SI_TIMER {
-            task.process.posix_timers.lock().signal_taken(&mut info);
+        if let Some(number) = info.timer {
+            task.process.posix_timers.lock().signal_taken(number, &mut info);
         }
         Some(info)
     }

@@ -141,6 +141,8 @@ pub struct SigInfo {
     pub code: i32,
     /// Bytes 16..48.
     pub words: [u64; 4],
+    /// The timer of timer_create(2) that sent it. Programs can set `code` and `words`, but not this.
+    pub timer: Option<u32>,
 }
 
 /// Bytes of `struct siginfo`.
@@ -149,7 +151,7 @@ pub const SIGINFO_BYTES: usize = 128;
 impl SigInfo {
     /// From the kernel, without further detail.
     pub const fn kernel(signo: u32) -> SigInfo {
-        SigInfo { signo, errno: 0, code: raw::SI_KERNEL as i32, words: [0; 4] }
+        SigInfo { signo, errno: 0, code: raw::SI_KERNEL as i32, words: [0; 4], timer: None }
     }
 
     /// From kill(2).
@@ -159,27 +161,35 @@ impl SigInfo {
             errno: 0,
             code: raw::SI_USER as i32,
             words: [pid as u64 | (uid as u64) << 32, 0, 0, 0],
+            timer: None,
         }
     }
 
     /// From tgkill(2).
     pub const fn tkill(signo: u32, pid: u32, uid: u32) -> SigInfo {
-        SigInfo { signo, errno: 0, code: raw::SI_TKILL, words: [pid as u64 | (uid as u64) << 32, 0, 0, 0] }
+        SigInfo {
+            signo,
+            errno: 0,
+            code: raw::SI_TKILL,
+            words: [pid as u64 | (uid as u64) << 32, 0, 0, 0],
+            timer: None,
+        }
     }
 
     /// From a timer of timer_create(2): its number and value.
     pub const fn timer(signo: u32, number: u32, value: u64) -> SigInfo {
-        SigInfo { signo, errno: 0, code: raw::SI_TIMER, words: [number as u64, value, 0, 0] }
-    }
-
-    /// Is it of this timer?
-    pub const fn is_of_timer(&self, number: u32) -> bool {
-        self.code == raw::SI_TIMER && self.words[0] as u32 == number
+        SigInfo {
+            signo,
+            errno: 0,
+            code: raw::SI_TIMER,
+            words: [number as u64, value, 0, 0],
+            timer: Some(number),
+        }
     }
 
     /// From a faulting instruction.
     pub const fn fault(signo: u32, code: i32, addr: u64) -> SigInfo {
-        SigInfo { signo, errno: 0, code, words: [addr, 0, 0, 0] }
+        SigInfo { signo, errno: 0, code, words: [addr, 0, 0, 0], timer: None }
     }
 
     /// About a child. `status` is the exit status or the signal, times are in clock ticks.
@@ -197,6 +207,7 @@ impl SigInfo {
             errno: 0,
             code: code as i32,
             words: [pid as u64 | (uid as u64) << 32, status as u64, utime, stime],
+            timer: None,
         }
     }
 
@@ -207,6 +218,7 @@ impl SigInfo {
             errno: (words[0] >> 32) as i32,
             code: words[1] as i32,
             words: [words[2], words[3], words[4], words[5]],
+            timer: None,
         }
     }
 

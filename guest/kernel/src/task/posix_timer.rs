@@ -136,8 +136,7 @@ impl PosixTimers {
     }
 
     /// A timer's signal leaves its queue: it says how often the timer has expired since it entered.
-    pub fn signal_taken(&mut self, info: &mut SigInfo) {
-        let number = info.words[0] as u32;
+    pub fn signal_taken(&mut self, number: u32, info: &mut SigInfo) {
         if let Ok(timer) = self.find(number) {
             let overrun = core::mem::take(&mut timer.overrun).min(OVERRUN_MAX);
             timer.last_overrun = overrun;

@@ -118,6 +118,7 @@ fn main() {
     threads();
     clocks();
     a_waiting_thread();
+    forged();
     // Not inherited.
     let number = made(libc::CLOCK_MONOTONIC, &event(0, libc::SIGUSR1, libc::SIGEV_SIGNAL, 0));
     let status = process::in_child(|| {
@@ -280,4 +281,22 @@ fn a_waiting_thread() {
         check_eq!(result, 0);
     }
     println!("a thread waited for signals that end processes: {:?}", waiter.join().map_err(|_| ()));
+}
+
+/// A program that says of its own signals that a timer sent them gets them as those of other signals: once, until taken.
+fn forged() {
+    mask(libc::SIG_BLOCK, libc::SIGUSR2);
+    let number = made(libc::CLOCK_MONOTONIC, &event(0, libc::SIGUSR2, libc::SIGEV_SIGNAL, 0));
+    // SAFETY: all zero is a value of the record, and large enough for what is written to it and read from it.
+    let taken = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        (info.si_signo, info.si_code) = (libc::SIGUSR2, libc::SI_TIMER);
+        for _ in 0..3 {
+            check_eq!(libc::syscall(libc::SYS_rt_sigqueueinfo, libc::getpid(), libc::SIGUSR2, &info), 0);
+        }
+        let now: libc::timespec = std::mem::zeroed();
+        (0..3).filter(|_| libc::sigtimedwait(&set_of(libc::SIGUSR2), &mut info, &now) > 0).count()
+    };
+    println!("forged signals of a timer: {taken} of 3 queued, {:?}", one(libc::SYS_timer_getoverrun, number));
+    check!(one(libc::SYS_timer_delete, number).is_ok(), "a timer cannot be deleted");
 }
