@@ -10,8 +10,6 @@ const TABLES: u64 = 32;
 const ENTRIES: u64 = 512;
 /// Pages that one fault on a file maps.
 const AROUND: u64 = 16;
-/// Of so many pages, a process that does not fill the file looks at one.
-const STEP: u64 = 64;
 
 fn run(processes: u64, sharing: &str, cmdline: &str) -> Option<JobResult> {
     let built = guest()?;
@@ -44,8 +42,5 @@ fn a_hundred_processes_need_one_set_of_pte_pages() {
 fn without_object_sharing_each_process_has_its_own() {
     let Some(result) = run(6, "pte", "share_file=0") else { return };
     assert_eq!(result.metric("file_pte_pages"), 6 * TABLES);
-    // The first fills all, each of the others looks at one page in so many, and faults there.
-    let faults = result.metric("file_faults");
-    let expected = TABLES * ENTRIES / AROUND + 5 * TABLES * ENTRIES / STEP;
-    assert!(faults >= expected, "{faults} faults, not {expected}");
+    assert!(result.metric("file_faults") >= 6 * TABLES * ENTRIES / AROUND);
 }
