@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use ptshare_abi::Errno;
 use ptshare_machine::Machine;
-use ptshare_mm::hugetlb::{self, HugeSize, Quota};
+use ptshare_mm::hugetlb::{self, HugeSize, Quota, memparse};
 
 /// `f_type` (include/uapi/linux/magic.h).
 pub const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
@@ -82,18 +82,12 @@ fn apply(mount: &Mount, huge: &HugePages, name: &[u8], value: &[u8]) -> Result<(
     Ok(())
 }
 
-/// A number with a unit, as `memparse` reads it.
+/// A number with a unit.
 ///
 /// # Errors
 /// EINVAL for anything else.
-pub fn bytes_of(value: &[u8]) -> Result<u64, Errno> {
-    let (digits, shift) = match value.split_last() {
-        Some((b'k' | b'K', digits)) => (digits, 10),
-        Some((b'm' | b'M', digits)) => (digits, 20),
-        Some((b'g' | b'G', digits)) => (digits, 30),
-        _ => (value, 0),
-    };
-    number(digits).and_then(|n| n.checked_mul(1 << shift)).ok_or(Errno::EINVAL)
+fn bytes_of(value: &[u8]) -> Result<u64, Errno> {
+    core::str::from_utf8(value).ok().and_then(memparse).ok_or(Errno::EINVAL)
 }
 
 /// Total and free huge pages, files and free files, for statfs: all zero where no size has been set, and a number of files

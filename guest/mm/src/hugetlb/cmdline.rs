@@ -156,8 +156,8 @@ fn node_pages(value: &str) -> Option<u64> {
     value.strip_prefix("0:").unwrap_or(value).parse().ok()
 }
 
-/// A number with a unit, as `memparse` reads it (lib/cmdline.c).
-fn memparse(value: &str) -> Option<u64> {
+/// A number with a unit (K, M, G, or none), as `memparse` reads it (lib/cmdline.c); `None` for anything else.
+pub fn memparse(value: &str) -> Option<u64> {
     let shift = match value.as_bytes().last()? {
         b'k' | b'K' => 10,
         b'm' | b'M' => 20,

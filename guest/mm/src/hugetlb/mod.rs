@@ -40,7 +40,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use cmdline::PoolOptions;
+pub use cmdline::{PoolOptions, memparse};
 pub use pool::{
     HugePools, NoSurplus, Quota, counts, default_size, has_size, overcommit, pool_frames, resize,
     set_default_size, set_overcommit, set_sharing,
