@@ -207,12 +207,12 @@ macro_rules! syscalls {
                 219 restart_syscall "" "";
                 220 semtimedop "id, sops, nsops, timeout" "";
                 221 fadvise64 "fd, offset, len, advice" "";
-                227 clock_settime "clock, tp" "";
                 222 timer_create "clockid, sevp, timerid" "no CPU-time clocks";
                 223 timer_settime "timerid, flags, new, old" "";
                 224 timer_gettime "timerid, value" "";
                 225 timer_getoverrun "timerid" "";
                 226 timer_delete "timerid" "";
+                227 clock_settime "clock, tp" "";
                 228 clock_gettime "clock, tp" "";
                 229 clock_getres "clock, res" "";
                 230 clock_nanosleep "clock, flags, req, rem" "no CPU-time clocks";

@@ -3,8 +3,8 @@
 use super::caller;
 use super::dentry::{Name, Path};
 use super::file::{
-    File, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
-    O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, Ops,
+    File, O_ACCMODE, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_LARGEFILE, O_NOATIME, O_NOCTTY, O_NOFOLLOW,
+    O_NONBLOCK, O_PATH, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, Ops,
 };
 use super::inode::{Inode, Kind, Regular, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
 use super::mount::{MS_NODEV, MS_NOEXEC};
@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use ptshare_abi::Errno;
 
 /// Flags that an open file does not keep.
-const DROPPED: u32 = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | super::file::O_CLOEXEC;
+const DROPPED: u32 = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC;
 
 /// open, openat. The descriptor is the caller's to make.
 ///
@@ -115,11 +115,7 @@ fn open_tmpfile(dirfd: i32, text: Vec<u8>, flags: u32, mode: u32) -> Result<Arc<
     let dentry = Dentry::new(Some(dir.dentry.clone()), Name::Owned(name.into_bytes()), inode);
     dentry.set_unlinked();
     dentry.inode.get_write_access()?;
-    Ok(File::new(
-        Path { mount: dir.mount, dentry },
-        Ops::Regular,
-        flags & !DROPPED | super::file::O_LARGEFILE,
-    ))
+    Ok(File::new(Path { mount: dir.mount, dentry }, Ops::Regular, flags & !DROPPED | O_LARGEFILE))
 }
 
 /// Opens a file by its path, which has been found (or made just now: then its permissions do not matter).
@@ -158,7 +154,7 @@ fn open_found(path: Path, flags: u32, created: bool) -> Result<Arc<File>, SysErr
         perm::owner(&cred, &inode)?;
     }
     // Every open of a 64-bit kernel (`force_o_largefile`).
-    let kept = flags & !DROPPED | super::file::O_LARGEFILE;
+    let kept = flags & !DROPPED | O_LARGEFILE;
     let nonblock = flags & O_NONBLOCK != 0;
     match &inode.kind {
         Kind::Dir(_) => Ok(File::new(path, Ops::Dir, kept)),

@@ -155,11 +155,11 @@ fn write_statfs_nameless(place: &Path, va: u64) -> SysResult {
 }
 
 fn write_statfs(place: &Path, va: u64) -> SysResult {
-    let sb = &place.mount.sb;
-    let mut out = abi::statfs64::zeroed();
     if Arc::ptr_eq(&place.mount, &crate::fs::internal_mount()) {
         return write_statfs_nameless(place, va);
     }
+    let sb = &place.mount.sb;
+    let mut out = abi::statfs64::zeroed();
     out.f_type = sb.magic as i64;
     out.f_bsize = 4096;
     out.f_frsize = 4096;

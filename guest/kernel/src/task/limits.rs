@@ -10,9 +10,9 @@ use ptshare_mm::Limits as MmLimits;
 pub const INFINITY: u64 = u64::MAX;
 /// Number of resources.
 pub const RESOURCES: usize = raw::RLIM_NLIMITS as usize;
-/// RLIMIT_DATA, bytes.
+/// RLIMIT_CPU, seconds.
 pub const CPU: usize = raw::RLIMIT_CPU as usize;
-/// See getrlimit(2).
+/// RLIMIT_DATA, bytes.
 pub const DATA: usize = raw::RLIMIT_DATA as usize;
 /// RLIMIT_STACK, bytes.
 pub const STACK: usize = raw::RLIMIT_STACK as usize;

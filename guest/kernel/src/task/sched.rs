@@ -104,8 +104,11 @@ pub fn schedule() {
             Some(next) => next,
             None if runnable && !moves || prev.tid() == 0 => {
                 // Nobody else: go on, without a slice.
-                cpu.slice_end.store(first_tick(&prev, now), Relaxed);
-                arm(cpu);
+                let tick = first_tick(&prev, now);
+                cpu.slice_end.store(tick, Relaxed);
+                if tick != u64::MAX {
+                    arm(cpu);
+                }
                 return;
             }
             None => match cpu.idle.lock().clone() {

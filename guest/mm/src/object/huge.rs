@@ -219,9 +219,9 @@ impl<E: Env> Object<E> {
         self.env.critical_exit();
     }
 
-    /// Takes the pages from `first` on out of the cache, and their promises, in one step: a page that is gone but still stands among
-    /// the promises would count as one that is open, to another truncate and to a fault behind a new end. Gives the first
-    /// of the pages ([`Object::next_taken`]).
+    /// Takes the pages from `first` on out of the cache, and their promises, in one step: a page that is gone but still stands
+    /// among the promises would count as one that is open, to another truncate and to a fault behind a new end. Gives the
+    /// first of the pages ([`Object::next_taken`]); each still has the cache's reference.
     fn take_from(&self, pages: &mut PageMap, first: u64) -> Option<Pfn> {
         let (mut taken, mut head) = (0, Pfn(0));
         while let Some((_, pfn)) = pages.take_next(first, u64::MAX) {

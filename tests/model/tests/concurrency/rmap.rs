@@ -143,6 +143,7 @@ fn a_slot_changes_hands() {
         case.finish(new.into());
     });
 }
+
 /// Whoever reads another process's /proc files runs on a CPU that its flushes do not wait for: `page_table_lock` alone keeps
 /// the tables under the look (without it: walker-against-free).
 #[test]

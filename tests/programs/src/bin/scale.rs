@@ -9,7 +9,8 @@
 //! | `fork` | fork, exit and wait, by processes that share nothing |
 //!
 //! Arguments: names of the table for these alone, `workers=N`, `pages=P` for each worker, `forks=F` for each, `rounds=R`: the
-//! best of as many attempts counts. As PID 1 it is a child's parent, as `forkbench` is.
+//! best of as many attempts counts. As PID 1 it does what
+//! `ptshare_programs::init` says.
 
 use ptshare_programs::memory::{self, PAGE, RW, Region, TABLE};
 use ptshare_programs::process::{self, wait};
